@@ -1,0 +1,85 @@
+//! Who speaks and by what authority: node, epoch, claim, flags.
+
+/// A node's place in its group: 1 is the primary, 2 and up the secondaries. Zero means "no node"
+/// and appears only as the owner of a group that nobody owns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    pub const NONE: Self = Self(0);
+    pub const PRIMARY: Self = Self(1);
+}
+
+/// Counts the changes of active in a group. Zero means that nobody has been active yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u32);
+
+impl Epoch {
+    /// The epoch of the next change of active; `None` when the 32 bits are used up.
+    #[must_use]
+    pub const fn next(self) -> Option<Self> {
+        match self.0.checked_add(1) {
+            Some(next) => Some(Self(next)),
+            None => None,
+        }
+    }
+}
+
+/// Who owns a group, and since which epoch. Packed into one word so that a reader in the kernel
+/// never sees the epoch of one claim with the owner of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    pub epoch: Epoch,
+    pub owner: NodeId,
+}
+
+impl Claim {
+    pub const fn to_word(self) -> u64 {
+        ((self.epoch.0 as u64) << 32) | self.owner.0 as u64
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "takes the two halves apart")]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            epoch: Epoch((word >> 32) as u32),
+            owner: NodeId(word as u32),
+        }
+    }
+}
+
+/// What a node says of itself in every heartbeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    /// The node is active: it holds the group's services and forwards.
+    pub const FORWARDING: Self = Self(1);
+    /// The node could become active: started, no fault, not on its way out.
+    pub const ELIGIBLE: Self = Self(1 << 1);
+    /// The node asks to become active and waits for its turn.
+    pub const CANDIDATE: Self = Self(1 << 2);
+
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claim_survives_its_word() {
+        let claim = Claim {
+            epoch: Epoch(u32::MAX),
+            owner: NodeId(2),
+        };
+        assert_eq!(Claim::from_word(claim.to_word()), claim);
+        assert_eq!(Epoch(u32::MAX).next(), None);
+    }
+}
