@@ -38,7 +38,10 @@ impl Claim {
         ((self.epoch.0 as u64) << 32) | self.owner.0 as u64
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "takes the two halves apart")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "takes the two halves apart"
+    )]
     pub const fn from_word(word: u64) -> Self {
         Self {
             epoch: Epoch((word >> 32) as u32),

@@ -2,5 +2,16 @@
 //! the pure logic on packets. Everything here also compiles and is tested on the host.
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
+pub mod gre;
+pub mod heartbeat;
 pub mod identity;
+#[cfg(feature = "user")]
+pub mod kdf;
+pub mod map;
+pub mod net;
+pub mod packet;
+pub mod siphash;
 pub mod time;

@@ -28,8 +28,20 @@ impl BootTime {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// Whole microseconds from `earlier` to `self`, within 0 and what 32 bits hold (71 minutes).
+    #[expect(clippy::cast_possible_truncation, reason = "compared before")]
+    pub const fn us_since(self, earlier: Self) -> u32 {
+        let us = self.0.saturating_sub(earlier.0) / 1_000;
+        if us > u32::MAX as u64 {
+            u32::MAX
+        } else {
+            us as u32
+        }
+    }
+
     /// `self` moved later by `by`; stays at the last representable instant (584 years) on overflow.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "compared before")]
     pub const fn after(self, by: Duration) -> Self {
         // A `Duration` beyond 584 years saturates as well.
         let ns = by.as_nanos();
@@ -51,6 +63,9 @@ mod tests {
         let t = BootTime::from_ns(5);
         assert_eq!(t.since(BootTime::from_ns(9)), Duration::ZERO);
         assert_eq!(t.after(Duration::MAX).as_ns(), u64::MAX);
+        assert_eq!(t.us_since(BootTime::from_ns(9)), 0);
+        assert_eq!(BootTime::from_ns(u64::MAX).us_since(t), u32::MAX);
+        assert_eq!(BootTime::from_ns(2_004).us_since(t), 1);
         assert_eq!(t.after(Duration::from_nanos(7)).since(t).as_nanos(), 7);
     }
 }
