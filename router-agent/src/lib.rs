@@ -1,1 +1,5 @@
+//! The agent of a redundant router, as a library: `router-agent` and `routerctl` are its doors.
 
+pub mod clock;
+pub mod dataplane;
+pub mod net;
