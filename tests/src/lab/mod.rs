@@ -15,6 +15,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use router_agent::dataplane::attach_pass;
+use router_common::time::BootTime;
 
 pub use self::{
     directory::{Directory, remove_kept, sweep},
@@ -23,7 +25,6 @@ pub use self::{
     topology::{Cable, End, NodeSpec, Topology},
 };
 use crate::clock;
-use router_common::time::BootTime;
 
 /// How long a command in a node may take unless it says otherwise.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
@@ -275,7 +276,7 @@ impl Node {
         self.run(|| {
             // Of a cable that was there before.
             let _ = fs::remove_file(&pin);
-            pass::attach(interface, Path::new(&pin))
+            attach_pass(interface, Path::new(&pin))
         })?
         .with_context(|| format!("cannot attach a pass program to {interface}"))
     }
@@ -305,17 +306,6 @@ impl Node {
             );
         }
         Ok(text)
-    }
-}
-
-mod pass {
-    use std::path::Path;
-
-    use anyhow::Result;
-
-    #[expect(clippy::unnecessary_wraps, reason = "stands in until the agent has it")]
-    pub fn attach(_interface: &str, _pin: &Path) -> Result<()> {
-        Ok(())
     }
 }
 
