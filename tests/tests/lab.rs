@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use router_tests::{article, lab::Lab, poll, traffic::Traffic};
+use router_tests::{
+    article,
+    lab::{Lab, Node},
+    poll,
+    traffic::Traffic,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -115,7 +120,7 @@ fn send_gre(lab: &Lab, from: &str, to: &str) {
 fn nothing_stays_behind() {
     let lab = plain_lab();
     let directory = lab.directory().to_path_buf();
-    let holders: Vec<String> = lab.nodes().map(|node| node.enter_command()).collect();
+    let holders: Vec<String> = lab.nodes().map(Node::enter_command).collect();
     drop(lab);
     assert!(!directory.exists());
     for command in holders {
