@@ -105,8 +105,10 @@ const ASKING: Flags = Flags(Flags::ELIGIBLE.0 | Flags::CANDIDATE.0);
 const OWNER: Flags = Flags(Flags::ELIGIBLE.0 | Flags::FORWARDING.0);
 const IMPAIRED: Flags = Flags::FORWARDING;
 
+type Step = fn(&mut Bench);
+
 /// The rows' starting points, each reached by the events that lead there in life.
-const STARTS: [(&str, State, fn(&mut Bench)); 8] = [
+const STARTS: [(&str, State, Step); 8] = [
     ("Initializing", State::Initializing, Bench::tick),
     ("Standby", State::Standby, |b| b.hears(OWNER, 5)),
     ("Candidate (vacancy)", State::Candidate, |b| {
@@ -140,7 +142,7 @@ const STARTS: [(&str, State, fn(&mut Bench)); 8] = [
 ];
 
 /// The columns: what the peer becomes, and stays.
-const PEERS: [(&str, fn(&mut Bench)); 11] = [
+const PEERS: [(&str, Step); 11] = [
     ("Unknown (we were stopped)", |b| {
         b.speaking = false;
         b.now = b.now.after(ms(1000));
@@ -169,7 +171,7 @@ const PEERS: [(&str, fn(&mut Bench)); 11] = [
 
 /// One line: every transition of the next 2.5 s, with the milliseconds after which it came and its
 /// cause, the peer staying what it is.
-fn acted_out(node: u32, start: fn(&mut Bench), peer: fn(&mut Bench)) -> String {
+fn acted_out(node: u32, start: Step, peer: Step) -> String {
     let mut bench = Bench::with_floor(policy(node), 5);
     start(&mut bench);
     let _ = bench.core.transitions().count();
