@@ -100,7 +100,7 @@ pub struct Advertisement {
 /// First what holds whatever the peer is: a stop leads to Fault; a Standby or Candidate that is not
 /// well (monitors unreachable, takeover failed and its hold not over, no epoch left) goes to Fault;
 /// an Active that has heard a higher epoch goes to Standby. Then, by the peer
-/// ([`Standing`](super::report::Standing)), with I, S, C, A for the target state and `·` for
+/// (`Standing` in report.rs), with I, S, C, A for the target state and `·` for
 /// staying:
 ///
 /// | peer is  | Initializing       | Standby                    | Candidate                    | Active |

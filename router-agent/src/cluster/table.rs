@@ -459,3 +459,33 @@ fn a_message_from_before_our_start_is_neither_life_nor_claim_of_today() {
     // The claim has passed, its epoch has not been forgotten.
     assert_eq!(b.commands, [Command::Take { epoch: Epoch(10) }]);
 }
+
+#[test]
+fn a_path_that_lags_behind_takes_nothing_back() {
+    let mut b = Bench::new(policy(2));
+    b.hears(OUT, 5);
+    let lagging = b.peer;
+    b.now = b.now.after(ms(10));
+    b.hears(OWNER, 6);
+    b.now = b.now.after(ms(10));
+    b.handle(Event::Tick(lagging));
+    b.run(ms(0));
+    assert_eq!(b.core.state(), State::Standby);
+    assert_eq!(b.core.advertisement().claim.owner, NodeId(1));
+}
+
+#[test]
+fn only_the_claimant_says_who_owns_the_group() {
+    let mut b = Bench::new(policy(2));
+    b.hears(OWNER, 5);
+    assert_eq!(b.core.advertisement().claim.owner, NodeId(1));
+    // The peer let go; that its claim still names someone is hearsay.
+    b.hears(READY, 5);
+    assert_eq!(
+        b.core.advertisement().claim,
+        Claim {
+            epoch: Epoch(5),
+            owner: NodeId::NONE
+        }
+    );
+}
