@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::process::{heading, note, run};
 use crate::toolchain::Toolchain;
@@ -25,7 +25,8 @@ const UNALIGNED_ACCESS: [&str; 4] = ["aarch64", "powerpc64", "s390x", "x86_64"];
 
 /// Builds with what `cargo xtask setup` provided.
 pub fn build_ebpf() -> Result<()> {
-    let toolchain = Toolchain::find().context("run `cargo xtask setup` first")?;
+    let toolchain = Toolchain::find()
+        .map_err(|shortfall| anyhow!("{shortfall}. Run `cargo xtask setup`, which mends this"))?;
     build_with(&toolchain)
 }
 

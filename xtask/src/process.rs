@@ -67,7 +67,10 @@ pub fn shown(command: &Command) -> String {
         let assignment = format!("{}={}", name.to_string_lossy(), value?.to_string_lossy());
         (!assignment.contains(char::is_control)).then_some(assignment)
     });
-    let words = std::iter::once(command.get_program())
+    let program = Path::new(command.get_program());
+    let words = program
+        .file_name()
+        .into_iter()
         .chain(command.get_args())
         .map(|word| word.to_string_lossy().into_owned());
     variables.chain(words).collect::<Vec<_>>().join(" ")

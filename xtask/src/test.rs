@@ -103,7 +103,7 @@ impl Tier {
         let start = Instant::now();
         let (mut counts, success) = stream(&mut self.command(extra)?)?;
         if !success && counts.failed == 0 {
-            // It did not build, or a test program died before it could count.
+            note("It did not build, or a test program died: counted as one failure");
             counts.failed = 1;
         }
         let took = start.elapsed();

@@ -235,8 +235,6 @@ impl fmt::Display for Shortfall {
     }
 }
 
-impl std::error::Error for Shortfall {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
