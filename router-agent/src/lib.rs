@@ -1,5 +1,6 @@
 //! The agent of a redundant router, as a library: `router-agent` and `routerctl` are its doors.
 
 pub mod clock;
+pub mod cluster;
 pub mod dataplane;
 pub mod net;
