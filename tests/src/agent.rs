@@ -93,6 +93,11 @@ impl Agent {
         self.process.signal(Signal::STOP)
     }
 
+    /// Lets it outlive this process.
+    pub fn keep(self) {
+        self.process.keep();
+    }
+
     pub fn cont(&self) -> Result<()> {
         self.process.signal(Signal::CONT)
     }

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod article;
 pub mod clock;
+pub mod cluster;
 pub mod demo;
 pub mod lab;
 pub mod poll;

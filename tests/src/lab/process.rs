@@ -45,6 +45,11 @@ impl Process {
         Ok(())
     }
 
+    /// Lets it live on when this process ends.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
