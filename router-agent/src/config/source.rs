@@ -1,0 +1,107 @@
+//! Places in the source text, and what of that text may be shown.
+
+use std::collections::BTreeMap;
+
+/// A stretch of one line. Byte offsets are into the whole text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// 1-based.
+    pub line: usize,
+    /// 1-based, in characters.
+    pub column: usize,
+    pub start: usize,
+    pub end: usize,
+    /// Where the line begins.
+    pub line_start: usize,
+}
+
+/// Words after which the rest of a line is never shown: our own secret node, and the names under
+/// which other parts of a Vyatta configuration keep theirs.
+const SENSITIVE: [&str; 6] = [
+    "secret",
+    "password",
+    "passphrase",
+    "psk",
+    "community",
+    "private-key",
+];
+
+/// What stands for hidden text.
+pub(super) const HIDDEN: &str = "***";
+
+/// The parts of a text that must not be shown, by looking at the raw lines only: it has to hold
+/// also for lines that no parser understands.
+#[derive(Debug, Default)]
+pub(super) struct Masks {
+    /// Start of a line → start of its hidden part, which reaches to the end of the line.
+    hidden: BTreeMap<usize, usize>,
+}
+
+impl Masks {
+    pub fn of(text: &str) -> Self {
+        let mut hidden = BTreeMap::new();
+        let mut start = 0;
+        let mut after_secret = false;
+        for line in text.split_inclusive('\n') {
+            if let Some(end) = sensitive_until(line) {
+                hidden.insert(start, start + value_from(line, end));
+                after_secret = true;
+            } else if after_secret && !starts_command(line) {
+                // A secret that was broken over two lines goes on here.
+                hidden.insert(start, start);
+            } else {
+                after_secret = false;
+            }
+            start += line.len();
+        }
+        Self { hidden }
+    }
+
+    /// Where the hidden part of the line that starts at `line_start` begins.
+    pub fn from(&self, line_start: usize) -> Option<usize> {
+        self.hidden.get(&line_start).copied()
+    }
+}
+
+/// The end of the first sensitive word in the line.
+fn sensitive_until(line: &str) -> Option<usize> {
+    // ASCII lower case keeps byte offsets.
+    let line = line.to_ascii_lowercase();
+    SENSITIVE
+        .iter()
+        .filter_map(|word| line.find(word).map(|at| at + word.len()))
+        .min()
+}
+
+/// Leaves the blanks and the opening quote before the value visible.
+fn value_from(line: &str, from: usize) -> usize {
+    let rest = &line[from..];
+    let trimmed = rest.trim_start();
+    let lead = rest.len() - trimmed.len();
+    // A line without a value has nothing to hide, and the trimmed rest has lost its newline.
+    let quote = usize::from(trimmed.starts_with(['\'', '"']));
+    from + lead + quote
+}
+
+fn starts_command(line: &str) -> bool {
+    matches!(
+        line.split_whitespace().next(),
+        Some("set" | "delete" | "comment")
+    )
+}
+
+/// `text` without control characters and without those that reorder what is shown, so that a
+/// configuration cannot rewrite the terminal it is reported on.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\t' => ' ',
+            '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => '\u{fffd}',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
