@@ -1,5 +1,6 @@
 //! Errors and warnings, and how they are shown.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,6 +47,15 @@ struct Excerpt {
     label: Option<String>,
 }
 
+impl Excerpt {
+    /// Whether the mark stands at the column that it has in the file, which it does not in a line
+    /// that is cut or hidden before it.
+    fn shows_column(&self) -> bool {
+        let before = self.text.get(..self.mark.start).unwrap_or_default();
+        before.chars().count() + 1 == self.position.column
+    }
+}
+
 impl Diagnostic {
     /// As text that ends in a newline, with the source line and a mark under the place.
     /// `color` adds terminal colours.
@@ -73,17 +83,17 @@ impl Diagnostic {
             let annotation = kind
                 .span(excerpt.mark.clone())
                 .label(excerpt.label.as_deref());
-            group = group
-                .element(Element::Origin(
-                    Origin::path(file.as_str())
-                        .line(excerpt.position.line)
-                        .char_column(excerpt.position.column),
-                ))
-                .element(
-                    Snippet::source(excerpt.text.as_str())
-                        .line_start(excerpt.position.line)
-                        .annotation(annotation),
-                );
+            let snippet = Snippet::source(excerpt.text.as_str())
+                .line_start(excerpt.position.line)
+                .annotation(annotation);
+            group = if excerpt.shows_column() {
+                group.element(snippet.path(file.as_str()))
+            } else {
+                let origin = Origin::path(file.as_str())
+                    .line(excerpt.position.line)
+                    .char_column(excerpt.position.column);
+                group.element(Element::Origin(origin)).element(snippet)
+            };
         }
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help.as_str()));
@@ -103,6 +113,8 @@ pub(super) struct Problem {
     help: Option<String>,
     also: Option<(Place, String)>,
     hide_rest: bool,
+    /// Byte of the text from which on nothing is shown.
+    hide_from: Option<usize>,
 }
 
 impl Problem {
@@ -114,6 +126,7 @@ impl Problem {
             help: None,
             also: None,
             hide_rest: false,
+            hide_from: None,
         }
     }
 
@@ -133,6 +146,7 @@ impl Problem {
             help: None,
             also: None,
             hide_rest: false,
+            hide_from: None,
         }
     }
 
@@ -153,6 +167,12 @@ impl Problem {
         self.hide_rest = true;
         self
     }
+
+    /// As [`Problem::hide_rest`], for a place of which only the part before `at` may be shown.
+    pub fn hide_from(mut self, at: usize) -> Self {
+        self.hide_from = Some(at);
+        self.hide_rest()
+    }
 }
 
 /// Problems kept, of each severity; those beyond are only counted. More than are shown, so that the first by place
@@ -166,6 +186,9 @@ pub(super) struct Report<'a> {
     file: Arc<str>,
     text: &'a str,
     masks: &'a Masks,
+    /// Like `masks`, but found by parsing: what follows a name that is not known. A later problem
+    /// may show the same line for another word.
+    hidden: HashMap<usize, usize>,
     kept: Vec<Diagnostic>,
     errors: usize,
     warnings: usize,
@@ -177,6 +200,7 @@ impl<'a> Report<'a> {
             file: file.into(),
             text,
             masks,
+            hidden: HashMap::new(),
             kept: Vec::new(),
             errors: 0,
             warnings: 0,
@@ -184,6 +208,11 @@ impl<'a> Report<'a> {
     }
 
     pub fn add(&mut self, problem: Problem) {
+        if let (Some(place), true) = (problem.place, problem.hide_rest) {
+            let from = problem.hide_from.unwrap_or(place.end);
+            let hidden = self.hidden.entry(place.line_start).or_insert(from);
+            *hidden = from.min(*hidden);
+        }
         let count = match problem.severity {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
@@ -211,15 +240,16 @@ impl<'a> Report<'a> {
             message,
             help,
             also,
-            hide_rest,
+            hide_rest: _,
+            hide_from: _,
         } = problem;
         let mut excerpts = Vec::new();
         if let Some(place) = place {
             let label = also.as_ref().map(|_| "here".to_owned());
-            excerpts.push(self.excerpt(place, hide_rest, label));
+            excerpts.push(self.excerpt(place, label));
         }
         if let Some((place, label)) = also {
-            excerpts.push(self.excerpt(place, false, Some(label)));
+            excerpts.push(self.excerpt(place, Some(label)));
         }
         Diagnostic {
             severity,
@@ -232,15 +262,22 @@ impl<'a> Report<'a> {
     }
 
     /// The line around `place`, cut to a width that a terminal can take.
-    fn excerpt(&self, place: Place, hide_rest: bool, label: Option<String>) -> Excerpt {
+    fn excerpt(&self, place: Place, label: Option<String>) -> Excerpt {
         const BEFORE: usize = 100;
         const MARKED: usize = 80;
         const AFTER: usize = 60;
 
         let text = self.text;
         let floor = |at: usize| text.floor_char_boundary(at);
-        let hidden = self.masks.from(place.line_start);
-        let visible_end = hidden.unwrap_or(usize::MAX);
+        let masked = self.masks.from(place.line_start);
+        let unknown = self.hidden.get(&place.line_start).copied();
+        let visible_end = masked
+            .into_iter()
+            .chain(unknown)
+            .min()
+            .unwrap_or(usize::MAX);
+        // Behind a whole word that is not known, an ellipsis says enough.
+        let hide_rest = unknown == Some(place.end);
 
         let left = floor(place.line_start.max(place.start.saturating_sub(BEFORE)));
         let marked_end = floor(place.end.min(place.start + MARKED));
@@ -324,12 +361,26 @@ impl<'a> Report<'a> {
             *count += 1;
             *count <= SHOWN
         });
-        let more = |total: usize, what| {
-            (total > SHOWN).then(|| format!("{} more not shown", counted(total - SHOWN, what)))
+        let more = |total: usize, what: String| {
+            (total > SHOWN).then(|| {
+                let rest = total - SHOWN;
+                let (what, is) = if rest == 1 {
+                    (what, "is")
+                } else {
+                    (what + "s", "are")
+                };
+                format!("{rest} more {what} {is} not shown")
+            })
         };
         for (severity, message) in [
-            (Severity::Warning, more(self.warnings, "warning")),
-            (Severity::Error, more(self.errors, "error")),
+            (
+                Severity::Warning,
+                more(self.warnings, Severity::Warning.to_string()),
+            ),
+            (
+                Severity::Error,
+                more(self.errors, Severity::Error.to_string()),
+            ),
         ] {
             if let Some(message) = message {
                 let rest = self.tie(Problem::of_file(severity, message));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::source::{HIDDEN, Masks, Place, printable};
+use super::source::{HIDDEN, Masks, Place, name_part, printable};
 
 /// A word after quoting is undone.
 pub(super) struct Token {
@@ -10,6 +10,9 @@ pub(super) struct Token {
     pub place: Place,
     /// Bytes of `text` that may be shown; `None` if all of it.
     shown: Option<usize>,
+    /// Bytes of `text` that are plainly a name, and where they end in the source.
+    name: usize,
+    name_end: usize,
 }
 
 /// Longest word that a message repeats, in characters.
@@ -18,7 +21,26 @@ const LONGEST_SHOWN: usize = 64;
 impl Token {
     /// The word for use in a message: in quotation marks, shortened, secrets hidden.
     pub fn shown(&self) -> String {
-        let (text, mark) = match self.shown {
+        self.shown_until(self.shown)
+    }
+
+    /// As [`Token::shown`], for a word that should be a name but is not a known one.
+    pub fn shown_name(&self) -> String {
+        let name = (self.name < self.text.len()).then_some(self.name);
+        self.shown_until(match (self.shown, name) {
+            (Some(shown), Some(name)) => Some(shown.min(name)),
+            (shown, name) => shown.or(name),
+        })
+    }
+
+    /// Where in the source the part ends that [`Token::shown_name`] shows.
+    pub fn shown_name_end(&self) -> usize {
+        self.name_end
+    }
+
+    fn shown_until(&self, end: Option<usize>) -> String {
+        let (text, mark) = match end {
+            None if self.text.is_empty() => return "an empty word".to_owned(),
             None => (self.text.as_str(), ""),
             Some(0) => return format!("`{HIDDEN}`"),
             Some(end) => (self.text.get(..end).unwrap_or_default(), HIDDEN),
@@ -115,7 +137,14 @@ pub(super) fn split(line: &str, number: usize, line_start: usize, masks: &Masks)
         if let Some((mark, opened)) = quote {
             unfinished = Some((Unfinished::Quote(mark), opened));
         }
-        words.push(word.into_token(place(column, start, end)));
+        let name = name_part(&line[start..end]);
+        words.push(Token {
+            text: word.text,
+            place: place(column, start, end),
+            shown: word.shown,
+            name: name.len(),
+            name_end: line_start + start + name.end,
+        });
     }
     Line { words, unfinished }
 }
@@ -133,14 +162,6 @@ impl Word {
             self.shown = Some(self.text.len());
         }
         self.text.push(c);
-    }
-
-    fn into_token(self, place: Place) -> Token {
-        Token {
-            text: self.text,
-            place,
-            shown: self.shown,
-        }
     }
 }
 

@@ -56,7 +56,16 @@ pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report)
             return None;
         }
         if let Some((what, place)) = line.unfinished {
-            report.add(unfinished(what, place));
+            let strange = match command.text.as_str() {
+                "set" => builder.set_broken(line.words.get(1..).unwrap_or_default()),
+                _ => Some(command),
+            };
+            let problem = unfinished(what, place);
+            report.add(match strange {
+                // A secret may have run together with a word that is not known.
+                Some(word) => problem.hide_from(word.place.start),
+                None => problem,
+            });
             continue;
         }
         match command.text.as_str() {
@@ -92,7 +101,8 @@ fn unfinished(what: Unfinished, place: super::source::Place) -> Problem {
 }
 
 fn not_set(command: &Token) -> Problem {
-    let problem = |message: &str| Problem::error(command.place, message).hide_rest();
+    let problem =
+        |message: &str| Problem::error(command.place, message).hide_from(command.shown_name_end());
     match command.text.as_str() {
         "delete" => problem("`delete` is not accepted in a configuration file yet")
             .help("the file states the whole configuration: remove the lines that set the node"),
@@ -103,7 +113,10 @@ fn not_set(command: &Token) -> Problem {
         ))
         .help("remove the line"),
         word => {
-            let unknown = problem(&format!("{} does not begin a statement", command.shown()));
+            let unknown = problem(&format!(
+                "{} does not begin a statement",
+                command.shown_name()
+            ));
             if schema::find(schema::ROOT, word).is_some() {
                 unknown.help(format!("write `set {word} …`"))
             } else if schema::nearest(word, ["set"].into_iter()).is_some() {

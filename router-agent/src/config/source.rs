@@ -1,6 +1,7 @@
 //! Places in the source text, and what of that text may be shown.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A stretch of one line. Byte offsets are into the whole text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +18,11 @@ pub(super) struct Place {
 
 /// Words after which the rest of a line is never shown: our own secret node, and the names under
 /// which other parts of a Vyatta configuration keep theirs.
-const SENSITIVE: [&str; 6] = [
+const SENSITIVE: [&str; 8] = [
+    "pre-shared-secret",
     "secret",
+    // Its end may be missing where a character was lost.
+    "pre-shared-secre",
     "password",
     "passphrase",
     "psk",
@@ -41,16 +45,26 @@ impl Masks {
     pub fn of(text: &str) -> Self {
         let mut hidden = BTreeMap::new();
         let mut start = 0;
-        let mut after_secret = false;
+        let mut before = Before::Other;
         for line in text.split_inclusive('\n') {
             if let Some(end) = sensitive_until(line) {
-                hidden.insert(start, start + value_from(line, end));
-                after_secret = true;
-            } else if after_secret && !starts_command(line) {
+                let value = value_from(line, end);
+                hidden.insert(start, start + value);
+                before = if line[value..].trim().is_empty() {
+                    Before::NameOfSecret
+                } else {
+                    Before::Secret
+                };
+            } else if before == Before::NameOfSecret
+                || before == Before::Secret && !starts_command(line)
+            {
                 // A secret that was broken over two lines goes on here.
                 hidden.insert(start, start);
+                if before == Before::NameOfSecret && !line.trim().is_empty() {
+                    before = Before::Secret;
+                }
             } else {
-                after_secret = false;
+                before = Before::Other;
             }
             start += line.len();
         }
@@ -63,14 +77,26 @@ impl Masks {
     }
 }
 
+/// What the lines before a line were.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// A secret, or what may be the rest of one.
+    Secret,
+    /// The name of a secret, without its value.
+    NameOfSecret,
+    Other,
+}
+
 /// The end of the first sensitive word in the line.
 fn sensitive_until(line: &str) -> Option<usize> {
     // ASCII lower case keeps byte offsets.
     let line = line.to_ascii_lowercase();
     SENSITIVE
         .iter()
-        .filter_map(|word| line.find(word).map(|at| at + word.len()))
-        .min()
+        .filter_map(|word| line.find(word).map(|at| (at, at + word.len())))
+        // Of two that begin at the same place, the whole word.
+        .min_by_key(|(start, end)| (*start, std::cmp::Reverse(*end)))
+        .map(|(_, end)| end)
 }
 
 /// Leaves the blanks and the opening quote before the value visible.
@@ -88,6 +114,24 @@ fn starts_command(line: &str) -> bool {
         line.split_whitespace().next(),
         Some("set" | "delete" | "comment")
     )
+}
+
+/// The part of a word that can be shown as a name that is not known. The rest may be a secret that
+/// has run together with a misspelt name, so all of a word that begins like one is left out.
+pub(super) fn name_part(raw: &str) -> Range<usize> {
+    const SECRET: &str = "pre-shared-secret";
+    const LIKE: usize = 6;
+
+    let lead = usize::from(raw.starts_with(['\'', '"']));
+    let rest = &raw[lead..];
+    let length = rest
+        .find(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'))
+        .unwrap_or(rest.len());
+    let head: String = rest[..length].chars().take(SECRET.len()).collect();
+    if strsim::levenshtein(&head.to_lowercase(), SECRET) <= LIKE {
+        return lead..lead;
+    }
+    lead..lead + length
 }
 
 /// `text` without control characters and without those that reorder what is shown, so that a

@@ -166,6 +166,41 @@ impl Builder {
         self.root
     }
 
+    /// Notes what `words` were going to state, had their line been whole. Gives the first word that
+    /// is no node, if there is one.
+    pub fn set_broken<'a>(&mut self, words: &'a [Token]) -> Option<&'a Token> {
+        let mut branch = &mut self.root;
+        let mut nodes = schema::ROOT;
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let Some(node) = schema::find(nodes, &word.text) else {
+                return Some(word);
+            };
+            let next = match &node.kind {
+                Kind::Branch(_) => branch.sub_branch(node.name, word.place),
+                Kind::Tag(of, _) => match words.next() {
+                    Some(name)
+                        if !words.as_slice().is_empty() && value::parse(of, &name.text).is_ok() =>
+                    {
+                        branch.instance(node.name, name)
+                    }
+                    _ => {
+                        branch.broken.insert(node.name);
+                        return None;
+                    }
+                },
+                Kind::Leaf(_) | Kind::Multi(_) | Kind::Flag => {
+                    branch.broken.insert(node.name);
+                    return None;
+                }
+            };
+            let next = next?;
+            branch = next;
+            nodes = node.children();
+        }
+        None
+    }
+
     /// States what `words` say. `before` is the place to blame if there are none.
     pub fn set(&mut self, before: Place, words: &[Token], report: &mut Report) {
         let mut branch = &mut self.root;
@@ -402,10 +437,10 @@ fn unknown(
     report.add(
         Problem::error(
             word.place,
-            format!("there is no node {} {place_in_tree}", word.shown()),
+            format!("there is no node {} {place_in_tree}", word.shown_name()),
         )
         .help(help)
-        .hide_rest(),
+        .hide_from(word.shown_name_end()),
     );
     near
 }

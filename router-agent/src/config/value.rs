@@ -43,7 +43,7 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
         Type::Secret => {
             if word.is_empty() {
                 return Err(bad(
-                    "is an empty secret",
+                    "cannot be a secret",
                     "state a secret, the same on both nodes",
                 ));
             }

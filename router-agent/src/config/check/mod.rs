@@ -54,8 +54,11 @@ fn required(branch: &Branch, nodes: &'static [Node], path: &mut String, report: 
         }
         match node.kind {
             Kind::Branch(children) => {
-                if let Some(branch) = branch.branch(node.name) {
-                    required(branch, children, path, report);
+                // Where its own name is misspelt once, what it lacks may stand on that line.
+                if let Some(below) = branch.branch(node.name)
+                    && !branch.is_broken(node.name)
+                {
+                    required(below, children, path, report);
                 }
             }
             Kind::Tag(_, children) => {
