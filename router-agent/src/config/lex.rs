@@ -138,12 +138,17 @@ pub(super) fn split(line: &str, number: usize, line_start: usize, masks: &Masks)
             unfinished = Some((Unfinished::Quote(mark), opened));
         }
         let name = name_part(&line[start..end]);
+        let word_length = word.text.len();
         words.push(Token {
             text: word.text,
             place: place(column, start, end),
             shown: word.shown,
             name: name.len(),
-            name_end: line_start + start + name.end,
+            name_end: if name.len() == word_length {
+                line_start + end
+            } else {
+                line_start + start + name.end
+            },
         });
     }
     Line { words, unfinished }
