@@ -1,3 +1,7 @@
+//! The agent of a redundant router, as a library: `router-agent` and `routerctl` are its doors.
+
+pub mod clock;
 pub mod control;
+pub mod dataplane;
 pub mod maps;
 pub mod views;

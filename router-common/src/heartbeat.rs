@@ -27,7 +27,7 @@ const BODY_WORDS: usize = 8;
 
 /// A heartbeat as it lies in the UDP payload: 64 bytes under the MAC and the MAC, 80 in all.
 /// Numbers are big-endian, the MAC is two little-endian words as SipHash defines them.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Heartbeat {
     version: u8,

@@ -152,7 +152,9 @@ impl core::fmt::Debug for SessionConfig {
     }
 }
 
-/// What the kernel heard in a session; its one writer is the XDP program.
+/// What the kernel heard in a session; its one writer is the XDP program. All messages of a session
+/// are one flow on the underlay, so they meet on one CPU; where a device spreads them all the same,
+/// a counter may miss one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct SessionState {

@@ -1,2 +1,54 @@
+//! The programs in the kernel. Each entry point is a thin door; what is behind it reads downward:
+//! parse → tunnel → heartbeat or decapsulation → verdict.
 #![no_std]
 #![no_main]
+
+mod decap;
+mod encap;
+mod frame;
+mod heartbeat;
+mod maps;
+mod verdict;
+
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+
+/// On the underlay, before the stack: takes GRE packets of our tunnels, leaves all else.
+#[xdp]
+pub fn underlay(ctx: XdpContext) -> u32 {
+    verdict::of_xdp(decap::receive(&ctx))
+}
+
+/// On the underlay, TC ingress: moves what XDP decapsulated into its tunnel device. The packet
+/// goes by way of an sk_buff because that keeps offload state such as a partial checksum, which a
+/// redirect from XDP would lose.
+#[classifier]
+pub fn underlay_handover(ctx: TcContext) -> i32 {
+    decap::hand_over(&ctx)
+}
+
+/// On a tunnel's dataplane end, TC ingress: puts the outer headers before what the stack sent.
+#[classifier]
+pub fn tunnel_egress(ctx: TcContext) -> i32 {
+    verdict::of_tc(encap::send(&ctx))
+}
+
+/// Does nothing. A veth hands `XDP_TX` and redirected frames to its peer only if the peer runs an
+/// XDP program too.
+#[xdp]
+pub fn pass(_ctx: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

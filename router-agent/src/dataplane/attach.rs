@@ -1,0 +1,241 @@
+//! Puts programs on interfaces and pins their links.
+
+use std::{fmt, io, path::Path};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::{
+    Ebpf,
+    programs::{
+        ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, Link},
+        tc::{self, SchedClassifierLink},
+        xdp::XdpLink,
+    },
+    sys::SyscallError,
+    util::KernelVersion,
+};
+
+use super::{OBJECT, pins::Pins, program};
+
+/// Which XDP mode is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ModeChoice {
+    /// Native where the driver can, else generic, and say why.
+    #[default]
+    Auto,
+    Native,
+    Generic,
+}
+
+/// Which XDP mode an interface got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the stack, behind the allocation of an sk_buff; the reason why not native.
+    Generic(String),
+}
+
+impl Mode {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic(_) => "generic",
+        }
+    }
+
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Native => None,
+            Self::Generic(reason) => Some(reason),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Native => f.write_str("native"),
+            Self::Generic(reason) => write!(f, "generic ({reason})"),
+        }
+    }
+}
+
+/// Where a TC program is attached.
+#[derive(Clone, Copy)]
+pub(super) enum TcPlace {
+    Ingress,
+}
+
+/// Attaches XDP program `name` to `interface` and pins the link.
+pub(super) fn xdp(
+    programs: &mut Ebpf,
+    name: &str,
+    interface: &str,
+    choice: ModeChoice,
+    pins: &Pins,
+) -> Result<Mode> {
+    let program: &mut Xdp = loaded(programs, name)?;
+    let (link, mode) = match choice {
+        ModeChoice::Native => (
+            attach_xdp(program, interface, XdpMode::Driver)
+                .map_err(|error| refused(interface, "native", &error))?,
+            Mode::Native,
+        ),
+        ModeChoice::Generic => (
+            attach_xdp(program, interface, XdpMode::Skb)
+                .map_err(|error| refused(interface, "generic", &error))?,
+            Mode::Generic("as chosen".to_owned()),
+        ),
+        ModeChoice::Auto => match attach_xdp(program, interface, XdpMode::Driver) {
+            Ok(link) => (link, Mode::Native),
+            Err(native) => (
+                attach_xdp(program, interface, XdpMode::Skb)
+                    .map_err(|error| refused(interface, "generic", &error))?,
+                Mode::Generic(explain(&native)),
+            ),
+        },
+    };
+    pin(link, &pins.link(name, interface))?;
+    Ok(mode)
+}
+
+fn attach_xdp(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<XdpLink, ProgramError> {
+    let id = program.attach(interface, mode)?;
+    program.take_link(id)
+}
+
+fn refused(interface: &str, mode: &str, error: &ProgramError) -> anyhow::Error {
+    anyhow!(
+        "{interface} takes no XDP program in {mode} mode: {}",
+        explain(error)
+    )
+}
+
+/// The kernel's errors at attaching, as the drivers mean them.
+fn explain(error: &ProgramError) -> String {
+    let io_error = match error {
+        ProgramError::SyscallError(SyscallError { io_error, .. }) => Some(io_error),
+        _ => None,
+    };
+    match io_error.and_then(io::Error::raw_os_error) {
+        Some(code) if code == rustix::io::Errno::OPNOTSUPP.raw_os_error() => {
+            "the driver has no native XDP".to_owned()
+        }
+        Some(code) if code == rustix::io::Errno::RANGE.raw_os_error() => {
+            "the MTU is too large for XDP in this driver; lower it".to_owned()
+        }
+        Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => {
+            "another XDP program is attached; `ip link show` names it".to_owned()
+        }
+        Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error() => {
+            "the device has too few queues for XDP on every CPU".to_owned()
+        }
+        _ => format!("{:#}", anyhow!(error.to_string())),
+    }
+}
+
+/// Attaches TC program `name` to `interface`: a TCX link, pinned, where the kernel has it (6.6),
+/// else a filter at the clsact qdisc, which stays by itself.
+pub(super) fn tc(
+    programs: &mut Ebpf,
+    name: &str,
+    interface: &str,
+    place: TcPlace,
+    pins: &Pins,
+) -> Result<()> {
+    let program: &mut SchedClassifier = loaded(programs, name)?;
+    let place = match place {
+        TcPlace::Ingress => TcAttachType::Ingress,
+    };
+    let has_tcx = KernelVersion::current().context("cannot read the kernel's version")?
+        >= KernelVersion::new(6, 6, 0);
+    if !has_tcx {
+        match tc::qdisc_add_clsact(interface) {
+            Err(tc::TcError::AlreadyAttached) | Ok(()) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot add clsact to {interface}"));
+            }
+        }
+        match tc::qdisc_detach_program(interface, place, name) {
+            Ok(()) | Err(tc::TcError::IoError(_)) => {}
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot remove an old filter of {interface}"));
+            }
+        }
+    }
+    let id = program
+        .attach(interface, place)
+        .with_context(|| format!("cannot attach {name} to {interface} by TC"))?;
+    let link: SchedClassifierLink = program.take_link(id)?;
+    if has_tcx {
+        pin(link, &pins.link(name, interface))
+    } else {
+        // Dropping the link would remove the filter.
+        std::mem::forget(link);
+        Ok(())
+    }
+}
+
+fn pin<L>(link: L, path: &Path) -> Result<()>
+where
+    L: Link,
+    FdLink: TryFrom<L>,
+{
+    let Ok(link) = FdLink::try_from(link) else {
+        bail!("the kernel gave no link that can be pinned; Linux 6.1 or newer is needed");
+    };
+    link.pin(path)
+        .with_context(|| format!("cannot pin a link at {}", path.display()))?;
+    Ok(())
+}
+
+fn loaded<'a, P>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    P: LoadOnce,
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let program: &mut P = programs
+        .program_mut(name)
+        .ok_or_else(|| anyhow!("the object has no program {name}"))?
+        .try_into()?;
+    program
+        .load_once()
+        .with_context(|| format!("the kernel refused program {name}"))?;
+    Ok(program)
+}
+
+/// Loading a program that may be loaded already.
+trait LoadOnce {
+    fn load_once(&mut self) -> Result<(), ProgramError>;
+}
+
+impl LoadOnce for Xdp {
+    fn load_once(&mut self) -> Result<(), ProgramError> {
+        already_is_fine(self.load())
+    }
+}
+
+impl LoadOnce for SchedClassifier {
+    fn load_once(&mut self) -> Result<(), ProgramError> {
+        already_is_fine(self.load())
+    }
+}
+
+fn already_is_fine(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
+}
+
+/// Attaches the pass program natively to `interface` of the calling thread's network namespace
+/// and pins the link at `pin`. For the far end of a veth pair, see [`program::PASS`].
+pub fn attach_pass(interface: &str, pin_at: &Path) -> Result<()> {
+    let mut programs = Ebpf::load(OBJECT)?;
+    let program: &mut Xdp = loaded(&mut programs, program::PASS)?;
+    let link = attach_xdp(program, interface, XdpMode::Driver)
+        .map_err(|error| refused(interface, "native", &error))?;
+    pin(link, pin_at)
+}

@@ -1,0 +1,107 @@
+//! A BPF array in the agent's own memory.
+
+use std::{
+    marker::PhantomData,
+    os::fd::AsFd as _,
+    ptr::{self, NonNull},
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::MapData;
+use bytemuck::Pod;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// The elements of a memory-mapped array (`BPF_F_MMAPABLE`, Linux 5.5), read and written without
+/// a system call, one 64-bit word at a time.
+pub struct MappedArray<T> {
+    words: NonNull<u64>,
+    length: u32,
+    writable: bool,
+    _elements: PhantomData<T>,
+}
+
+// SAFETY: the memory is shared with the kernel anyway; every access is to a whole aligned word.
+unsafe impl<T: Send> Send for MappedArray<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for MappedArray<T> {}
+
+impl<T: Pod> MappedArray<T> {
+    /// The kernel pads elements to 8 bytes; ours need no padding.
+    const WORDS: usize = {
+        assert!(size_of::<T>().is_multiple_of(8));
+        size_of::<T>() / 8
+    };
+
+    pub fn read_only(map: &MapData, length: u32) -> Result<Self> {
+        Self::map(map, length, ProtFlags::READ)
+    }
+
+    pub fn read_write(map: &MapData, length: u32) -> Result<Self> {
+        Self::map(map, length, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    fn map(map: &MapData, length: u32, protection: ProtFlags) -> Result<Self> {
+        let bytes = Self::bytes(length);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address = unsafe {
+            mmap(
+                ptr::null_mut(),
+                bytes,
+                protection,
+                MapFlags::SHARED,
+                map.fd().as_fd(),
+                0,
+            )
+        }
+        .context("cannot map a BPF array into memory")?;
+        Ok(Self {
+            words: NonNull::new(address.cast()).context("a mapping at address zero")?,
+            length,
+            writable: protection.contains(ProtFlags::WRITE),
+            _elements: PhantomData,
+        })
+    }
+
+    fn bytes(length: u32) -> usize {
+        length as usize * Self::WORDS * 8
+    }
+
+    fn element(&self, index: u32) -> NonNull<u64> {
+        assert!(index < self.length, "index {index} of {}", self.length);
+        // SAFETY: `index` was compared with the length of the mapping.
+        unsafe { self.words.add(index as usize * Self::WORDS) }
+    }
+
+    /// The element as it is now. Its words may stem from two moments; each is whole.
+    pub fn read(&self, index: u32) -> T {
+        let element = self.element(index);
+        let mut value = T::zeroed();
+        let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut value));
+        for (offset, word) in words.iter_mut().enumerate() {
+            // SAFETY: within the element, aligned; the kernel may write it at any time.
+            *word = unsafe { element.add(offset).read_volatile() };
+        }
+        value
+    }
+
+    /// Writes the element, word by word.
+    pub fn write(&self, index: u32, value: &T) {
+        assert!(self.writable, "this array was mapped to be read only");
+        let element = self.element(index);
+        let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(value));
+        for (offset, word) in words.iter().enumerate() {
+            // SAFETY: within the element, aligned, mapped writable; the kernel may read it at any
+            // time.
+            unsafe { element.add(offset).write_volatile(*word) };
+        }
+    }
+}
+
+impl<T> Drop for MappedArray<T> {
+    fn drop(&mut self) {
+        let bytes = self.length as usize * size_of::<T>();
+        // SAFETY: the mapping made in `map`, used by nobody else.
+        // A failure leaves the mapping in place, which harms nobody.
+        let _ = unsafe { munmap(self.words.as_ptr().cast(), bytes) };
+    }
+}

@@ -1,0 +1,201 @@
+//! Loads the kernel programs, attaches and pins them, and speaks with them through their maps.
+
+mod attach;
+mod mapped;
+mod pins;
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray},
+};
+use router_common::{
+    map::{
+        LocalState, MAX_SESSIONS, SessionConfig, SessionKey, SessionState, TunnelCounters,
+        TunnelEgress, TunnelIngress, TunnelKey, name,
+    },
+    siphash::Key,
+};
+
+use self::attach::TcPlace;
+pub use self::{
+    attach::{Mode, ModeChoice, attach_pass},
+    mapped::MappedArray,
+    pins::{DEFAULT_BPFFS, Pins},
+};
+
+/// The object that holds the programs, as `cargo xtask build-ebpf` built it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ROUTER_EBPF_OBJECT"));
+
+/// Names of the programs in [`OBJECT`].
+pub mod program {
+    pub const UNDERLAY: &str = "underlay";
+    pub const UNDERLAY_HANDOVER: &str = "underlay_handover";
+    pub const TUNNEL_EGRESS: &str = "tunnel_egress";
+    pub const PASS: &str = "pass";
+}
+
+/// The loaded programs. They go on working when this is dropped, for their links and maps are
+/// pinned; [`Dataplane::remove`] ends them.
+pub struct Dataplane {
+    programs: Ebpf,
+    pins: Pins,
+}
+
+impl Dataplane {
+    /// Loads the programs and pins the maps below `bpffs`, after removing what an earlier agent
+    /// left there.
+    pub fn load(bpffs: &Path) -> Result<Self> {
+        let pins = Pins::below(bpffs);
+        pins.remove()?;
+        let programs = EbpfLoader::new()
+            .load(OBJECT)
+            .context("the kernel refused the programs")?;
+        pins.create()?;
+        for (name, map) in programs.maps() {
+            let path = pins.map(name);
+            map.pin(&path)
+                .with_context(|| format!("cannot pin map {name} at {}", path.display()))?;
+        }
+        Ok(Self { programs, pins })
+    }
+
+    /// Attaches the underlay programs to interface `name`; the mode that it got.
+    pub fn attach_underlay(&mut self, name: &str, choice: ModeChoice) -> Result<Mode> {
+        attach::tc(
+            &mut self.programs,
+            program::UNDERLAY_HANDOVER,
+            name,
+            TcPlace::Ingress,
+            &self.pins,
+        )?;
+        attach::xdp(
+            &mut self.programs,
+            program::UNDERLAY,
+            name,
+            choice,
+            &self.pins,
+        )
+    }
+
+    /// Attaches the egress program to a tunnel's dataplane end.
+    pub fn attach_tunnel(&mut self, dataplane_end: &str) -> Result<()> {
+        attach::tc(
+            &mut self.programs,
+            program::TUNNEL_EGRESS,
+            dataplane_end,
+            TcPlace::Ingress,
+            &self.pins,
+        )
+    }
+
+    /// Makes the programs carry a tunnel.
+    pub fn set_tunnel(
+        &mut self,
+        key: TunnelKey,
+        ingress: TunnelIngress,
+        egress: TunnelEgress,
+    ) -> Result<()> {
+        let mut tunnels: HashMap<_, TunnelKey, TunnelIngress> = self.map_mut(name::TUNNELS)?;
+        tunnels.insert(key, ingress, 0)?;
+        let mut egresses: HashMap<_, u32, TunnelEgress> = self.map_mut(name::EGRESS)?;
+        egresses.insert(ingress.dataplane_ifindex, egress, 0)?;
+        Ok(())
+    }
+
+    /// Makes the programs verify and answer a session's heartbeats. Until the agent writes the
+    /// session's [`LocalState`] it stays closed.
+    pub fn set_session(
+        &mut self,
+        index: u32,
+        key: SessionKey,
+        config: SessionConfig,
+    ) -> Result<()> {
+        let mut configs: Array<_, SessionConfig> = self.map_mut(name::SESSION_CONFIG)?;
+        configs.set(index, config, 0)?;
+        let mut indices: HashMap<_, SessionKey, u32> = self.map_mut(name::SESSION_INDEX)?;
+        indices.insert(key, index, 0)?;
+        Ok(())
+    }
+
+    /// What the kernel heard, to be read without a system call.
+    pub fn sessions(&self) -> Result<MappedArray<SessionState>> {
+        MappedArray::read_only(self.array(name::SESSIONS)?, MAX_SESSIONS)
+    }
+
+    /// What the kernel shall say of us, to be written without a system call.
+    pub fn local(&self) -> Result<MappedArray<LocalState>> {
+        MappedArray::read_write(self.array(name::LOCAL)?, MAX_SESSIONS)
+    }
+
+    /// A reader of the tunnels' counters that lives on its own.
+    pub fn counters(&self) -> Result<Counters> {
+        let map = MapData::from_pin(self.pins.map(name::COUNTERS))?;
+        Ok(Counters(PerCpuArray::try_from(Map::PerCpuArray(map))?))
+    }
+
+    /// Detaches the programs and removes the maps.
+    pub fn remove(self) -> Result<()> {
+        self.pins.remove()
+    }
+
+    fn array(&self, name: &str) -> Result<&MapData> {
+        match self.programs.map(name) {
+            Some(Map::Array(data)) => Ok(data),
+            _ => bail!("the object has no array {name}"),
+        }
+    }
+
+    fn map_mut<'a, T>(&'a mut self, name: &str) -> Result<T>
+    where
+        T: TryFrom<&'a mut Map, Error = aya::maps::MapError>,
+    {
+        let map = self
+            .programs
+            .map_mut(name)
+            .ok_or_else(|| anyhow!("the object has no map {name}"))?;
+        T::try_from(map).with_context(|| format!("map {name}"))
+    }
+}
+
+/// The two keys of a session, from the secret and the two host names.
+pub fn session_keys(secret: &[u8], group: &str, local: &str, peer: &str) -> (Key, Key) {
+    use router_common::kdf::direction_key;
+    (
+        direction_key(secret, group, peer, local),
+        direction_key(secret, group, local, peer),
+    )
+}
+
+/// Reads the tunnels' counters.
+pub struct Counters(PerCpuArray<MapData, TunnelCounters>);
+
+impl Counters {
+    /// The counters of tunnel `index`, summed over the CPUs.
+    pub fn of(&self, index: u32) -> Result<TunnelCounters> {
+        let mut sum = TunnelCounters::default();
+        for counters in self.0.get(&index, 0)?.iter() {
+            let TunnelCounters {
+                rx_packets,
+                rx_bytes,
+                tx_packets,
+                tx_bytes,
+                rx_errors,
+                tx_errors,
+                rx_unsupported,
+                tx_unsupported,
+            } = counters;
+            sum.rx_packets += rx_packets;
+            sum.rx_bytes += rx_bytes;
+            sum.tx_packets += tx_packets;
+            sum.tx_bytes += tx_bytes;
+            sum.rx_errors += rx_errors;
+            sum.tx_errors += tx_errors;
+            sum.rx_unsupported += rx_unsupported;
+            sum.tx_unsupported += tx_unsupported;
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,81 @@
+//! Where links and maps are pinned: below the BPF file system, in a directory of the layout's
+//! version, so that an agent never takes maps of another layout for its own.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use router_common::map::LAYOUT_VERSION;
+
+/// The default mount point of the BPF file system.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+
+/// The pin directory of this version.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    /// `<bpffs>/router`, which holds the directories of all versions.
+    top: PathBuf,
+    directory: PathBuf,
+}
+
+impl Pins {
+    pub fn below(bpffs: &Path) -> Self {
+        let top = bpffs.join("router");
+        Self {
+            directory: top.join(format!("v{LAYOUT_VERSION}")),
+            top,
+        }
+    }
+
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.directory.join("maps").join(name)
+    }
+
+    /// Where the link of `program` on `interface` is pinned. Dots cannot be part of a pin's name;
+    /// an interface may have them.
+    pub fn link(&self, program: &str, interface: &str) -> PathBuf {
+        let interface = interface.replace('.', "_");
+        self.directory
+            .join("links")
+            .join(format!("{program}-{interface}"))
+    }
+
+    pub(super) fn create(&self) -> Result<()> {
+        for directory in ["maps", "links"] {
+            let path = self.directory.join(directory);
+            fs::create_dir_all(&path)
+                .with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the pins of every version; with its pin a link ends, and the program is detached.
+    pub fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.top) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error)
+                .with_context(|| format!("cannot remove old pins in {}", self.top.display())),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_versioned_and_named_without_dots() {
+        let pins = Pins::below(Path::new("/b"));
+        let version = format!("/b/router/v{LAYOUT_VERSION}");
+        assert_eq!(
+            pins.map("TUNNELS"),
+            Path::new(&version).join("maps/TUNNELS")
+        );
+        assert_eq!(
+            pins.link("underlay", "eth0.5"),
+            Path::new(&version).join("links/underlay-eth0_5")
+        );
+    }
+}

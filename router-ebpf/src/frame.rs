@@ -1,0 +1,82 @@
+//! A received frame, read and written with the bounds checks that the verifier asks for.
+
+use aya_ebpf::{
+    helpers::generated::{bpf_xdp_load_bytes, bpf_xdp_store_bytes},
+    programs::XdpContext,
+};
+use bytemuck::Pod;
+use router_common::packet::Packet;
+
+/// The frame of an [`XdpContext`]. Holds no pointer into the packet: every access computes its
+/// own, so that none survives a change of the packet's bounds.
+#[derive(Clone, Copy)]
+pub struct Frame<'a>(pub &'a XdpContext);
+
+impl Frame<'_> {
+    #[inline(always)]
+    pub fn len(self) -> usize {
+        self.0.data_end() - self.0.data()
+    }
+
+    /// Writes `value` at `offset`; `None`, and nothing written, if it does not fit.
+    #[inline(always)]
+    pub fn write<T: Pod>(self, offset: usize, value: &T) -> Option<()> {
+        let start = self.0.data() + offset;
+        if start + size_of::<T>() > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: `start..start + size_of::<T>()` lies within the packet, which this program alone
+        // writes while it runs, and any bytes are a valid packet.
+        unsafe { (start as *mut T).write_unaligned(*value) };
+        Some(())
+    }
+
+    /// As [`Packet::read`], by a helper: for what is long and then read as words. Bytes of a packet
+    /// have no alignment, and 64-bit words put together from single bytes would cost more than
+    /// the call.
+    // VERIFIER: telling LLVM that misaligned access is allowed (allows-misaligned-mem-access) gives
+    // single loads from packets, but also "misaligned stack access off 0+0+-60 size 8".
+    #[inline(always)]
+    pub fn load<T: Pod>(self, offset: usize) -> Option<T> {
+        let mut value = T::zeroed();
+        let pointer: *mut T = &mut value;
+        // SAFETY: `pointer` is good for `size_of::<T>()` bytes, and any bytes are a `T`.
+        let result = unsafe {
+            bpf_xdp_load_bytes(
+                self.0.ctx,
+                offset as u32,
+                pointer.cast(),
+                size_of::<T>() as u32,
+            )
+        };
+        (result == 0).then_some(value)
+    }
+
+    /// As [`Frame::write`], by a helper; see [`Frame::load`].
+    #[inline(always)]
+    pub fn store<T: Pod>(self, offset: usize, value: &T) -> Option<()> {
+        let pointer: *const T = value;
+        // SAFETY: `pointer` is good for `size_of::<T>()` bytes.
+        let result = unsafe {
+            bpf_xdp_store_bytes(
+                self.0.ctx,
+                offset as u32,
+                pointer.cast_mut().cast(),
+                size_of::<T>() as u32,
+            )
+        };
+        (result == 0).then_some(())
+    }
+}
+
+impl Packet for Frame<'_> {
+    #[inline(always)]
+    fn read<T: Pod>(&self, offset: usize) -> Option<T> {
+        let start = self.0.data() + offset;
+        if start + size_of::<T>() > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: `start..start + size_of::<T>()` lies within the packet, and any bytes are a `T`.
+        Some(unsafe { (start as *const T).read_unaligned() })
+    }
+}

@@ -1,0 +1,200 @@
+//! Verifies a heartbeat, keeps what it says, and turns a probe into its reply, without any
+//! process.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use router_common::{
+    gre::{self, Gre},
+    heartbeat::{self, Admission, Content, Heartbeat, Kind, Known},
+    identity::NodeId,
+    map::{SessionKey, SessionState, TunnelIngress},
+    net::{Ethernet, Ipv4, PROTO_GRE, PROTO_UDP, Udp},
+    packet::Packet as _,
+    time::BootTime,
+};
+
+use crate::{
+    frame::Frame,
+    maps,
+    verdict::{Action, Refusal},
+};
+
+/// The UDP header, if the packet is for the tunnel's heartbeat port.
+#[inline(always)]
+pub fn recognise(frame: Frame<'_>, gre: &Gre, tunnel: &TunnelIngress, inner: &Ipv4) -> Option<Udp> {
+    if inner.protocol != PROTO_UDP || inner.has_options() || inner.is_fragment() {
+        return None;
+    }
+    let udp: Udp = frame.read(gre.inner_offset + Ipv4::LEN)?;
+    (tunnel.heartbeat_port != 0 && udp.destination() == tunnel.heartbeat_port).then_some(udp)
+}
+
+#[inline(always)]
+pub fn receive(
+    frame: Frame<'_>,
+    gre: &Gre,
+    tunnel: &TunnelIngress,
+    inner: &Ipv4,
+    udp: &Udp,
+) -> Result<Action, Refusal> {
+    if udp.length() != Heartbeat::UDP_LENGTH
+        || inner.total_length() != Heartbeat::IPV4_LENGTH
+        || gre.inner_length < usize::from(Heartbeat::IPV4_LENGTH)
+    {
+        return Err(Refusal::NotHeartbeat);
+    }
+    let message_offset = gre.inner_offset + Ipv4::LEN + Udp::LEN;
+    let message: Heartbeat = frame.load(message_offset).ok_or(Refusal::NotHeartbeat)?;
+    let key = SessionKey {
+        tunnel_index: tunnel.index,
+        session: message.session(),
+    };
+    // SAFETY: the value is one integer.
+    let index = *unsafe { maps::SESSION_INDEX.get(key) }.ok_or(Refusal::NoSession)?;
+    let config = maps::SESSION_CONFIG.get(index).ok_or(Refusal::NoSession)?;
+    let local = maps::LOCAL.get(index).ok_or(Refusal::NoSession)?;
+    let state = maps::SESSIONS
+        .get_ptr_mut(index)
+        .ok_or(Refusal::NoSession)?;
+    // SAFETY: an array element; it is aligned, never freed while the program runs, and every
+    // reader takes it word by word.
+    let state = unsafe { &mut *state };
+    if local.generation() == 0 {
+        return Err(Refusal::NoSession);
+    }
+    // SAFETY: a helper without arguments.
+    let now = BootTime::from_ns(unsafe { bpf_ktime_get_boot_ns() });
+
+    if !message.is_authentic(&config.rx_key) {
+        state.mac_failures += 1;
+        state.last_mac_failure_ns = now.as_ns();
+        return Err(Refusal::Refused);
+    }
+    let Some(content) = message.content() else {
+        state.not_understood += 1;
+        return Err(Refusal::Refused);
+    };
+    let known = Known {
+        generation: state.peer_generation as u32,
+        probe_sequence: state.probe_sequence,
+        reply_sequence: state.reply_sequence,
+    };
+    let peer = NodeId(config.peer_node);
+    match heartbeat::admit(peer, local.generation(), &known, &content, now) {
+        Admission::Fresh => record(state, &content, inner, now),
+        Admission::NewGeneration => {
+            begin_generation(state, &content);
+            record(state, &content, inner, now);
+        }
+        Admission::Unproven => state.unproven += 1,
+        Admission::Stale => {
+            state.stale += 1;
+            return Err(Refusal::Refused);
+        }
+        Admission::WrongSender => {
+            state.wrong_sender += 1;
+            return Err(Refusal::Refused);
+        }
+    }
+    match content.kind {
+        Kind::Reply => Ok(Action::Consume),
+        Kind::Probe => {
+            let reply = heartbeat::reply(&content, config, local, now);
+            answer(frame, gre, inner, udp, config.local_address, &reply)
+                .ok_or(Refusal::NotHeartbeat)
+        }
+    }
+}
+
+#[inline(always)]
+fn begin_generation(state: &mut SessionState, message: &Content) {
+    state.peer_generation = u64::from(message.generation);
+    state.probe_sequence = 0;
+    state.first_probe_sequence = 0;
+    state.probes = 0;
+    state.reply_sequence = 0;
+}
+
+#[inline(always)]
+fn record(state: &mut SessionState, message: &Content, inner: &Ipv4, now: BootTime) {
+    match message.kind {
+        Kind::Probe => {
+            state.probe_sequence = message.sequence;
+            if state.first_probe_sequence == 0 {
+                state.first_probe_sequence = message.sequence;
+            }
+            state.probes += 1;
+        }
+        Kind::Reply => {
+            state.reply_sequence = message.sequence;
+            state.replies += 1;
+            state.last_reply_ns = now.as_ns();
+            record_round_trip(state, now.as_ns().saturating_sub(message.echo_tx.as_ns()));
+        }
+    }
+    state.peer_tx_ns = message.tx.as_ns();
+    state.peer_claim = message.claim.to_word();
+    state.peer_status = SessionState::status_word(message.flags, message.agent_age_us);
+    state.peer_address = u64::from(u32::from_ne_bytes(inner.source));
+    // Last, so that who sees the new time sees what came with it.
+    state.last_heard_ns = now.as_ns();
+}
+
+#[inline(always)]
+fn record_round_trip(state: &mut SessionState, rtt_ns: u64) {
+    state.rtt_last_ns = rtt_ns;
+    state.rtt_sum_ns += rtt_ns;
+    if state.rtt_min_ns == 0 || rtt_ns < state.rtt_min_ns {
+        state.rtt_min_ns = rtt_ns;
+    }
+    if rtt_ns > state.rtt_max_ns {
+        state.rtt_max_ns = rtt_ns;
+    }
+}
+
+/// Overwrites the probe with its reply: the same headers with the directions exchanged.
+#[inline(always)]
+fn answer(
+    frame: Frame<'_>,
+    gre: &Gre,
+    inner: &Ipv4,
+    udp: &Udp,
+    local_address: [u8; 4],
+    reply: &Heartbeat,
+) -> Option<Action> {
+    let ethernet: Ethernet = frame.read(0)?;
+    let outer: Ipv4 = frame.read(Ethernet::LEN)?;
+    let has_key = gre.tunnel.key().is_some();
+    let outer_length = gre::overhead(has_key) as u16 + Heartbeat::IPV4_LENGTH;
+    frame.write(
+        0,
+        &Ethernet::new(ethernet.source, ethernet.destination, ethernet.ether_type()),
+    )?;
+    frame.write(
+        Ethernet::LEN,
+        &Ipv4::new(
+            PROTO_GRE,
+            outer.destination,
+            outer.source,
+            outer.tos,
+            255,
+            outer_length,
+        ),
+    )?;
+    frame.write(
+        gre.inner_offset,
+        &Ipv4::new(
+            PROTO_UDP,
+            local_address,
+            inner.source,
+            inner.tos,
+            255,
+            Heartbeat::IPV4_LENGTH,
+        ),
+    )?;
+    frame.write(
+        gre.inner_offset + Ipv4::LEN,
+        &Udp::without_checksum(udp.destination(), udp.source(), Heartbeat::UDP_LENGTH),
+    )?;
+    frame.store(gre.inner_offset + Ipv4::LEN + Udp::LEN, reply)?;
+    Some(Action::Answer)
+}
