@@ -104,15 +104,15 @@ impl Client {
 
     fn ask(&self, command: Command) -> Result<Body, ClientError> {
         let line = self
-            .exchange(&Request::new(command))
+            .exchange(Request::new(command))
             .map_err(|error| self.explain(error))?;
         self.read_response(&line)
     }
 
-    fn exchange(&self, request: &Request) -> io::Result<Vec<u8>> {
+    fn exchange(&self, request: Request) -> io::Result<Vec<u8>> {
         let deadline = Instant::now() + self.timeout;
         let mut stream = connect(&self.socket, self.timeout)?;
-        let mut text = serde_json::to_vec(request)?;
+        let mut text = serde_json::to_vec(&request)?;
         text.push(b'\n');
         stream.set_write_timeout(Some(remaining(deadline)?))?;
         stream.write_all(&text)?;
@@ -126,12 +126,12 @@ impl Client {
         }
 
         let OnlyVersion { version } =
-            serde_json::from_slice(line).map_err(|error| self.not_understood(error))?;
+            serde_json::from_slice(line).map_err(|error| self.not_understood(&error))?;
         if version != VERSION {
             return Err(ClientError::OtherVersion { theirs: version });
         }
         let response: Response =
-            serde_json::from_slice(line).map_err(|error| self.not_understood(error))?;
+            serde_json::from_slice(line).map_err(|error| self.not_understood(&error))?;
         match response.outcome {
             Outcome::Ok(body) => Ok(body),
             Outcome::Error(Failure { code: _, message }) => Err(ClientError::Refused { message }),
@@ -155,7 +155,7 @@ impl Client {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe => ClientError::ConnectionClosed,
-            io::ErrorKind::InvalidData => self.not_understood(error),
+            io::ErrorKind::InvalidData => self.not_understood(&error),
             _ => ClientError::Io {
                 socket,
                 source: error,
@@ -170,10 +170,10 @@ impl Client {
             Body::Heartbeat(_) => Command::Heartbeat,
             Body::Version(_) => Command::Version,
         };
-        self.not_understood(format!("it answered {kind}, which was not asked"))
+        self.not_understood(&format!("it answered {kind}, which was not asked"))
     }
 
-    fn not_understood(&self, reason: impl ToString) -> ClientError {
+    fn not_understood(&self, reason: &impl ToString) -> ClientError {
         ClientError::NotUnderstood {
             socket: self.socket.clone(),
             reason: reason.to_string(),
