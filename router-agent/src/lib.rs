@@ -2,5 +2,9 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod config;
+pub mod control;
 pub mod dataplane;
+pub mod maps;
 pub mod net;
+pub mod views;

@@ -20,9 +20,6 @@ const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfel-unknown-none"
 };
 
-/// Architectures whose kernels let programs access packets and maps unaligned.
-const UNALIGNED_ACCESS: [&str; 4] = ["aarch64", "powerpc64", "s390x", "x86_64"];
-
 /// Builds with what `cargo xtask setup` provided.
 pub fn build_ebpf() -> Result<()> {
     let toolchain = Toolchain::find()
@@ -80,7 +77,7 @@ fn cargo_build(toolchain: &Toolchain, target_dir: &Path) -> Command {
 }
 
 fn rustflags(toolchain: &Toolchain) -> Vec<String> {
-    let mut flags = vec![
+    vec![
         format!("--cfg=bpf_target_arch=\"{ARCH}\""),
         format!("-Clinker={}", toolchain.linker.path.display()),
         // BTF, which maps, timers and spin locks need, is made from debugging information.
@@ -89,13 +86,7 @@ fn rustflags(toolchain: &Toolchain) -> Vec<String> {
         // 32-bit arithmetic and jumps, in all kernels since 5.1. rustc tells the linker; telling
         // the linker alone is refused, as rustc names its default as well.
         "-Ctarget-cpu=v3".into(),
-    ];
-    if UNALIGNED_ACCESS.contains(&ARCH) {
-        // One load for a field of a packet instead of one per byte. The verifier still wants the
-        // *stack* aligned: what is written piecewise there must be of aligned types.
-        flags.push("-Clink-arg=--cpu-features=+allows-misaligned-mem-access".into());
-    }
-    flags
+    ]
 }
 
 /// Leaves an equal file alone, so that cargo does not rebuild the agent; says whether it wrote.

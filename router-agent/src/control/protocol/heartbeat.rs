@@ -1,0 +1,50 @@
+//! The heartbeat sessions of a node.
+
+use serde::{Deserialize, Serialize};
+
+/// The session with one peer, for one group, over one path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HeartbeatStatus {
+    pub group: String,
+    /// Interface through which the messages go.
+    pub path: String,
+    /// Host name of the peer.
+    pub peer: String,
+    /// Source of its newest message.
+    pub peer_address: Option<String>,
+    /// `None` if it was never heard.
+    pub last_heard_ms_ago: Option<f64>,
+    /// Zero if no message of the peer has been believed yet.
+    pub peer_generation: u32,
+    /// Age of the peer's agent, as its newest message told it.
+    pub peer_agent_age_ms: f64,
+    pub rtt_last_us: Option<f64>,
+    pub rtt_min_us: Option<f64>,
+    pub rtt_avg_us: Option<f64>,
+    pub rtt_max_us: Option<f64>,
+    pub probes_sent: u64,
+    pub replies_received: u64,
+    /// Of our probes, those that brought no reply.
+    pub round_trip_loss_percent: Option<f64>,
+    /// Of the peer's probes, those that did not arrive.
+    pub inbound_loss_percent: Option<f64>,
+    /// Messages with a wrong MAC.
+    pub mac_failures: u64,
+    /// Authentic messages that were old or repeated.
+    pub stale: u64,
+    /// Authentic messages of a new generation that did not prove to be recent.
+    pub unproven: u64,
+    /// Authentic messages of another node than the peer.
+    pub wrong_sender: u64,
+    /// Authentic messages of a version or kind that this node does not speak.
+    pub not_understood: u64,
+    pub keepalive_interval_ms: f64,
+    pub dead_interval_ms: f64,
+    /// Times at which our own probe clock was late.
+    pub late_ticks: u64,
+    pub max_tick_lateness_us: f64,
+    /// Whether the peer's messages are being heard and believed.
+    pub session_up: bool,
+    /// Why there is no session, in plain words.
+    pub note: Option<String>,
+}

@@ -1,0 +1,223 @@
+//! The messages on the control socket.
+//!
+//! `{"version":1,"command":"status"}` is answered by `{"version":1,"ok":{"status":{…}}}` or by
+//! `{"version":1,"error":{"code":"…","message":"…"}}`. A new field is no new version; a change of
+//! meaning is. Units are in the names; instants are nanoseconds of the boottime clock, zero for
+//! "never".
+
+mod heartbeat;
+mod status;
+mod tunnel;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use heartbeat::HeartbeatStatus;
+pub use status::{
+    GroupStatus, MonitorState, MonitorStatus, NodeState, NodeStatus, PathStatus, ServiceStatus,
+    Status, Step, Transition,
+};
+pub use tunnel::TunnelStatus;
+
+/// Version of the protocol.
+pub const VERSION: u32 = 1;
+
+/// What a client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub version: u32,
+    pub command: Command,
+}
+
+impl Request {
+    /// `command` in the version that this program speaks.
+    pub const fn new(command: Command) -> Self {
+        Self {
+            version: VERSION,
+            command,
+        }
+    }
+}
+
+/// What a client may ask for. Each only reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// Answered by [`Body::Status`].
+    Status,
+    /// Answered by [`Body::Tunnels`].
+    Tunnels,
+    /// Answered by [`Body::Heartbeat`].
+    Heartbeat,
+    /// Answered by [`Body::Version`].
+    Version,
+}
+
+impl Command {
+    pub const ALL: [Self; 4] = [Self::Status, Self::Tunnels, Self::Heartbeat, Self::Version];
+
+    /// The command's word in a request.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Tunnels => "tunnels",
+            Self::Heartbeat => "heartbeat",
+            Self::Version => "version",
+        }
+    }
+
+    /// The command that `name` stands for.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|command| command.name() == name)
+    }
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    /// The version that the agent speaks.
+    pub version: u32,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+impl Response {
+    pub const fn ok(body: Body) -> Self {
+        Self {
+            version: VERSION,
+            outcome: Outcome::Ok(body),
+        }
+    }
+
+    pub fn error(code: FailureCode, message: impl Into<String>) -> Self {
+        Self {
+            version: VERSION,
+            outcome: Outcome::Error(Failure {
+                code,
+                message: message.into(),
+            }),
+        }
+    }
+}
+
+/// Answered or refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    Ok(Body),
+    Error(Failure),
+}
+
+/// The answer to a [`Command`] of the same name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Body {
+    Status(Status),
+    Tunnels(Vec<TunnelStatus>),
+    Heartbeat(Vec<HeartbeatStatus>),
+    Version(AgentVersion),
+}
+
+/// Which program answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentVersion {
+    /// Version of the agent's package.
+    pub agent: String,
+    /// Version of the control protocol.
+    pub protocol: u32,
+    /// Version of the layout of the pinned maps.
+    pub map_layout: u32,
+}
+
+impl AgentVersion {
+    /// Of the program that this is compiled into.
+    pub fn own() -> Self {
+        Self {
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: VERSION,
+            map_layout: router_common::map::LAYOUT_VERSION,
+        }
+    }
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub code: FailureCode,
+    /// For people.
+    pub message: String,
+}
+
+/// Why a request was refused, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureCode {
+    /// Not a request at all.
+    BadRequest,
+    UnknownCommand,
+    UnsupportedVersion,
+    /// The line was longer than the agent reads.
+    TooLong,
+    /// The line did not end in time.
+    TimedOut,
+    /// One of a later agent's.
+    #[serde(other)]
+    Other,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_written_as_documented() {
+        for command in Command::ALL {
+            let text = serde_json::to_string(&Request::new(command)).unwrap();
+            assert_eq!(text, format!(r#"{{"version":1,"command":"{command}"}}"#));
+            assert_eq!(Command::from_name(command.name()), Some(command));
+        }
+    }
+
+    #[test]
+    fn responses_survive_the_socket() {
+        let responses = [
+            Response::ok(Body::Status(Status::default())),
+            Response::ok(Body::Tunnels(vec![TunnelStatus::default()])),
+            Response::ok(Body::Heartbeat(vec![HeartbeatStatus {
+                rtt_last_us: Some(0.1 + 0.2),
+                probes_sent: u64::MAX,
+                ..HeartbeatStatus::default()
+            }])),
+            Response::ok(Body::Version(AgentVersion::own())),
+            Response::error(FailureCode::BadRequest, "no"),
+        ];
+        for response in responses {
+            let text = serde_json::to_string(&response).unwrap();
+            assert_eq!(serde_json::from_str::<Response>(&text).unwrap(), response);
+        }
+    }
+
+    #[test]
+    fn a_later_agents_failure_is_still_a_failure() {
+        let text = r#"{"version":1,"error":{"code":"moon-phase","message":"wait"},"more":1}"#;
+        let response: Response = serde_json::from_str(text).unwrap();
+        assert_eq!(response, Response::error(FailureCode::Other, "wait"));
+    }
+
+    #[test]
+    fn errors_are_written_as_documented() {
+        let text =
+            serde_json::to_string(&Response::error(FailureCode::UnknownCommand, "x")).unwrap();
+        assert_eq!(
+            text,
+            r#"{"version":1,"error":{"code":"unknown-command","message":"x"}}"#
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! What the cluster is doing, as this node sees it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The answer to [`Command::Status`](super::Command::Status).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// This node's host name.
+    pub node: String,
+    /// Drawn at random when the agent started.
+    pub generation: u32,
+    pub agent_uptime_ms: u64,
+    /// The boottime clock when the agent answered; every instant here compares with it.
+    pub now_ns: u64,
+    pub groups: Vec<GroupStatus>,
+    /// The cluster's interfaces.
+    pub paths: Vec<PathStatus>,
+}
+
+/// A group of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Name in the configuration.
+    pub group: String,
+    /// This node's host name.
+    pub this_node: String,
+    pub primary: NodeStatus,
+    pub secondary: NodeStatus,
+    /// State of this node's failover core: `initializing`, `standby`, `candidate`, `active` or
+    /// `fault`.
+    pub state: String,
+    /// Counts the changes of active; zero before the first.
+    pub epoch: u32,
+    /// Host name of the node that owns the group, if any does.
+    pub owner: Option<String>,
+    /// `never-heard`, `alive`, `kernel-silent` or `agent-dead`.
+    pub peer_finding: String,
+    /// `availability` or `consistency`.
+    pub prefer: String,
+    pub monitors: Vec<MonitorStatus>,
+    /// In the order in which they start.
+    pub services: Vec<ServiceStatus>,
+    /// Warnings in plain words.
+    pub notes: Vec<String>,
+    /// The newest last.
+    pub transitions: Vec<Transition>,
+}
+
+/// A node of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Host name.
+    pub name: String,
+    /// Whether it is the node that answers.
+    pub this_node: bool,
+    pub state: NodeState,
+}
+
+/// State of a node as operators know it; displayed in the words of Vyatta's status report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// Holds the group's services.
+    Active,
+    /// Well, and ready to take over.
+    ActiveStandby,
+    Down,
+    /// A monitored address does not answer.
+    DownMonitorUnreachable,
+    Initializing,
+    /// This node, the primary, waits for the secondary.
+    StartedWaitingForSecondary,
+    /// This node, the secondary, waits for the primary.
+    StartedWaitingForPrimary,
+    InTransition,
+    #[default]
+    Unknown,
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Active => "Active",
+            Self::ActiveStandby => "Active (standby)",
+            Self::Down => "Down",
+            Self::DownMonitorUnreachable => "Down (at least 1 monitor not reachable)",
+            Self::Initializing => "Initializing",
+            Self::StartedWaitingForSecondary => "Started (waiting for secondary)",
+            Self::StartedWaitingForPrimary => "Started (waiting for primary)",
+            Self::InTransition => "Node status in transition",
+            Self::Unknown => "Unknown",
+        })
+    }
+}
+
+/// An address that this node pings for a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonitorStatus {
+    pub address: String,
+    pub state: MonitorState,
+}
+
+/// Whether a monitored address answers; displayed in Vyatta's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MonitorState {
+    Reachable,
+    Unreachable,
+    Initializing,
+    #[default]
+    Unknown,
+}
+
+impl fmt::Display for MonitorState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Reachable => "Reachable",
+            Self::Unreachable => "Unreachable",
+            Self::Initializing => "Initializing",
+            Self::Unknown => "Unknown",
+        })
+    }
+}
+
+/// A service of a group, on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// As configured.
+    pub service: String,
+    /// Whether this node holds it.
+    pub held: bool,
+    /// Why it could not be taken or released.
+    pub error: Option<String>,
+}
+
+/// A path of the cluster to a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathStatus {
+    pub interface: String,
+    /// Host name of the peer.
+    pub peer: String,
+    /// Whether the peer's messages are being heard and believed.
+    pub session_up: bool,
+    /// Why not.
+    pub note: Option<String>,
+}
+
+/// A change of state of this node's failover core.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// When the state changed.
+    pub at_ns: u64,
+    pub group: String,
+    /// State left, in the words of [`GroupStatus::state`].
+    pub from: String,
+    /// State entered.
+    pub to: String,
+    /// Epoch after the change.
+    pub epoch: u32,
+    /// In plain words.
+    pub cause: String,
+    /// When the peer was last heard before; zero if never.
+    pub last_heard_ns: u64,
+    /// When the change was decided.
+    pub decided_ns: u64,
+    /// What was done for it, in order.
+    pub steps: Vec<Step>,
+}
+
+/// A step of a takeover or release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    pub step: String,
+    /// When it ended, well or not; zero while it has not.
+    pub done_ns: u64,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_states_are_vyattas_words() {
+        let words = [
+            (NodeState::Active, "Active"),
+            (NodeState::ActiveStandby, "Active (standby)"),
+            (NodeState::Down, "Down"),
+            (
+                NodeState::DownMonitorUnreachable,
+                "Down (at least 1 monitor not reachable)",
+            ),
+            (NodeState::Initializing, "Initializing"),
+            (
+                NodeState::StartedWaitingForSecondary,
+                "Started (waiting for secondary)",
+            ),
+            (
+                NodeState::StartedWaitingForPrimary,
+                "Started (waiting for primary)",
+            ),
+            (NodeState::InTransition, "Node status in transition"),
+            (NodeState::Unknown, "Unknown"),
+        ];
+        for (state, expected) in words {
+            assert_eq!(state.to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The agent's end of the control socket.
+//!
+//! A client can cost the agent little: a bounded line, a bounded time, a bounded number of
+//! neighbours. Further clients wait in the listen backlog.
+
+mod bind;
+mod conversation;
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet, time::sleep};
+
+use super::protocol::{HeartbeatStatus, Status, TunnelStatus};
+
+pub use bind::bind;
+
+/// Where the server takes its answers from. The methods are called on the runtime's threads and
+/// must not block.
+pub trait Source {
+    fn status(&self) -> Status;
+    fn tunnels(&self) -> Vec<TunnelStatus>;
+    fn heartbeat(&self) -> Vec<HeartbeatStatus>;
+}
+
+/// A source as connections share it.
+pub type SharedSource = Arc<dyn Source + Send + Sync>;
+
+/// What a client may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Clients served at once.
+    pub clients: NonZeroUsize,
+    /// Length of a request, without the newline.
+    pub request_bytes: usize,
+    /// Time for a request to arrive whole, and for a client to stay silent.
+    pub read: Duration,
+    /// Time for a client to take a response.
+    pub write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients: const { NonZeroUsize::new(64).unwrap() },
+            request_bytes: 64 * 1024,
+            read: Duration::from_secs(5),
+            write: Duration::from_secs(5),
+        }
+    }
+}
+
+/// After a failed accept, most likely for want of file descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Serves clients until dropped; open connections end with it.
+pub async fn serve(listener: UnixListener, source: SharedSource) {
+    serve_within(Limits::default(), listener, source).await;
+}
+
+/// As [`serve`], with other limits.
+pub async fn serve_within(limits: Limits, listener: UnixListener, source: SharedSource) {
+    let slots = Arc::new(Semaphore::new(limits.clients.get()));
+    let mut clients = JoinSet::new();
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        while clients.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let source = Arc::clone(&source);
+                clients.spawn(async move {
+                    if let Err(error) = conversation::hold(stream, &*source, limits).await {
+                        tracing::debug!(%error, "a control client went away");
+                    }
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a control client");
+                sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! What the tests of both ends share: a source with known answers and a place for sockets.
+
+use std::{
+    path::{Path, PathBuf},
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use super::{
+    protocol::{HeartbeatStatus, Status, TunnelStatus},
+    server::{Limits, SharedSource, Source, bind, serve_within},
+};
+
+/// Answers with a node's name and nothing else.
+pub struct Fixed;
+
+impl Source for Fixed {
+    fn status(&self) -> Status {
+        Status {
+            node: "vyatta-a".to_owned(),
+            ..Status::default()
+        }
+    }
+
+    fn tunnels(&self) -> Vec<TunnelStatus> {
+        vec![TunnelStatus {
+            name: "tun00".to_owned(),
+            ..TunnelStatus::default()
+        }]
+    }
+
+    fn heartbeat(&self) -> Vec<HeartbeatStatus> {
+        vec![HeartbeatStatus::default()]
+    }
+}
+
+pub fn fixed() -> SharedSource {
+    Arc::new(Fixed)
+}
+
+/// A directory that goes away with the value.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("control-{}-{number}", process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.0.join("run").join("control.sock")
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server on a thread of its own, for tests of what blocks; ends with the value.
+pub struct Serving {
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Serving {
+    pub fn at(socket: PathBuf, limits: Limits) -> Self {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (ready, bound) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = bind(&socket).unwrap();
+                ready.send(()).unwrap();
+                tokio::select! {
+                    () = serve_within(limits, listener, fixed()) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        bound.recv().unwrap();
+        Self { _stop: stop }
+    }
+}

@@ -1,0 +1,204 @@
+//! `show cluster status`: for each group Vyatta's report, word for word since scripts read it,
+//! and after it what only we can tell.
+
+use std::fmt::{Result, Write as _};
+
+use super::{
+    Table,
+    instant::{ago, span},
+    table::printable,
+};
+use crate::control::protocol::{
+    GroupStatus, NodeState, NodeStatus, PathStatus, ServiceStatus, Status, Transition,
+};
+
+/// The report on every group.
+pub fn cluster_status(status: &Status) -> String {
+    if status.groups.is_empty() {
+        return format!("No cluster group is configured on {}.\n", status.node);
+    }
+    let mut text = String::new();
+    for group in &status.groups {
+        // Writing to a string does not fail.
+        let _ = report(&mut text, group);
+        let _ = details(&mut text, status, group);
+    }
+    text
+}
+
+/// Which of a group's two places a node has.
+struct Place<'a> {
+    role: &'static str,
+    node: &'a NodeStatus,
+}
+
+impl Place<'_> {
+    /// `primary vyatta-a (this node)`.
+    fn named(&self) -> String {
+        let this_node = if self.node.this_node {
+            " (this node)"
+        } else {
+            ""
+        };
+        format!("{} {}{this_node}", self.role, self.node.name)
+    }
+}
+
+/// This node's place and the other's.
+fn places(group: &GroupStatus) -> (Place<'_>, Place<'_>) {
+    let primary = Place {
+        role: "primary",
+        node: &group.primary,
+    };
+    let secondary = Place {
+        role: "secondary",
+        node: &group.secondary,
+    };
+    if group.secondary.this_node {
+        (secondary, primary)
+    } else {
+        (primary, secondary)
+    }
+}
+
+/// Vyatta's report.
+fn report(text: &mut String, group: &GroupStatus) -> Result {
+    let (this, other) = places(group);
+    writeln!(
+        text,
+        "=== Status report on {} node {} ===\n",
+        this.role, group.this_node
+    )?;
+    for (role, node) in [("Primary", &group.primary), ("Secondary", &group.secondary)] {
+        let this_node = if node.this_node { " (this node)" } else { "" };
+        writeln!(text, "  {role} {}{this_node}: {}\n", node.name, node.state)?;
+    }
+    for monitor in &group.monitors {
+        writeln!(text, "  Monitor {}: {}", monitor.address, monitor.state)?;
+    }
+    if !group.monitors.is_empty() {
+        writeln!(text)?;
+    }
+    if !group.services.is_empty() {
+        let services: Vec<&str> = group
+            .services
+            .iter()
+            .map(|service| service.service.as_str())
+            .collect();
+        writeln!(
+            text,
+            "  Resources [{}]:\n    {}\n",
+            services.join(" "),
+            resources(group, &this, &other)
+        )?;
+    }
+    Ok(())
+}
+
+/// Where the group's services are, in Vyatta's words.
+fn resources(group: &GroupStatus, this: &Place, other: &Place) -> String {
+    let all_held = group.services.iter().all(|service| service.held);
+    let none_held = !group.services.iter().any(|service| service.held);
+    match this.node.state {
+        NodeState::Active if all_held => format!("Active on {}", this.named()),
+        NodeState::Active | NodeState::InTransition => "Resource status in transition".to_owned(),
+        NodeState::Initializing
+        | NodeState::StartedWaitingForSecondary
+        | NodeState::StartedWaitingForPrimary => "Initializing".to_owned(),
+        NodeState::ActiveStandby
+        | NodeState::Down
+        | NodeState::DownMonitorUnreachable
+        | NodeState::Unknown => {
+            if !none_held || other.node.state == NodeState::InTransition {
+                "Resource status in transition".to_owned()
+            } else if other.node.state == NodeState::Active {
+                format!("Active on {}", other.named())
+            } else {
+                "Unknown".to_owned()
+            }
+        }
+    }
+}
+
+/// What Vyatta's report does not tell.
+fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
+    writeln!(text, "  Details of group {}:", group.group)?;
+    let mut table = Table::without_header();
+    table.row(["State:", &group.state]);
+    table.row(["Epoch:", &group.epoch.to_string()]);
+    table.row(["Owner:", group.owner.as_deref().unwrap_or("nobody")]);
+    table.row(["Peer:", &finding(&group.peer_finding)]);
+    table.row(["Prefer:", &preference(&group.prefer)]);
+    for path in &status.paths {
+        table.row([format!("Path {}:", path.interface), session(path)]);
+    }
+    for service in &group.services {
+        table.row(["Service:", &held(service)]);
+    }
+    for note in &group.notes {
+        table.row(["Note:", note]);
+    }
+    table.row(["Agent:", &format!("up {}", span(status.agent_uptime_ms))]);
+    if let Some(last) = group.transitions.last() {
+        table.row(["Last transition:", &transition(last, status.now_ns)]);
+    }
+    writeln!(text, "{}", table.render(4))
+}
+
+fn finding(finding: &str) -> String {
+    let meaning = match finding {
+        "never-heard" => "no message since this agent started",
+        "kernel-silent" => "its node is dead or the path to it is cut",
+        "agent-dead" => "its kernel answers, its agent does not run",
+        _ => return finding.to_owned(),
+    };
+    format!("{finding} ({meaning})")
+}
+
+fn preference(prefer: &str) -> String {
+    let meaning = match prefer {
+        "availability" => {
+            "both nodes may be active while only the path between them is cut, and one stays active when it heals"
+        }
+        "consistency" => "a node that its peer does not confirm stops, so that both are never active at once",
+        _ => return prefer.to_owned(),
+    };
+    format!("{prefer} ({meaning})")
+}
+
+fn session(path: &PathStatus) -> String {
+    let state = if path.session_up { "up" } else { "down" };
+    let note = path
+        .note
+        .as_ref()
+        .map_or_else(String::new, |note| format!(": {note}"));
+    format!("session with {} {state}{note}", path.peer)
+}
+
+fn held(service: &ServiceStatus) -> String {
+    let state = if service.held { "held" } else { "not held" };
+    let error = service
+        .error
+        .as_ref()
+        .map_or_else(String::new, |error| format!(", failed: {error}"));
+    format!("{} {state}{error}", service.service)
+}
+
+fn transition(last: &Transition, now_ns: u64) -> String {
+    let Transition {
+        at_ns,
+        group: _,
+        from,
+        to,
+        epoch,
+        cause,
+        last_heard_ns: _,
+        decided_ns: _,
+        steps: _,
+    } = last;
+    let ago = ago(*at_ns, now_ns);
+    printable(&format!("{from} to {to}, epoch {epoch}, {ago}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests;

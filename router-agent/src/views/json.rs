@@ -1,0 +1,75 @@
+//! The same for programs: the protocol's structs under a name, next to the version of this
+//! schema. Fields come in the order of their declaration.
+
+use serde::Serialize;
+
+use crate::control::protocol::{AgentVersion, HeartbeatStatus, Status, Transition, TunnelStatus};
+
+/// Raised when a field changes its meaning or goes away; new ones may come at any time.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A view as JSON: `{"schema_version":1,…}`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Document<T> {
+    pub schema_version: u32,
+    #[serde(flatten)]
+    pub view: T,
+}
+
+impl<T> Document<T> {
+    pub const fn of(view: T) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            view,
+        }
+    }
+}
+
+/// What a document shows, named as its field is.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View<'a> {
+    Status(&'a Status),
+    Tunnels(&'a [TunnelStatus]),
+    Heartbeat(&'a [HeartbeatStatus]),
+    Transitions(Vec<&'a Transition>),
+    Version(Versions<'a>),
+}
+
+/// This program and the agent, if it answered.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Versions<'a> {
+    pub routerctl: &'a AgentVersion,
+    pub agent: Option<&'a AgentVersion>,
+}
+
+/// The transitions of all groups, the newest last.
+pub fn transitions(status: &Status) -> Vec<&Transition> {
+    let mut transitions: Vec<&Transition> = status
+        .groups
+        .iter()
+        .flat_map(|group| &group.transitions)
+        .collect();
+    transitions.sort_by_key(|transition| transition.at_ns);
+    transitions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_name_their_schema_first() {
+        let status = Status::default();
+        let document = Document::of(View::Status(&status));
+        assert_eq!(
+            serde_json::to_string(&document).unwrap(),
+            r#"{"schema_version":1,"status":{"node":"","generation":0,"agent_uptime_ms":0,"now_ns":0,"groups":[],"paths":[]}}"#
+        );
+        let document = Document::of(View::Transitions(Vec::new()));
+        assert_eq!(
+            serde_json::to_string(&document).unwrap(),
+            r#"{"schema_version":1,"transitions":[]}"#
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! What an operator reads: text out of the [protocol](crate::control::protocol)'s structs. Pure
+//! functions; the same struct always gives the same text.
+
+mod cluster;
+mod heartbeat;
+mod history;
+mod instant;
+pub mod json;
+mod table;
+mod tunnel;
+mod version;
+
+#[cfg(test)]
+mod golden;
+
+pub use cluster::cluster_status;
+pub use heartbeat::heartbeat;
+pub use history::history;
+pub use table::Table;
+pub use tunnel::{tunnels_brief, tunnels_detail};
+pub use version::version;

@@ -1,0 +1,174 @@
+//! `show interfaces tunnel`, brief as Vyatta shows it and in detail.
+
+use super::{Table, table::printable};
+use crate::control::protocol::TunnelStatus;
+
+const LEGEND: &str = "Codes: S - State, L - Link, u - Up, D - Down, A - Admin Down\n";
+const HEADER: [&str; 4] = ["Interface", "IP Address", "S/L", "Description"];
+
+/// A line for each tunnel, and one more for each further address.
+pub fn tunnels_brief(tunnels: &[TunnelStatus]) -> String {
+    let mut table = Table::new(&HEADER);
+    for tunnel in tunnels {
+        let mut addresses = tunnel.addresses.iter().map(String::as_str);
+        table.row([
+            &tunnel.name,
+            addresses.next().unwrap_or("-"),
+            codes(tunnel),
+            &tunnel.description,
+        ]);
+        for address in addresses {
+            table.row(["", address]);
+        }
+    }
+    format!("{LEGEND}{}", table.render(0))
+}
+
+fn codes(tunnel: &TunnelStatus) -> &'static str {
+    match (tunnel.admin_up, tunnel.link_up) {
+        (true, true) => "u/u",
+        (true, false) => "u/D",
+        (false, _) => "A/D",
+    }
+}
+
+/// A block for each tunnel.
+pub fn tunnels_detail(tunnels: &[TunnelStatus]) -> String {
+    let blocks: Vec<String> = tunnels.iter().map(detail).collect();
+    blocks.join("\n")
+}
+
+fn detail(tunnel: &TunnelStatus) -> String {
+    let TunnelStatus {
+        name,
+        addresses,
+        description,
+        mtu,
+        local,
+        remote,
+        key,
+        ttl,
+        tos,
+        underlay,
+        xdp_mode,
+        xdp_mode_reason,
+        admin_up,
+        link_up,
+        multicast,
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+        rx_errors,
+        tx_errors,
+        rx_unsupported,
+        tx_unsupported,
+    } = tunnel;
+    let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
+    let reason = xdp_mode_reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(" ({reason})"));
+    let mut facts = Table::without_header();
+    facts.row([
+        "State:",
+        &format!("admin {}, link {}", up(*admin_up), up(*link_up)),
+    ]);
+    if !description.is_empty() {
+        facts.row(["Description:", description]);
+    }
+    for address in addresses {
+        facts.row(["Address:", address]);
+    }
+    facts.row([
+        "Encapsulation:",
+        &format!("gre, local {local}, remote {remote}, key {key}, ttl {ttl}, tos {tos}"),
+    ]);
+    facts.row(["MTU:", &format!("{mtu} bytes")]);
+    facts.row([
+        "Multicast:",
+        if *multicast { "enabled" } else { "disabled" },
+    ]);
+    facts.row(["Underlay:", &format!("{underlay}, XDP {xdp_mode}{reason}")]);
+
+    let mut counters = Table::new(&["", "Bytes", "Packets", "Errors", "Unsupported"]);
+    for (direction, numbers) in [
+        ("RX:", [rx_bytes, rx_packets, rx_errors, rx_unsupported]),
+        ("TX:", [tx_bytes, tx_packets, tx_errors, tx_unsupported]),
+    ] {
+        let mut cells = vec![direction.to_owned()];
+        cells.extend(numbers.map(u64::to_string));
+        counters.row(cells);
+    }
+    format!(
+        "{}:\n{}\n{}",
+        printable(name),
+        facts.render(4),
+        counters.render(4)
+    )
+}
+
+const fn up(up: bool) -> &'static str {
+    if up { "up" } else { "down" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::golden;
+
+    fn tunnels() -> Vec<TunnelStatus> {
+        let tun00 = TunnelStatus {
+            name: "tun00".to_owned(),
+            addresses: vec!["169.254.0.1/24".to_owned(), "fe80::1/64".to_owned()],
+            description: "to zone c".to_owned(),
+            mtu: 1476,
+            local: "10.0.1.10".to_owned(),
+            remote: "10.0.2.10".to_owned(),
+            key: None,
+            ttl: "255".to_owned(),
+            tos: "inherit".to_owned(),
+            underlay: "eth0".to_owned(),
+            xdp_mode: "native".to_owned(),
+            xdp_mode_reason: None,
+            admin_up: true,
+            link_up: true,
+            multicast: true,
+            rx_packets: 12_345,
+            rx_bytes: 9_876_543_210,
+            tx_packets: 7,
+            tx_bytes: 640,
+            rx_errors: 1,
+            tx_errors: 0,
+            rx_unsupported: 0,
+            tx_unsupported: 2,
+        };
+        let tun1 = TunnelStatus {
+            name: "tun1".to_owned(),
+            addresses: Vec::new(),
+            description: String::new(),
+            key: Some(0),
+            xdp_mode: "generic".to_owned(),
+            xdp_mode_reason: Some("the driver vif has no native XDP".to_owned()),
+            link_up: false,
+            multicast: false,
+            ..tun00.clone()
+        };
+        let tun999 = TunnelStatus {
+            name: "tun999".to_owned(),
+            admin_up: false,
+            ..tun00.clone()
+        };
+        vec![tun00, tun1, tun999]
+    }
+
+    #[test]
+    fn brief_is_vyattas() {
+        golden::check("tunnels-brief", &tunnels_brief(&tunnels()));
+        golden::check("tunnels-brief-none", &tunnels_brief(&[]));
+    }
+
+    #[test]
+    fn detail_tells_all() {
+        golden::check("tunnels-detail", &tunnels_detail(&tunnels()[..2]));
+    }
+}
