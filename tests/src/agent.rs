@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use router_agent::control::protocol::Status;
 use rustix::process::Signal;
 
 use crate::{
     lab::{Node, Process},
-    status::{Document, Status},
+    status::Document,
 };
 
 const LOG: &str = "agent.log";

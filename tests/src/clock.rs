@@ -2,18 +2,12 @@
 
 use std::time::Duration;
 
+pub use router_agent::clock::now;
 use router_common::time::BootTime;
 use rustix::{
     thread::clock_nanosleep_absolute,
-    time::{ClockId, Timespec, clock_gettime},
+    time::{ClockId, Timespec},
 };
-
-pub fn now() -> BootTime {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
-    BootTime::from_ns(seconds * 1_000_000_000 + nanoseconds)
-}
 
 /// Sleeps until `instant`; returns at once if it has passed.
 pub fn sleep_until(instant: BootTime) -> std::io::Result<()> {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
+use router_agent::control::protocol::GroupStatus;
 use router_common::time::BootTime;
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     clock,
     lab::{Lab, Node},
     poll,
-    status::Group,
+    status::{is_active, is_standby},
 };
 
 /// How long anything may take that is not bounded by the configuration's intervals.
@@ -91,7 +92,7 @@ impl Cluster {
     }
 
     /// The group as `router` sees it.
-    pub fn group(&self, router: Router) -> Result<Group> {
+    pub fn group(&self, router: Router) -> Result<GroupStatus> {
         let mut status = agent::status(self.node(router))?;
         ensure!(status.groups.len() == 1, "one group is configured");
         Ok(status.groups.remove(0))
@@ -103,15 +104,15 @@ impl Cluster {
     }
 
     /// Waits until `router` is active, whatever its peer is.
-    pub fn await_active(&self, router: Router, within: Duration) -> Result<Group> {
-        poll::until(within, || self.in_state(router, Group::is_active, "active"))
+    pub fn await_active(&self, router: Router, within: Duration) -> Result<GroupStatus> {
+        poll::until(within, || self.in_state(router, is_active, "active"))
     }
 
     /// Waits until `active` is active and its peer is standby.
     pub fn settle(&self, active: Router) -> Result<()> {
         poll::until(PATIENCE, || {
-            self.in_state(active, Group::is_active, "active")?;
-            self.in_state(active.peer(), Group::is_standby, "standby")?;
+            self.in_state(active, is_active, "active")?;
+            self.in_state(active.peer(), is_standby, "standby")?;
             Ok(())
         })
     }
@@ -120,9 +121,9 @@ impl Cluster {
     pub fn settle_any(&self) -> Result<Router> {
         poll::until(PATIENCE, || {
             let [a, c] = ROUTERS;
-            let active = if self.group(a)?.is_active() { a } else { c };
-            self.in_state(active, Group::is_active, "active")?;
-            self.in_state(active.peer(), Group::is_standby, "standby")?;
+            let active = if is_active(&self.group(a)?) { a } else { c };
+            self.in_state(active, is_active, "active")?;
+            self.in_state(active.peer(), is_standby, "standby")?;
             Ok(active)
         })
     }
@@ -208,7 +209,12 @@ impl Cluster {
             .with_context(|| format!("{} runs no agent", router.name))
     }
 
-    fn in_state(&self, router: Router, is: fn(&Group) -> bool, name: &str) -> Result<Group> {
+    fn in_state(
+        &self,
+        router: Router,
+        is: fn(&GroupStatus) -> bool,
+        name: &str,
+    ) -> Result<GroupStatus> {
         let group = self.group(router)?;
         ensure!(
             is(&group),

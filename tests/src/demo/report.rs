@@ -45,10 +45,11 @@ impl Timeline {
     }
 
     /// Adds an instant; one that was never stamped says so.
-    pub fn at(&mut self, instant: Option<BootTime>, label: String) {
-        match instant {
-            Some(instant) if !instant.is_never() => self.rows.push((instant, label)),
-            _ => fact(label, "not measured"),
+    pub fn at(&mut self, instant: BootTime, label: String) {
+        if instant.is_never() {
+            fact(label, "not measured");
+        } else {
+            self.rows.push((instant, label));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use router_agent::control::protocol::{GroupStatus, Transition};
 use router_common::time::BootTime;
 
 use super::report::{self, Timeline};
@@ -10,8 +11,8 @@ use crate::{
     article::{CLIENT, ROUTERS, Router, SERVER, SERVER_ADDRESS},
     clock::{self, milliseconds_between},
     cluster::{AGENT_DEAD_INTERVAL, Cluster, Fault, PATIENCE},
-    status::{Group, Transition},
-    traffic::{Report, Traffic},
+    status::{activation_after, release_after},
+    traffic::{Arrival, Report, Traffic},
 };
 
 const PACKET_INTERVAL: Duration = Duration::from_millis(1);
@@ -88,17 +89,17 @@ fn fail_over(cluster: &mut Cluster, fault: Fault, in_full: bool) -> Result<Measu
     let first = packets.first_from(successor.server_side_mac, at);
     let mut rows = timeline(at, fault, primary, activation);
     for step in &activation.steps {
-        match (&step.error, step.done_ns) {
-            (None, Some(done)) => rows.at(Some(BootTime::from_ns(done)), step.step.clone()),
-            (error, _) => report::fact(&step.step, error.as_deref().unwrap_or("not done")),
+        match &step.error {
+            None => rows.at(BootTime::from_ns(step.done_ns), step.step.clone()),
+            Some(error) => report::fact(&step.step, error),
         }
     }
     rows.at(
-        packets.last_from(primary.server_side_mac).map(|p| p.at),
+        instant(packets.last_from(primary.server_side_mac)),
         format!("last packet through {}", primary.name),
     );
     rows.at(
-        first.map(|arrival| arrival.at),
+        instant(first),
         format!("first packet through {}", successor.name),
     );
     rows.print();
@@ -220,7 +221,7 @@ fn dual_activity(cluster: &Cluster, healed: BootTime) -> Result<()> {
         .max();
     let end = groups
         .iter()
-        .filter_map(|group| group.release_after(healed))
+        .filter_map(|group| release_after(group, healed))
         .map(|change| change.at_ns)
         .min();
     let label = "both were active for";
@@ -247,25 +248,28 @@ fn count(packets: &Report) {
 fn timeline(at: BootTime, fault: Fault, router: Router, activation: &Transition) -> Timeline {
     let mut rows = Timeline::from(at, format!("{fault}: {}", router.name));
     rows.at(
-        activation.last_heard_ns.map(BootTime::from_ns),
+        BootTime::from_ns(activation.last_heard_ns),
         format!("last heard by {}", router.peer().name),
     );
     rows.at(
-        activation.decided_ns.map(BootTime::from_ns),
+        BootTime::from_ns(activation.decided_ns),
         format!("decided by {}", router.peer().name),
     );
     rows
 }
 
 fn decision(activation: &Transition) -> Option<Duration> {
-    let heard = BootTime::from_ns(activation.last_heard_ns?);
-    Some(BootTime::from_ns(activation.decided_ns?).since(heard))
+    let heard = BootTime::from_ns(activation.last_heard_ns);
+    (!heard.is_never()).then(|| BootTime::from_ns(activation.decided_ns).since(heard))
 }
 
-fn activation(group: &Group, after: BootTime) -> Result<&Transition> {
-    group
-        .activation_after(after)
-        .context("the history does not tell of the activation")
+/// When a packet arrived; "never" if none did.
+fn instant(arrival: Option<Arrival>) -> BootTime {
+    arrival.map_or(BootTime::NEVER, |arrival| arrival.at)
+}
+
+fn activation(group: &GroupStatus, after: BootTime) -> Result<&Transition> {
+    activation_after(group, after).context("the history does not tell of the activation")
 }
 
 /// While the kernel of a router whose agent is gone still forwards, nothing may move before
