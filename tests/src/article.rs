@@ -31,7 +31,7 @@ pub const SERVER_ADDRESS: &str = "10.0.9.100";
 pub const SERVICES: [&str; 2] = ["10.0.0.254/24/eth1", "10.0.9.254/24/eth2"];
 
 /// What differs between the two routers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Router {
     pub name: &'static str,
     pub underlay: &'static str,
@@ -80,7 +80,7 @@ impl Router {
     #[must_use]
     pub fn peer(self) -> Self {
         let [a, c] = ROUTERS;
-        if self.name == a.name { c } else { a }
+        if self == a { c } else { a }
     }
 
     /// The article's lines about the tunnel, with this router's addresses.

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod article;
+pub mod capture;
 pub mod clock;
 pub mod cluster;
 pub mod demo;

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
+    thread,
 };
 
 use anyhow::{Context as _, Result};
@@ -39,6 +40,19 @@ impl Directory {
         &self.0
     }
 
+    /// What the nodes' programs said, for whoever looks into a failure.
+    fn print_logs(&self) {
+        for node in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            for file in fs::read_dir(node.path()).into_iter().flatten().flatten() {
+                let path = file.path();
+                if path.extension().is_some_and(|extension| extension == "log") {
+                    let text = fs::read_to_string(&path).unwrap_or_default();
+                    eprintln!("--- {} ---\n{text}", path.display());
+                }
+            }
+        }
+    }
+
     /// Leaves it, with a note of the processes that hold the lab.
     pub fn keep(self, holders: &[u32]) -> Result<PathBuf> {
         let lines: Vec<String> = holders
@@ -54,6 +68,9 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.print_logs();
+        }
         // A directory that stays behind is swept by the next run.
         let _ = fs::remove_dir_all(&self.0);
     }
