@@ -11,7 +11,7 @@ use router_tests::{
     poll,
 };
 
-const HEARTBEAT: &str = "/usr/lib/heartbeat/heartbeat";
+const HEARTBEAT: &str = "/usr/libexec/heartbeat/heartbeat";
 const RESOURCE: &str = "10.0.0.254/24/eth1";
 /// It waits for its peer before it acts alone, and starts resources by scripts.
 const START: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ crm no
     for (name, text) in [
         ("ha.cf", ha_cf),
         ("authkeys", "auth 1\n1 sha1 cloudpack\n".to_owned()),
-        ("haresources", format!("{PRIMARY} IPaddr::{RESOURCE}\n")),
+        ("haresources", format!("{PRIMARY} IPaddr2::{RESOURCE}\n")),
     ] {
         fs::write(files.join(name), text).unwrap();
     }

@@ -10,6 +10,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,6 +18,8 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
     thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, unshare_unsafe},
 };
+
+use crate::poll;
 
 /// Network, mount, UTS, IPC and PID namespaces.
 ///
@@ -27,6 +30,8 @@ pub struct Namespaces {
     holder: Child,
     pidfd: OwnedFd,
 }
+
+const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What PID 1 does; `$0` is the host name.
 const HOLDER: &str = r#"
@@ -115,13 +120,10 @@ impl Namespaces {
         PathBuf::from(format!("/proc/{}/root", self.holder.id()))
     }
 
-    /// Kills all processes in the namespaces.
+    /// Kills all processes in the namespaces. Does not wait: PID 1 is gone only when all others
+    /// are (pid_namespaces(7)), and those which this process started it must reap itself.
     pub fn kill(&mut self) -> Result<()> {
-        self.holder.kill().context("cannot kill a node")?;
-        self.holder
-            .wait()
-            .context("cannot wait for a killed node")?;
-        Ok(())
+        self.holder.kill().context("cannot kill a node")
     }
 
     /// Lets the namespaces outlive this process; the holder's process id.
@@ -140,8 +142,11 @@ impl Namespaces {
 
 impl Drop for Namespaces {
     fn drop(&mut self) {
-        // Fails only if it is dead already.
+        // Both fail only if it is dead already, or if somebody still holds a process of it.
         let _ = self.kill();
+        let _ = poll::until(REAP_TIMEOUT, || {
+            self.holder.try_wait()?.context("it is not gone yet")
+        });
     }
 }
 
