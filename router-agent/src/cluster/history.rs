@@ -1,0 +1,102 @@
+//! What the core leaves behind for the flight recorder.
+
+use std::{collections::VecDeque, fmt, time::Duration};
+
+use router_common::{identity::Epoch, time::BootTime};
+
+use super::{
+    cause::{Cause, Measured},
+    core::State,
+};
+
+/// One change of state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    pub at: BootTime,
+    pub from: State,
+    pub to: State,
+    /// Into and out of [`State::Active`]: the epoch taken or released; else the newest known.
+    pub epoch: Epoch,
+    pub cause: Cause,
+    /// When the peer was last heard, as known at `at`.
+    pub last_heard: BootTime,
+}
+
+impl fmt::Display for Transition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            at: _,
+            from,
+            to,
+            epoch,
+            cause,
+            last_heard: _,
+        } = self;
+        write!(f, "{from} to {to}, epoch {}: {cause}", epoch.0)
+    }
+}
+
+/// Something that happened to the group without being a transition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// We did not run from `at - length` to `at`; what we did not hear then is no evidence.
+    Stopped { at: BootTime, length: Duration },
+    /// Both nodes claimed the group, ended at `at` as far as this node knows.
+    ///
+    /// Measured on this node's clock. Since it cannot know when a peer that it did not hear began
+    /// to claim, it gives both bounds: `proven` runs from the first message that said so, `at_most`
+    /// from the last moment at which the peer is known not to have claimed beside us (its last
+    /// message without a claim, or our own claim if that came later).
+    DualActivity {
+        at: BootTime,
+        epoch: Epoch,
+        proven: Duration,
+        at_most: Duration,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Stopped { at: _, length } => {
+                write!(f, "this node's agent was stopped for {}", Measured(length))
+            }
+            Self::DualActivity {
+                at: _,
+                epoch,
+                proven,
+                at_most,
+            } => write!(
+                f,
+                "both nodes were active for at least {} and at most {} (our epoch {})",
+                Measured(proven),
+                Measured(at_most),
+                epoch.0
+            ),
+        }
+    }
+}
+
+/// Entries that wait for the caller to drain them. Bounded: a caller that never does loses the
+/// oldest ones, not its memory.
+#[derive(Clone, Debug)]
+pub(super) struct Pending<T>(VecDeque<T>);
+
+impl<T> Pending<T> {
+    const CAPACITY: usize = 256;
+
+    pub(super) const fn new() -> Self {
+        Self(VecDeque::new())
+    }
+
+    pub(super) fn push(&mut self, entry: T) {
+        if self.0.len() == Self::CAPACITY {
+            self.0.pop_front();
+        }
+        self.0.push_back(entry);
+    }
+
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
+        self.0.drain(..)
+    }
+}

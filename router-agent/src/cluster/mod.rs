@@ -1,0 +1,24 @@
+//! The failover core: who of a group's two nodes is active, and why.
+//!
+//! [`Core`] is a machine without clock, sockets or log: what the kernel heard of the peer, what the
+//! monitors say and what became of the takeover go in as [`Event`]s with their time; [`Command`]s
+//! and the [`Advertisement`] for our heartbeats come out. `core.rs` holds the table of transitions,
+//! `cause.rs` the operator's words for each of them, `policy.rs` every interval they wait for.
+
+mod cause;
+mod core;
+mod history;
+mod policy;
+mod report;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod table;
+
+pub use self::{
+    cause::Cause,
+    core::{Advertisement, Command, Core, Event, State},
+    history::{Finding, Transition},
+    policy::Policy,
+    report::{PeerFinding, PeerReport},
+};

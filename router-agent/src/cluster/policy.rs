@@ -1,0 +1,67 @@
+//! What the operator set, and the waits that follow from it.
+
+use std::time::Duration;
+
+use router_common::identity::NodeId;
+
+/// The settings of one group on one node. All nodes of a group must agree on everything but
+/// `node` and `peer`; the configuration check refuses what cannot work (equal nodes, a
+/// `dead` of less than two `keepalive`s), the core merely stays safe with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub node: NodeId,
+    pub peer: NodeId,
+    /// Between two probes; also the pace of [`Tick`](super::Event::Tick)s.
+    pub keepalive: Duration,
+    /// A peer whose kernel was silent for this long is dead.
+    pub dead: Duration,
+    /// A peer's agent of this age is dead, although its kernel answers.
+    pub agent_dead: Duration,
+    /// How long a starting node waits for a silent peer.
+    pub initial_wait: Duration,
+    /// The primary takes the group back from a healthy secondary.
+    pub auto_failback: bool,
+    /// Both nodes must have been well for this long before a failback.
+    pub failback_hold: Duration,
+    /// How long a node whose takeover failed leaves the group to its peer.
+    pub fault_hold: Duration,
+}
+
+impl Policy {
+    /// Of two nodes with equal right, the one with the lower place goes first: the primary.
+    pub(super) fn goes_first(&self) -> bool {
+        self.node < self.peer
+    }
+
+    /// A gap between two ticks beyond this is a time in which we were stopped and have no evidence
+    /// about anyone. Two intervals, so that one late wake-up is no stop; half of `dead`, so that
+    /// with coarse timing too at least half of a silence was listened to on time.
+    pub(super) fn lateness(&self) -> Duration {
+        self.keepalive.saturating_mul(2).max(self.dead / 2)
+    }
+
+    /// How long a claim is announced to a peer that could claim as well: time for both to hear
+    /// each other, with one message lost.
+    pub(super) fn announcing(&self) -> Duration {
+        self.keepalive.saturating_mul(2)
+    }
+
+    /// How long the one who goes second leaves an unowned group to a peer that could own it: until
+    /// that peer has had time to miss an old active, to announce itself and to be heard.
+    pub(super) fn patience(&self) -> Duration {
+        self.dead
+            .saturating_mul(2)
+            .saturating_add(self.keepalive.saturating_mul(4))
+    }
+
+    /// How long an active peer may take to yield to our request. One second at least: with
+    /// millisecond timing a busy peer that answers late is no reason to start over.
+    pub(super) fn yielding(&self) -> Duration {
+        self.dead.saturating_mul(4).max(Duration::from_secs(1))
+    }
+
+    /// After a request that was not granted, the next one waits this long.
+    pub(super) fn ask_again(&self) -> Duration {
+        self.yielding().max(self.failback_hold)
+    }
+}

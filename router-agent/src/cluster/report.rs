@@ -1,0 +1,68 @@
+//! What is known of the peer: as the kernel reports it, and as the core judges it.
+
+use std::{fmt, time::Duration};
+
+use router_common::{
+    identity::{Claim, Flags},
+    time::BootTime,
+};
+
+/// What the kernel last heard of the peer, the newest over all heartbeat paths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerReport {
+    /// When the newest message arrived; [`BootTime::NEVER`] if none has.
+    pub last_heard: BootTime,
+    pub claim: Claim,
+    pub flags: Flags,
+    /// Age of the peer's agent as its newest message told. It is compared as told: a peer that has
+    /// fallen silent is judged by its silence, not by an age that we extrapolate.
+    pub agent_age: Duration,
+}
+
+/// What this node can say of its peer's health, for status and telemetry. That we ourselves were
+/// stopped is a [`Finding`](super::Finding).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerFinding {
+    /// No message since this agent started.
+    NeverHeard,
+    /// Kernel and agent are alive.
+    Alive,
+    /// Nothing heard for the dead-interval: node dead or path cut, which look alike from here.
+    KernelSilent,
+    /// The kernel answers, the agent does not run.
+    AgentDead,
+}
+
+impl fmt::Display for PeerFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NeverHeard => "never heard",
+            Self::Alive => "alive",
+            Self::KernelSilent => "silent",
+            Self::AgentDead => "agent dead",
+        })
+    }
+}
+
+/// The columns of the transition table: all that the rules distinguish in a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No fresh message, and we have not listened long enough to call that silence.
+    Unknown,
+    /// Nothing heard for the dead-interval, while we listened.
+    Silent,
+    /// The kernel answers for an agent that does not run.
+    Headless,
+    /// Can not own the group now: starting, in fault or leaving.
+    Out,
+    /// Could own the group and does not ask for it.
+    Ready,
+    /// Could own the group and asks for it.
+    Asking,
+    /// Owns the group under the newest epoch.
+    Owner,
+    /// Owns the group under the newest epoch, is not well, and would rather not.
+    Impaired,
+    /// Forwards under an epoch that has passed; it has not heard so yet.
+    Outdated,
+}

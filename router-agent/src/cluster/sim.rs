@@ -1,0 +1,775 @@
+//! Two nodes on a virtual clock: kernels that answer by themselves, agents that are stopped, killed
+//! and restarted, a link that delays, loses and is cut one way or both. What must hold is checked
+//! after every call of [`Core::handle`] and at every millisecond.
+//!
+//! Deterministic: the same seed and operations give the same run.
+
+use std::time::Duration;
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestError, TestRunner},
+};
+use router_common::{
+    identity::{Claim, Epoch, Flags, NodeId},
+    time::BootTime,
+};
+
+use super::{Advertisement, Command, Core, Event, PeerReport, Policy, State, Transition};
+
+const KEEPALIVE: u64 = 10;
+const DEAD: u64 = 40;
+/// The link delivers within this, and never loses two messages of one direction in a row, so a
+/// node that probes is heard well within [`DEAD`].
+const MAX_DELAY: u64 = 5;
+/// A disturbance (cut, stop, crash) may leave both nodes active until each has heard the other
+/// again.
+const AFTERMATH: u64 = DEAD + 4 * KEEPALIVE;
+/// Everything a node may have to wait for before it acts, one after the other: start, hold after a
+/// failed takeover, an ungranted request, the next one, failback hold.
+const SETTLED: u64 = 500 + 700 + 1000 + 2000 + 2000 + 800;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A defect planted to see that the checks find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sabotage {
+    None,
+    /// The core never learns that the peer's epoch is not its own.
+    EpochNotCompared,
+    /// A stopped agent is given the ticks that it slept through.
+    NoSelfSuspicion,
+    /// Each node believes that it is the primary.
+    NoTieRule,
+    /// Failure of the monitors does not reach the core.
+    DeafToMonitors,
+    /// The core forgets to wait: it believes a silent peer to be dead after one interval.
+    HastyVerdict,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    arrives: u64,
+    sequence: u64,
+    probe: bool,
+    to: usize,
+    advertisement: Advertisement,
+    agent_age: u64,
+}
+
+#[derive(Debug)]
+struct Node {
+    policy: Policy,
+    sabotage: Sabotage,
+    // The kernel: works while there is power.
+    powered: bool,
+    published: Advertisement,
+    agent_seen: u64,
+    report: PeerReport,
+    newest_sequence: u64,
+    // The agent.
+    core: Option<Core>,
+    stopped: bool,
+    monitors_ok: bool,
+    next_probe: u64,
+    last_tick: (u64, PeerReport),
+    // What the checks remember of this life of the agent.
+    taken: Option<Epoch>,
+    highest: Epoch,
+    history: Vec<Transition>,
+}
+
+impl Node {
+    fn active(&self) -> bool {
+        self.powered
+            && self
+                .core
+                .as_ref()
+                .is_some_and(|c| c.state() == State::Active)
+    }
+
+    fn state(&self) -> Option<State> {
+        self.core.as_ref().map(Core::state)
+    }
+
+    fn healthy(&self) -> bool {
+        self.powered && !self.stopped && self.core.is_some()
+    }
+
+    fn start(&mut self, now: u64) {
+        let mut core = Core::new(self.policy.clone(), boot(now));
+        let _ = core.handle(
+            Event::Monitors {
+                ok: self.monitors_ok || self.sabotage == Sabotage::DeafToMonitors,
+            },
+            boot(now),
+        );
+        self.published = core.advertisement();
+        self.core = Some(core);
+        self.stopped = false;
+        self.agent_seen = now;
+        self.next_probe = now;
+        self.last_tick = (now, self.report);
+        self.taken = None;
+        self.highest = Epoch(0);
+    }
+
+    /// One call of the core, with everything that must hold of one call.
+    fn handle(&mut self, event: Event, now: u64) -> Result<(), String> {
+        let Some(core) = self.core.as_mut() else {
+            return Ok(());
+        };
+        let commands = core.handle(event, boot(now));
+        let transitions: Vec<_> = core.transitions().collect();
+        if transitions.len() > 4 {
+            return Err(format!("{} transitions in one call", transitions.len()));
+        }
+        let mut moves = transitions
+            .iter()
+            .filter(|t| t.from == State::Active || t.to == State::Active);
+        for command in &commands {
+            match *command {
+                Command::Take { epoch } => {
+                    if self.taken.is_some() || epoch <= self.highest {
+                        return Err(format!("{command:?} beside {:?}", self.taken));
+                    }
+                    if moves.next().map(|t| (t.to, t.epoch)) != Some((State::Active, epoch)) {
+                        return Err(format!("{command:?} without becoming active"));
+                    }
+                    self.taken = Some(epoch);
+                }
+                Command::Release { epoch } => {
+                    if self.taken.take() != Some(epoch) {
+                        return Err(format!("{command:?} of nothing taken"));
+                    }
+                    if moves.next().map(|t| (t.from, t.epoch)) != Some((State::Active, epoch)) {
+                        return Err(format!("{command:?} without leaving active"));
+                    }
+                }
+                Command::Announce { epoch } => {
+                    if self.taken != Some(epoch) {
+                        return Err(format!("{command:?} of nothing held"));
+                    }
+                }
+            }
+        }
+        if moves.next().is_some() {
+            return Err("became or ceased to be active without a command".into());
+        }
+        drop(moves);
+        self.history.extend(transitions);
+        let advertisement = core.advertisement();
+        if advertisement.claim.epoch < self.highest {
+            return Err(format!("epoch went back from {:?}", self.highest));
+        }
+        self.highest = advertisement.claim.epoch;
+        let active = core.state() == State::Active;
+        if active != advertisement.flags.contains(Flags::FORWARDING)
+            || active != (advertisement.claim.owner == self.policy.node)
+            || active != self.taken.is_some()
+        {
+            return Err(format!("{:?} says {advertisement:?}", core.state()));
+        }
+        // Other events leave the deadline to the tick that it asks for.
+        if matches!(event, Event::Tick(_)) && core.next_deadline().is_some_and(|at| at <= boot(now))
+        {
+            return Err("a deadline that has passed".into());
+        }
+        self.published = advertisement;
+        Ok(())
+    }
+
+    fn tick(&mut self, now: u64) -> Result<(), String> {
+        if self.sabotage == Sabotage::NoSelfSuspicion {
+            let (mut at, report) = self.last_tick;
+            while at + 2 * KEEPALIVE < now {
+                at += KEEPALIVE;
+                self.handle(Event::Tick(report), at)?;
+            }
+        }
+        let mut report = self.report;
+        if self.sabotage == Sabotage::EpochNotCompared {
+            report.claim.epoch = self.highest;
+        }
+        self.last_tick = (now, report);
+        self.agent_seen = now;
+        self.handle(Event::Tick(report), now)
+    }
+}
+
+fn boot(now: u64) -> BootTime {
+    // The virtual clock starts at one second, so that zero remains "never".
+    BootTime::from_ns((1000 + now) * 1_000_000)
+}
+
+#[derive(Debug)]
+struct Sim {
+    now: u64,
+    nodes: [Node; 2],
+    /// By sender.
+    cut: [bool; 2],
+    lossy: bool,
+    lost_last: [bool; 2],
+    flight: Vec<Message>,
+    sequence: u64,
+    random: u64,
+    /// Until when both may be active.
+    disturbed_until: u64,
+    /// Since when an active node that is not well has had a better one beside it.
+    worse_since: Option<u64>,
+    dual_for: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Run(u64),
+    Cut(usize, bool),
+    Lossy(bool),
+    Stop(usize),
+    Continue(usize),
+    Kill(usize),
+    Restart(usize),
+    PowerOff(usize),
+    PowerOn(usize),
+    Monitors(usize, bool),
+    Takeover(usize, bool),
+    Leave(usize),
+}
+
+impl Sim {
+    fn new(seed: u64, auto_failback: bool, sabotage: Sabotage) -> Self {
+        let node = |id: u32| {
+            let place = if sabotage == Sabotage::NoTieRule {
+                1
+            } else {
+                id
+            };
+            Node {
+                policy: Policy {
+                    node: NodeId(place),
+                    peer: NodeId(3 - place),
+                    keepalive: ms(KEEPALIVE),
+                    dead: if sabotage == Sabotage::HastyVerdict {
+                        ms(KEEPALIVE + 1)
+                    } else {
+                        ms(DEAD)
+                    },
+                    agent_dead: ms(300),
+                    initial_wait: ms(500),
+                    auto_failback,
+                    failback_hold: ms(2000),
+                    fault_hold: ms(700),
+                },
+                sabotage,
+                powered: true,
+                published: Advertisement {
+                    claim: Claim::default(),
+                    flags: Flags::default(),
+                },
+                agent_seen: 0,
+                report: PeerReport::default(),
+                newest_sequence: 0,
+                core: None,
+                stopped: false,
+                monitors_ok: true,
+                next_probe: 0,
+                last_tick: (0, PeerReport::default()),
+                taken: None,
+                highest: Epoch(0),
+                history: Vec::new(),
+            }
+        };
+        let mut sim = Self {
+            now: 0,
+            nodes: [node(1), node(2)],
+            cut: [false; 2],
+            lossy: false,
+            lost_last: [false; 2],
+            flight: Vec::new(),
+            sequence: 0,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            disturbed_until: 0,
+            worse_since: None,
+            dual_for: 0,
+        };
+        for node in &mut sim.nodes {
+            node.start(0);
+        }
+        // The probe clocks of two nodes are not in step.
+        sim.nodes[1].next_probe = sim.draw(KEEPALIVE);
+        sim
+    }
+
+    /// Uniform enough in `0..below` (xorshift).
+    fn draw(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % below
+    }
+
+    fn send(&mut self, from: usize, probe: bool) {
+        let lost = self.lossy && !self.lost_last[from] && self.draw(3) == 0;
+        self.lost_last[from] = lost;
+        let delay = self.draw(MAX_DELAY + 1);
+        self.sequence += 1;
+        if lost || self.cut[from] {
+            return;
+        }
+        let sender = &self.nodes[from];
+        self.flight.push(Message {
+            arrives: self.now + delay,
+            sequence: self.sequence,
+            probe,
+            to: 1 - from,
+            advertisement: sender.published,
+            agent_age: self.now - sender.agent_seen,
+        });
+    }
+
+    fn deliver(&mut self) {
+        let now = self.now;
+        let (due, later): (Vec<_>, Vec<_>) = self.flight.drain(..).partition(|m| m.arrives <= now);
+        self.flight = later;
+        for message in due {
+            let node = &mut self.nodes[message.to];
+            if !node.powered {
+                continue;
+            }
+            // Replay protection: what was overtaken is not evidence.
+            if message.sequence > node.newest_sequence {
+                node.newest_sequence = message.sequence;
+                node.report = PeerReport {
+                    last_heard: boot(now),
+                    claim: message.advertisement.claim,
+                    flags: message.advertisement.flags,
+                    agent_age: ms(message.agent_age),
+                };
+            }
+            if message.probe {
+                self.send(message.to, false);
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.now += 1;
+        let now = self.now;
+        self.deliver();
+        for i in 0..2 {
+            let node = &mut self.nodes[i];
+            if !node.healthy() {
+                continue;
+            }
+            let probe = now >= node.next_probe;
+            let deadline = node.core.as_ref().and_then(Core::next_deadline);
+            if probe || deadline.is_some_and(|at| at <= boot(now)) {
+                node.tick(now)
+                    .map_err(|e| format!("at {now}, node {}: {e}", i + 1))?;
+            }
+            if probe {
+                self.nodes[i].next_probe = now + KEEPALIVE;
+                self.send(i, true);
+            }
+        }
+        self.check()
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        let now = self.now;
+        let calm = self.nodes.iter().all(Node::healthy) && self.cut == [false; 2];
+        if !calm {
+            self.disturbed_until = now + AFTERMATH;
+        }
+        if self.nodes.iter().all(Node::active) {
+            self.dual_for += 1;
+            if now > self.disturbed_until {
+                return Err(format!("at {now}: both active without a reason"));
+            }
+        }
+        let [a, b] = &self.nodes;
+        // Nothing acts on an epoch lower than the highest that a living node knows.
+        let outdated = |x: &Node, y: &Node| x.taken.is_some_and(|epoch| epoch < y.highest);
+        if now > self.disturbed_until && (outdated(a, b) || outdated(b, a)) {
+            return Err(format!("at {now}: active under an epoch that has passed"));
+        }
+        let worse = |x: &Node, y: &Node| {
+            calm && x.active()
+                && !x.monitors_ok
+                && y.monitors_ok
+                && matches!(y.state(), Some(State::Standby | State::Candidate))
+        };
+        if worse(a, b) || worse(b, a) {
+            let since = *self.worse_since.get_or_insert(now);
+            // An ungranted request, and the wait before the next.
+            if now - since > 3500 {
+                return Err(format!(
+                    "at {now}: active without monitors beside a better node"
+                ));
+            }
+        } else {
+            self.worse_since = None;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, length: u64) -> Result<(), String> {
+        (0..length).try_for_each(|_| self.step())
+    }
+
+    fn apply(&mut self, op: Op) -> Result<(), String> {
+        let now = self.now;
+        match op {
+            Op::Run(length) => self.run(length)?,
+            Op::Cut(from, cut) => self.cut[from] = cut,
+            Op::Lossy(lossy) => self.lossy = lossy,
+            Op::Stop(i) => self.nodes[i].stopped = true,
+            Op::Continue(i) => self.nodes[i].stopped = false,
+            Op::Kill(i) => self.nodes[i].core = None,
+            Op::Restart(i) => {
+                if self.nodes[i].powered {
+                    self.nodes[i].start(now);
+                    self.disturbed_until = now + AFTERMATH;
+                }
+            }
+            Op::PowerOff(i) => {
+                self.nodes[i].powered = false;
+                self.nodes[i].core = None;
+            }
+            Op::PowerOn(i) => {
+                if !self.nodes[i].powered {
+                    self.nodes[i].powered = true;
+                    self.nodes[i].report = PeerReport::default();
+                    self.nodes[i].start(now);
+                    self.disturbed_until = now + AFTERMATH;
+                }
+            }
+            Op::Monitors(i, ok) => {
+                let node = &mut self.nodes[i];
+                node.monitors_ok = ok;
+                if node.healthy() && node.sabotage != Sabotage::DeafToMonitors {
+                    node.handle(Event::Monitors { ok }, now)?;
+                }
+            }
+            Op::Takeover(i, done) => {
+                let node = &mut self.nodes[i];
+                if let Some(epoch) = node.taken.filter(|_| node.healthy()) {
+                    node.handle(
+                        if done {
+                            Event::TakeoverDone { epoch }
+                        } else {
+                            Event::TakeoverFailed { epoch }
+                        },
+                        now,
+                    )?;
+                }
+            }
+            Op::Leave(i) => {
+                if self.nodes[i].healthy() {
+                    self.nodes[i].handle(Event::Stop, now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every fault.
+    fn heal(&mut self) -> Result<(), String> {
+        self.cut = [false; 2];
+        self.lossy = false;
+        for i in 0..2 {
+            self.apply(Op::PowerOn(i))?;
+            self.apply(Op::Continue(i))?;
+            let left = self.nodes[i]
+                .core
+                .as_ref()
+                .is_none_or(|core| matches!(core.trouble(), Some(super::Cause::Stopping)));
+            if left {
+                self.apply(Op::Restart(i))?;
+            }
+            self.apply(Op::Monitors(i, true))?;
+            self.apply(Op::Takeover(i, true))?;
+        }
+        Ok(())
+    }
+
+    /// Exactly one node is active, and nothing changes any more.
+    fn settled(&mut self) -> Result<(), String> {
+        self.run(SETTLED)?;
+        let changes = |sim: &Self| sim.nodes.each_ref().map(|n| n.history.len());
+        let before = changes(self);
+        self.run(3000)?;
+        let states = self.nodes.each_ref().map(Node::state);
+        let [primary, secondary] = self.nodes.each_ref().map(Node::active);
+        if primary == secondary {
+            return Err(format!("settled as {states:?}"));
+        }
+        if self.nodes[0].policy.auto_failback && !primary {
+            return Err("failback did not happen".into());
+        }
+        if changes(self) != before {
+            return Err("still changing".into());
+        }
+        Ok(())
+    }
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let node = 0..2_usize;
+    let op = prop_oneof![
+        8 => (1..400_u64).prop_map(Op::Run),
+        2 => (1..3000_u64).prop_map(Op::Run),
+        3 => (node.clone(), any::<bool>()).prop_map(|(i, cut)| Op::Cut(i, cut)),
+        1 => any::<bool>().prop_map(Op::Lossy),
+        2 => node.clone().prop_map(Op::Stop),
+        3 => node.clone().prop_map(Op::Continue),
+        1 => node.clone().prop_map(Op::Kill),
+        2 => node.clone().prop_map(Op::Restart),
+        1 => node.clone().prop_map(Op::PowerOff),
+        2 => node.clone().prop_map(Op::PowerOn),
+        3 => (node.clone(), any::<bool>()).prop_map(|(i, ok)| Op::Monitors(i, ok)),
+        2 => (node.clone(), any::<bool>()).prop_map(|(i, done)| Op::Takeover(i, done)),
+        1 => node.prop_map(Op::Leave),
+    ];
+    proptest::collection::vec(op, 0..24)
+}
+
+fn play(seed: u64, auto_failback: bool, ops: &[Op], sabotage: Sabotage) -> Result<(), String> {
+    let mut sim = Sim::new(seed, auto_failback, sabotage);
+    for &op in ops {
+        sim.apply(op)?;
+    }
+    sim.heal()?;
+    sim.settled()
+}
+
+proptest! {
+    #![proptest_config(Config { failure_persistence: None, ..Config::with_cases(256) })]
+
+    /// Whatever happens, each call keeps the rules of a call, both are active only while or just
+    /// after they could not know of each other, and after the faults exactly one is, for good.
+    #[test]
+    fn the_rules_hold_through_any_faults(
+        seed: u64, auto_failback: bool, ops in ops()
+    ) {
+        play(seed, auto_failback, &ops, Sabotage::None).map_err(TestCaseError::fail)?;
+    }
+
+    /// Delay, loss and probe clocks out of step alone never make both active, nor move the group.
+    #[test]
+    fn without_faults_the_first_active_stays(
+        seed: u64, auto_failback: bool, lossy: bool, late in 0..3000_u64, who in 0..2_usize
+    ) {
+        let run = || -> Result<(), String> {
+            let mut sim = Sim::new(seed, auto_failback, Sabotage::None);
+            sim.lossy = lossy;
+            if late > 0 {
+                sim.nodes[who].powered = false;
+                sim.nodes[who].core = None;
+                sim.run(late)?;
+                sim.apply(Op::PowerOn(who))?;
+            }
+            sim.settled()?;
+            if sim.dual_for > 0 {
+                return Err("both active".into());
+            }
+            let taken: usize = sim.nodes.iter()
+                .map(|n| n.history.iter().filter(|t| t.to == State::Active).count())
+                .sum();
+            // A failback, if the primary came late, is the only move there is.
+            if taken > 1 + usize::from(auto_failback && who == 0 && late > 0) {
+                return Err(format!("{taken} takeovers"));
+            }
+            Ok(())
+        };
+        run().map_err(TestCaseError::fail)?;
+    }
+}
+
+/// The random faults that pass the sound core find each planted defect.
+#[test]
+fn planted_defects_are_found_by_random_faults() {
+    for sabotage in [
+        Sabotage::EpochNotCompared,
+        Sabotage::NoTieRule,
+        Sabotage::DeafToMonitors,
+        Sabotage::HastyVerdict,
+    ] {
+        let mut runner = TestRunner::new_with_rng(
+            Config {
+                failure_persistence: None,
+                max_shrink_iters: 0,
+                ..Config::with_cases(400)
+            },
+            proptest::test_runner::TestRng::deterministic_rng(
+                proptest::test_runner::RngAlgorithm::ChaCha,
+            ),
+        );
+        let outcome = runner.run(
+            &(any::<u64>(), any::<bool>(), ops()),
+            |(seed, failback, ops)| {
+                play(seed, failback, &ops, sabotage).map_err(TestCaseError::fail)
+            },
+        );
+        assert!(
+            matches!(outcome, Err(TestError::Fail(..))),
+            "{sabotage:?} was not found"
+        );
+    }
+}
+
+// ---- Scenarios: each passes with the sound core and fails with the defect it is about -----------
+
+type Scenario = fn(Sabotage) -> Result<(), String>;
+
+fn expect(what: &str, holds: bool) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.into()) }
+}
+
+fn stopped_active_yields_when_it_wakes(sabotage: Sabotage) -> Result<(), String> {
+    let mut sim = Sim::new(1, false, sabotage);
+    sim.run(1000)?;
+    expect("primary active", sim.nodes[0].active())?;
+    sim.apply(Op::Stop(0))?;
+    sim.run(1000)?;
+    expect("secondary took over", sim.nodes[1].active())?;
+    sim.apply(Op::Continue(0))?;
+    sim.run(1)?;
+    expect("primary yielded at once", !sim.nodes[0].active())?;
+    sim.run(5000)?;
+    expect("secondary stayed", sim.nodes[1].active())
+}
+
+fn stopped_standby_blames_nobody(sabotage: Sabotage) -> Result<(), String> {
+    let mut sim = Sim::new(2, false, sabotage);
+    sim.run(1000)?;
+    // The standby's kernel goes on hearing the active; its agent sees nothing of it.
+    sim.apply(Op::Stop(1))?;
+    sim.run(1000)?;
+    sim.apply(Op::Continue(1))?;
+    sim.run(1000)?;
+    expect("primary stayed", sim.nodes[0].active())?;
+    expect(
+        "secondary never moved",
+        sim.nodes[1].history.iter().all(|t| t.to != State::Active),
+    )
+}
+
+fn a_split_from_the_start_heals_by_rule(sabotage: Sabotage) -> Result<(), String> {
+    let mut sim = Sim::new(3, false, sabotage);
+    sim.cut = [true; 2];
+    sim.run(2000)?;
+    expect("both active, apart", sim.nodes.iter().all(Node::active))?;
+    sim.cut = [false; 2];
+    sim.run(2000)?;
+    expect("primary stayed", sim.nodes[0].active())?;
+    expect("secondary yielded", !sim.nodes[1].active())
+}
+
+#[test]
+fn scenarios_tell_the_sound_core_from_the_defect_they_are_about() {
+    let scenarios: [(&str, Scenario, Sabotage); 3] = [
+        (
+            "stopped active",
+            stopped_active_yields_when_it_wakes,
+            Sabotage::EpochNotCompared,
+        ),
+        (
+            "stopped standby",
+            stopped_standby_blames_nobody,
+            Sabotage::NoSelfSuspicion,
+        ),
+        (
+            "split from the start",
+            a_split_from_the_start_heals_by_rule,
+            Sabotage::NoTieRule,
+        ),
+    ];
+    for (name, scenario, defect) in scenarios {
+        assert_eq!(scenario(Sabotage::None), Ok(()), "{name}");
+        assert!(scenario(defect).is_err(), "{name} does not find {defect:?}");
+    }
+}
+
+#[test]
+fn a_cold_start_takes_a_few_keepalives() {
+    for seed in 0..50 {
+        let mut sim = Sim::new(seed, false, Sabotage::None);
+        sim.run(5 * KEEPALIVE).expect("rules hold");
+        assert!(
+            sim.nodes[0].active(),
+            "seed {seed}: {:?}",
+            sim.nodes[0].history
+        );
+        assert_eq!(sim.nodes[1].state(), Some(State::Standby));
+    }
+}
+
+#[test]
+fn a_dead_node_is_replaced_as_soon_as_its_silence_is_long_enough() {
+    for seed in 0..50 {
+        let mut sim = Sim::new(seed, false, Sabotage::None);
+        sim.run(1000).expect("rules hold");
+        sim.apply(Op::PowerOff(0)).expect("rules hold");
+        sim.run(DEAD + MAX_DELAY).expect("rules hold");
+        assert!(sim.nodes[1].active(), "seed {seed}");
+    }
+}
+
+#[test]
+fn without_its_monitors_it_hands_over_within_a_few_keepalives() {
+    for seed in 0..50 {
+        let mut sim = Sim::new(seed, false, Sabotage::None);
+        sim.run(1000).expect("rules hold");
+        sim.apply(Op::Monitors(0, false)).expect("rules hold");
+        sim.run(6 * KEEPALIVE).expect("rules hold");
+        assert_eq!(sim.nodes[0].state(), Some(State::Fault), "seed {seed}");
+        assert!(sim.nodes[1].active(), "seed {seed}");
+        assert_eq!(sim.dual_for, 0);
+    }
+}
+
+#[test]
+fn when_both_lose_their_monitors_the_group_stays_owned() {
+    for gap in 0..60 {
+        let mut sim = Sim::new(gap, false, Sabotage::None);
+        sim.run(1000).expect("rules hold");
+        sim.apply(Op::Monitors(0, false)).expect("rules hold");
+        sim.run(gap).expect("rules hold");
+        sim.apply(Op::Monitors(1, false)).expect("rules hold");
+        sim.run(3000).expect("rules hold");
+        let owned = sim.nodes.iter().any(Node::active);
+        // Between the owner's consent and the successor's claim there is one message.
+        let yielded = sim.nodes[0].history.last().map(|t| t.at);
+        let failed = sim.nodes[1].history.last().map(|t| t.at);
+        let in_flight = match (yielded, failed) {
+            (Some(yielded), Some(failed)) => failed.since(yielded) <= ms(KEEPALIVE + MAX_DELAY),
+            _ => false,
+        };
+        assert!(owned || in_flight, "gap {gap} ms");
+    }
+}
+
+#[test]
+fn an_orderly_stop_is_followed_within_a_few_keepalives() {
+    for seed in 0..50 {
+        let mut sim = Sim::new(seed, false, Sabotage::None);
+        sim.run(1000).expect("rules hold");
+        sim.apply(Op::Leave(0)).expect("rules hold");
+        sim.run(5 * KEEPALIVE).expect("rules hold");
+        assert!(sim.nodes[1].active(), "seed {seed}");
+    }
+}
+
+#[test]
+fn an_agent_that_dies_is_replaced_although_its_kernel_answers() {
+    let mut sim = Sim::new(7, false, Sabotage::None);
+    sim.run(1000).expect("rules hold");
+    sim.apply(Op::Kill(0)).expect("rules hold");
+    sim.run(280).expect("rules hold");
+    assert!(!sim.nodes[1].active(), "not before agent-dead-interval");
+    sim.run(60).expect("rules hold");
+    assert!(sim.nodes[1].active());
+}

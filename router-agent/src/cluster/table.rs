@@ -1,0 +1,492 @@
+//! The transition table as the machine acts it out, compared with `table.txt`, and the rules that
+//! a table of states cannot show.
+
+use std::{fmt::Write as _, time::Duration};
+
+use router_common::{
+    identity::{Claim, Epoch, Flags, NodeId},
+    time::BootTime,
+};
+
+use super::{Cause, Command, Core, Event, Finding, PeerFinding, PeerReport, Policy, State};
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn policy(node: u32) -> Policy {
+    Policy {
+        node: NodeId(node),
+        peer: NodeId(3 - node),
+        keepalive: ms(10),
+        dead: ms(40),
+        agent_dead: ms(300),
+        initial_wait: ms(500),
+        auto_failback: true,
+        failback_hold: ms(2000),
+        fault_hold: ms(700),
+    }
+}
+
+/// A core with a clock and a peer that says the same until told otherwise.
+struct Bench {
+    core: Core,
+    now: BootTime,
+    peer: PeerReport,
+    speaking: bool,
+    commands: Vec<Command>,
+}
+
+impl Bench {
+    fn new(policy: Policy) -> Self {
+        Self::with_floor(policy, 0)
+    }
+
+    fn with_floor(policy: Policy, newest: u32) -> Self {
+        let now = BootTime::from_ns(1_000_000_000);
+        Self {
+            core: Core::with_floor(policy, Epoch(newest), now),
+            now,
+            peer: PeerReport::default(),
+            speaking: false,
+            commands: Vec::new(),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let commands = self.core.handle(event, self.now);
+        self.commands.extend(commands);
+    }
+
+    fn tick(&mut self) {
+        if self.speaking {
+            self.peer.last_heard = self.now;
+        }
+        self.handle(Event::Tick(self.peer));
+    }
+
+    /// Ticks at every keepalive and at every deadline in between.
+    fn run(&mut self, length: Duration) {
+        let end = self.now.after(length);
+        while self.now < end {
+            let probe = self.now.after(ms(10)).min(end);
+            self.now = self.core.next_deadline().map_or(probe, |at| probe.min(at));
+            self.tick();
+        }
+    }
+
+    fn says(&mut self, flags: Flags, claim: Claim) {
+        self.speaking = true;
+        self.peer.flags = flags;
+        self.peer.claim = claim;
+        self.peer.agent_age = ms(10);
+    }
+
+    fn hears(&mut self, flags: Flags, epoch: u32) {
+        let owner = self.core.advertisement().claim.owner;
+        self.says(
+            flags,
+            Claim {
+                epoch: Epoch(epoch),
+                owner,
+            },
+        );
+        self.tick();
+    }
+
+    fn newest(&self) -> u32 {
+        self.core.advertisement().claim.epoch.0
+    }
+}
+
+const READY: Flags = Flags::ELIGIBLE;
+const OUT: Flags = Flags(0);
+const ASKING: Flags = Flags(Flags::ELIGIBLE.0 | Flags::CANDIDATE.0);
+const OWNER: Flags = Flags(Flags::ELIGIBLE.0 | Flags::FORWARDING.0);
+const IMPAIRED: Flags = Flags::FORWARDING;
+
+type Step = fn(&mut Bench);
+
+/// The rows' starting points, each reached by the events that lead there in life.
+const STARTS: [(&str, State, Step); 8] = [
+    ("Initializing", State::Initializing, Bench::tick),
+    ("Standby", State::Standby, |b| b.hears(OWNER, 5)),
+    ("Candidate (vacancy)", State::Candidate, |b| {
+        b.hears(READY, 5);
+        // The primary asks at once, the secondary after patience.
+        if b.core.state() == State::Standby {
+            b.run(ms(120));
+        }
+    }),
+    ("Candidate (relief)", State::Candidate, |b| {
+        b.hears(IMPAIRED, 5);
+    }),
+    ("Candidate (failback)", State::Candidate, |b| {
+        b.hears(OWNER, 5);
+        b.run(ms(2000));
+    }),
+    ("Active", State::Active, |b| {
+        b.hears(OWNER, 5);
+        b.hears(IMPAIRED, 5);
+        b.hears(OUT, 5);
+    }),
+    ("Active, not well", State::Active, |b| {
+        b.hears(IMPAIRED, 5);
+        b.hears(OUT, 5);
+        b.handle(Event::Monitors { ok: false });
+    }),
+    ("Fault", State::Fault, |b| {
+        b.hears(OWNER, 5);
+        b.handle(Event::Monitors { ok: false });
+    }),
+];
+
+/// The columns: what the peer becomes, and stays.
+const PEERS: [(&str, Step); 11] = [
+    ("Unknown (we were stopped)", |b| {
+        b.speaking = false;
+        b.now = b.now.after(ms(1000));
+        b.tick();
+    }),
+    ("Silent", |b| {
+        b.speaking = false;
+        b.run(ms(40));
+    }),
+    ("Headless", |b| {
+        b.says(b.peer.flags, b.peer.claim);
+        b.peer.agent_age = ms(300);
+        b.tick();
+    }),
+    ("Out", |b| b.hears(OUT, b.newest())),
+    ("Ready", |b| b.hears(READY, b.newest())),
+    ("Asking", |b| b.hears(ASKING, b.newest())),
+    ("Asking, unaware of us", |b| {
+        b.hears(ASKING, b.newest().saturating_sub(1));
+    }),
+    ("Owner", |b| b.hears(OWNER, b.newest())),
+    ("Owner, higher epoch", |b| b.hears(OWNER, b.newest() + 1)),
+    ("Impaired", |b| b.hears(IMPAIRED, b.newest())),
+    ("Outdated", |b| b.hears(OWNER, b.newest().saturating_sub(1))),
+];
+
+/// One line: every transition of the next 2.5 s, with the milliseconds after which it came and its
+/// cause, the peer staying what it is.
+fn acted_out(node: u32, start: Step, peer: Step) -> String {
+    let mut bench = Bench::with_floor(policy(node), 5);
+    start(&mut bench);
+    let _ = bench.core.transitions().count();
+    let before = bench.now;
+    peer(&mut bench);
+    bench.run(ms(2500));
+    let line = bench.core.transitions().fold(String::new(), |mut line, t| {
+        let cause = format!("{:?}", t.cause);
+        let cause = cause.split(' ').next().unwrap_or_default();
+        let _ = write!(
+            line,
+            "  {} {} ({cause})",
+            t.at.since(before).as_millis(),
+            t.to
+        );
+        line
+    });
+    if line.is_empty() { "  ·".into() } else { line }
+}
+
+#[test]
+fn the_machine_acts_out_the_table() {
+    let mut table = String::new();
+    for (node, role) in [(1, "primary"), (2, "secondary")] {
+        for (start_name, state, start) in STARTS {
+            // Only the primary asks for failback.
+            if node == 2 && start_name == "Candidate (failback)" {
+                continue;
+            }
+            let mut bench = Bench::new(policy(node));
+            start(&mut bench);
+            assert_eq!(bench.core.state(), state, "{role} {start_name}");
+            let _ = writeln!(table, "{role}, {start_name}");
+            for (peer_name, peer) in PEERS {
+                let line = acted_out(node, start, peer);
+                let _ = writeln!(table, "    {peer_name:<26}{line}");
+            }
+        }
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cluster/table.txt");
+    if std::env::var_os("UPDATE_TABLE").is_some() {
+        std::fs::write(path, &table).expect("table.txt is writable");
+    }
+    let expected = std::fs::read_to_string(path).expect("table.txt is there");
+    for (line, (got, want)) in table.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(got, want, "table.txt:{}", line + 1);
+    }
+    assert_eq!(table.lines().count(), expected.lines().count());
+}
+
+fn active(node: u32) -> Bench {
+    let mut bench = Bench::new(policy(node));
+    bench.run(ms(550));
+    assert_eq!(bench.core.state(), State::Active);
+    assert_eq!(bench.commands, [Command::Take { epoch: Epoch(1) }]);
+    bench.commands.clear();
+    bench
+}
+
+#[test]
+fn silence_is_acted_on_at_the_very_deadline_and_in_one_call() {
+    let mut b = Bench::new(policy(2));
+    b.hears(OWNER, 5);
+    b.run(ms(100));
+    let heard = b.now;
+    b.speaking = false;
+    assert_eq!(b.core.next_deadline(), Some(heard.after(ms(40))));
+    for at in [ms(20), Duration::from_nanos(39_999_999)] {
+        b.now = heard.after(at);
+        b.tick();
+        assert_eq!(b.core.state(), State::Standby);
+    }
+    b.now = heard.after(ms(40));
+    b.tick();
+    assert_eq!(b.core.state(), State::Active);
+    assert_eq!(b.core.peer_finding(), PeerFinding::KernelSilent);
+    assert_eq!(b.commands, [Command::Take { epoch: Epoch(6) }]);
+    assert_eq!(b.core.next_deadline(), None);
+}
+
+#[test]
+fn a_stop_of_our_own_is_no_silence_of_the_peer() {
+    let mut b = Bench::new(policy(2));
+    b.hears(OWNER, 5);
+    b.speaking = false;
+    b.now = b.now.after(ms(5000));
+    b.tick();
+    assert_eq!(b.core.state(), State::Standby);
+    let resumed = b.now;
+    assert!(b.core.findings().any(|f| f
+        == Finding::Stopped {
+            at: resumed,
+            length: ms(5000)
+        }));
+    assert_eq!(b.core.peer_finding(), PeerFinding::Alive);
+    assert_eq!(b.core.next_deadline(), Some(resumed.after(ms(40))));
+    b.run(ms(40));
+    assert_eq!(b.core.state(), State::Active);
+}
+
+#[test]
+fn an_event_after_a_stop_does_not_count_the_stop_as_silence() {
+    let mut b = Bench::new(policy(2));
+    b.hears(OWNER, 5);
+    b.now = b.now.after(ms(5000));
+    b.handle(Event::Monitors { ok: true });
+    assert_eq!(b.core.state(), State::Standby);
+}
+
+#[test]
+fn resumed_as_active_it_yields_to_a_higher_epoch_in_the_same_call() {
+    for node in [1, 2] {
+        let mut b = active(node);
+        b.now = b.now.after(ms(5000));
+        b.hears(OWNER, 2);
+        assert_eq!(b.core.state(), State::Standby);
+        assert_eq!(b.commands, [Command::Release { epoch: Epoch(1) }]);
+    }
+}
+
+#[test]
+fn a_claim_of_the_past_still_ends_our_own() {
+    let mut b = active(1);
+    // Stopped; meanwhile the peer claimed and died as well.
+    let stopped = b.now;
+    b.now = stopped.after(ms(5000));
+    b.says(
+        OWNER,
+        Claim {
+            epoch: Epoch(2),
+            owner: NodeId(2),
+        },
+    );
+    b.speaking = false;
+    b.peer.last_heard = stopped.after(ms(1000));
+    b.tick();
+    assert_eq!(b.core.state(), State::Standby);
+    b.run(ms(40));
+    assert_eq!(
+        b.commands,
+        [
+            Command::Release { epoch: Epoch(1) },
+            Command::Take { epoch: Epoch(3) }
+        ]
+    );
+}
+
+#[test]
+fn after_dual_activity_the_one_who_stays_announces() {
+    let mut b = active(1);
+    b.run(ms(1000));
+    b.hears(OWNER, 1);
+    b.run(ms(20));
+    assert_eq!(b.core.state(), State::Active);
+    assert!(b.core.dual_activity_since().is_some());
+    assert_eq!(b.commands, []);
+    b.run(ms(0));
+    b.now = b.now.after(ms(10));
+    b.hears(READY, 1);
+    assert_eq!(b.commands, [Command::Announce { epoch: Epoch(1) }]);
+    let finding = b.core.findings().last();
+    let Some(Finding::DualActivity {
+        epoch,
+        proven,
+        at_most,
+        ..
+    }) = finding
+    else {
+        panic!("{finding:?}");
+    };
+    assert_eq!((epoch, proven), (Epoch(1), ms(20)));
+    // Both bounds: at worst the peer was active since we were.
+    assert!(at_most >= ms(1030), "{at_most:?}");
+    assert_eq!(b.core.dual_activity_since(), None);
+}
+
+#[test]
+fn a_failed_takeover_moves_the_group_only_to_a_peer_that_asks() {
+    let mut b = active(2);
+    b.handle(Event::TakeoverFailed { epoch: Epoch(7) });
+    assert_eq!(
+        b.core.trouble(),
+        None,
+        "another epoch's takeover is not ours"
+    );
+    b.handle(Event::TakeoverFailed { epoch: Epoch(1) });
+    assert_eq!(b.core.advertisement().flags, IMPAIRED);
+    b.run(ms(1000));
+    assert_eq!(b.core.state(), State::Active, "alone, it keeps trying");
+    b.hears(ASKING, 1);
+    assert_eq!(b.core.state(), State::Fault);
+    assert_eq!(b.commands, [Command::Release { epoch: Epoch(1) }]);
+    b.hears(OWNER, 2);
+    b.run(ms(699));
+    assert_eq!(b.core.state(), State::Fault);
+    b.run(ms(10));
+    assert_eq!(b.core.state(), State::Standby);
+}
+
+#[test]
+fn a_takeover_that_succeeds_later_makes_it_well_again() {
+    let mut b = active(1);
+    b.handle(Event::TakeoverFailed { epoch: Epoch(1) });
+    b.handle(Event::TakeoverDone { epoch: Epoch(1) });
+    assert_eq!(b.core.advertisement().flags, OWNER);
+}
+
+#[test]
+fn the_last_epoch_is_not_passed() {
+    let mut b = Bench::new(policy(2));
+    b.hears(OWNER, u32::MAX);
+    b.speaking = false;
+    b.run(ms(1000));
+    assert_eq!(b.core.state(), State::Fault);
+    assert_eq!(b.commands, []);
+    assert_eq!(
+        b.core.transitions().last().map(|t| t.cause),
+        Some(Cause::EpochsUsedUp)
+    );
+
+    let mut b = Bench::new(policy(2));
+    b.hears(OWNER, u32::MAX - 1);
+    b.speaking = false;
+    b.run(ms(1000));
+    assert_eq!(
+        b.core.state(),
+        State::Active,
+        "the last epoch can still be held"
+    );
+    assert_eq!(b.newest(), u32::MAX);
+}
+
+#[test]
+fn an_epoch_of_an_earlier_life_is_a_floor() {
+    let now = BootTime::from_ns(1);
+    let mut core = Core::with_floor(policy(1), Epoch(41), now);
+    let mut commands = Vec::new();
+    for i in 0..100 {
+        commands.extend(core.handle(Event::Tick(PeerReport::default()), now.after(ms(i * 10))));
+    }
+    assert_eq!(commands, [Command::Take { epoch: Epoch(42) }]);
+}
+
+#[test]
+fn an_orderly_stop_leaves_for_good() {
+    for node in [1, 2] {
+        let mut b = active(node);
+        b.handle(Event::Stop);
+        assert_eq!(b.commands, [Command::Release { epoch: Epoch(1) }]);
+        assert_eq!(b.core.advertisement().flags, OUT);
+        assert_eq!(b.core.advertisement().claim.owner, NodeId::NONE);
+        b.handle(Event::Monitors { ok: true });
+        b.run(ms(5000));
+        assert_eq!(b.core.state(), State::Fault);
+    }
+}
+
+#[test]
+fn a_start_excludes_its_own_stops_from_the_wait() {
+    let mut b = Bench::new(policy(1));
+    b.run(ms(400));
+    b.now = b.now.after(ms(300));
+    b.tick();
+    b.run(ms(90));
+    assert_eq!(b.core.state(), State::Initializing);
+    b.run(ms(20));
+    assert_eq!(b.core.state(), State::Active);
+}
+
+#[test]
+fn a_message_from_before_our_start_is_neither_life_nor_claim_of_today() {
+    let mut b = Bench::new(policy(1));
+    b.says(
+        OWNER,
+        Claim {
+            epoch: Epoch(9),
+            owner: NodeId(2),
+        },
+    );
+    b.speaking = false;
+    b.peer.last_heard = BootTime::from_ns(5);
+    b.tick();
+    assert_eq!(b.core.state(), State::Initializing);
+    b.run(ms(500));
+    // The claim has passed, its epoch has not been forgotten.
+    assert_eq!(b.commands, [Command::Take { epoch: Epoch(10) }]);
+}
+
+#[test]
+fn a_path_that_lags_behind_takes_nothing_back() {
+    let mut b = Bench::new(policy(2));
+    b.hears(OUT, 5);
+    let stale = b.peer;
+    b.now = b.now.after(ms(10));
+    b.hears(OWNER, 6);
+    b.now = b.now.after(ms(10));
+    b.handle(Event::Tick(stale));
+    // Had it counted, the peer would be out, and its turn over after two keepalives.
+    b.now = b.now.after(ms(20));
+    b.handle(Event::Tick(stale));
+    assert_eq!(b.core.state(), State::Standby);
+}
+
+#[test]
+fn only_the_claimant_says_who_owns_the_group() {
+    let mut b = Bench::new(policy(2));
+    b.hears(OWNER, 5);
+    assert_eq!(b.core.advertisement().claim.owner, NodeId(1));
+    // The peer let go; that its claim still names someone is hearsay.
+    b.hears(READY, 5);
+    assert_eq!(
+        b.core.advertisement().claim,
+        Claim {
+            epoch: Epoch(5),
+            owner: NodeId::NONE
+        }
+    );
+}

@@ -1,0 +1,369 @@
+//! `cluster`.
+
+use std::time::Duration;
+
+use super::super::diagnostic::{Problem, Report};
+use super::super::model::{Cluster, Group};
+use super::super::source::Place;
+use super::super::tree::{Branch, Instance, Stated};
+use super::super::value::{Value, is_tunnel_name};
+use super::tunnels::Checked;
+use super::{Host, nodes_at, or_default, text};
+
+pub(super) fn check(
+    branch: &Branch,
+    root: &Branch,
+    host: Option<&Host>,
+    tunnels: &[Checked],
+    report: &mut Report,
+) -> Option<Cluster> {
+    let interfaces = interfaces(branch, root, tunnels, report);
+    let intervals = intervals(branch, report);
+    if let Some(stated) = branch.value("mcast-group") {
+        report.add(
+            Problem::warning(stated.place, "`cluster mcast-group` has no effect")
+                .help("heartbeats are unicast inside the tunnel; the line may be removed"),
+        );
+    }
+    let instances = branch.instances("group");
+    let groups: Vec<_> = instances
+        .iter()
+        .map(|instance| group(instance, host, report))
+        .collect();
+
+    let nodes = nodes_at(&["cluster"]);
+    let Some(Value::Ipv4(mcast_group)) = or_default(Some(branch), nodes, "mcast-group") else {
+        return None;
+    };
+    let Some(Value::Number(port)) = or_default(Some(branch), nodes, "heartbeat-port") else {
+        return None;
+    };
+    let Some(Value::Secret(secret)) = branch.value("pre-shared-secret").map(|s| s.value.clone())
+    else {
+        return None;
+    };
+    let intervals = intervals?;
+    Some(Cluster {
+        interfaces,
+        secret,
+        mcast_group,
+        heartbeat_port: u16::try_from(port).ok()?,
+        keepalive_interval: intervals.keepalive,
+        dead_interval: intervals.dead,
+        agent_dead_interval: intervals.agent_dead,
+        monitor_interval: intervals.monitor_dead / 4,
+        monitor_dead_interval: intervals.monitor_dead,
+        groups: groups.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+/// Heartbeats need a tunnel of this file that is up, takes IPv4 and carries multicast.
+fn interfaces(
+    branch: &Branch,
+    root: &Branch,
+    tunnels: &[Checked],
+    report: &mut Report,
+) -> Vec<String> {
+    let doubtful = root.is_broken("interfaces")
+        || root
+            .branch("interfaces")
+            .is_some_and(|i| i.is_broken("tunnel"));
+    let mut names = Vec::new();
+    for stated in branch.values("interface") {
+        let Value::Text(name) = &stated.value else {
+            continue;
+        };
+        match tunnels.iter().find(|tunnel| tunnel.name == *name) {
+            Some(tunnel) => carries_heartbeats(tunnel, stated.place, report),
+            // The tunnel may well be the one whose name is misspelt.
+            None if doubtful => {}
+            None => report.add(no_such_tunnel(name, stated.place, tunnels)),
+        }
+        names.push(name.clone());
+    }
+    names
+}
+
+fn no_such_tunnel(name: &str, place: Place, tunnels: &[Checked]) -> Problem {
+    if !is_tunnel_name(name) {
+        return Problem::error(
+            place,
+            format!("`{name}` is not a tunnel, and heartbeats ride only in tunnels"),
+        )
+        .help("write `set cluster interface tunN`, with a tunnel that this file configures");
+    }
+    let problem = Problem::error(
+        place,
+        format!("the tunnel {name} is not configured in this file"),
+    );
+    match tunnels {
+        [] => problem.help(format!("add `set interfaces tunnel {name} …`")),
+        [first, ..] => problem.help(format!(
+            "add `set interfaces tunnel {name} …`, or name one that is configured, such as `{}`",
+            first.name
+        )),
+    }
+}
+
+fn carries_heartbeats(tunnel: &Checked, place: Place, report: &mut Report) {
+    let Checked { name, .. } = tunnel;
+    let mut lacking = |what: &str, help: String| {
+        report.add(
+            Problem::error(
+                place,
+                format!("the cluster's heartbeats ride in {name}, which {what}"),
+            )
+            .help(help)
+            .also(tunnel.place, "the tunnel is stated here"),
+        );
+    };
+    if !tunnel.enabled {
+        lacking(
+            "is disabled",
+            format!("remove the line `set interfaces tunnel {name} disable`"),
+        );
+    }
+    if !tunnel.has_ipv4() && !tunnel.addresses_broken {
+        lacking(
+            "has no IPv4 address",
+            format!(
+                "add `set interfaces tunnel {name} address 169.254.0.1/24`, and 169.254.0.2/24 on the other node"
+            ),
+        );
+    }
+    if tunnel.multicast == Some(false) {
+        lacking(
+            "has no multicast",
+            format!("add `set interfaces tunnel {name} multicast enable`"),
+        );
+    }
+}
+
+struct Intervals {
+    keepalive: Duration,
+    dead: Duration,
+    agent_dead: Duration,
+    monitor_dead: Duration,
+}
+
+/// An interval, and where it is stated if it is.
+#[derive(Clone, Copy)]
+struct Interval {
+    name: &'static str,
+    milliseconds: u32,
+    stated: Option<Place>,
+}
+
+impl Interval {
+    /// None if it is stated wrongly.
+    fn of(branch: &Branch, name: &'static str) -> Option<Self> {
+        if branch.is_broken(name) {
+            return None;
+        }
+        match or_default(Some(branch), nodes_at(&["cluster"]), name)? {
+            Value::Number(milliseconds) => Some(Self {
+                name,
+                milliseconds,
+                stated: branch.value(name).map(|stated| stated.place),
+            }),
+            _ => None,
+        }
+    }
+
+    fn duration(self) -> Duration {
+        Duration::from_millis(self.milliseconds.into())
+    }
+
+    /// For messages: its value, and whether that is the default.
+    fn shown(self) -> String {
+        let origin = if self.stated.is_some() {
+            ""
+        } else {
+            ", the default"
+        };
+        format!("`{}` ({} ms{origin})", self.name, self.milliseconds)
+    }
+}
+
+fn intervals(branch: &Branch, report: &mut Report) -> Option<Intervals> {
+    let keepalive = Interval::of(branch, "keepalive-interval");
+    let dead = Interval::of(branch, "dead-interval");
+    let agent_dead = Interval::of(branch, "agent-dead-interval");
+    let monitor_dead = Interval::of(branch, "monitor-dead-interval");
+
+    if let (Some(keepalive), Some(dead)) = (keepalive, dead) {
+        more_than_twice(dead, keepalive, report);
+    }
+    // A configuration that states none gets ours, which must not clash with a slow keepalive
+    // that was fine where it comes from.
+    if let (Some(keepalive), Some(monitor_dead)) = (keepalive, monitor_dead)
+        && monitor_dead.stated.is_some()
+    {
+        more_than_twice(monitor_dead, keepalive, report);
+    }
+    let agent_dead = match (agent_dead?, dead?) {
+        (agent, dead) if agent.stated.is_none() => Interval {
+            milliseconds: agent.milliseconds.max(dead.milliseconds),
+            ..agent
+        },
+        (agent, dead) => {
+            if agent.milliseconds < dead.milliseconds {
+                at_least(agent, dead, report);
+            }
+            agent
+        }
+    };
+    Some(Intervals {
+        keepalive: keepalive?.duration(),
+        dead: dead?.duration(),
+        agent_dead: agent_dead.duration(),
+        monitor_dead: monitor_dead?.duration(),
+    })
+}
+
+/// One lost heartbeat must not be a death.
+fn more_than_twice(longer: Interval, keepalive: Interval, report: &mut Report) {
+    let twice = keepalive.milliseconds * 2;
+    if longer.milliseconds <= twice {
+        relation(
+            longer,
+            keepalive,
+            "is not more than twice",
+            twice + 1,
+            report,
+        );
+    }
+}
+
+fn at_least(longer: Interval, dead: Interval, report: &mut Report) {
+    relation(longer, dead, "is less than", dead.milliseconds, report);
+}
+
+fn relation(longer: Interval, shorter: Interval, what: &str, least: u32, report: &mut Report) {
+    // At least one of the two is stated: the defaults fit each other.
+    let Some(place) = longer.stated.or(shorter.stated) else {
+        return;
+    };
+    let mut problem = Problem::error(
+        place,
+        format!("{} {what} {}", longer.shown(), shorter.shown()),
+    )
+    .help(format!(
+        "write `set cluster {} {least}` or more, or lower `{}`",
+        longer.name, shorter.name
+    ));
+    if let (Some(_), Some(other)) = (longer.stated, shorter.stated) {
+        problem = problem.also(other, format!("`{}` is stated here", shorter.name));
+    }
+    report.add(problem);
+}
+
+fn group(instance: &Instance, host: Option<&Host>, report: &mut Report) -> Option<Group> {
+    let Instance { name, branch } = instance;
+    let primary = text(branch, "primary");
+    let secondary = secondary(branch, report);
+    if let (Some(primary), Some(secondary)) = (&primary, &secondary) {
+        members(name, primary, secondary, host, report);
+    }
+    let Some(Value::Bool(auto_failback)) = or_default(
+        Some(branch),
+        nodes_at(&["cluster", "group"]),
+        "auto-failback",
+    ) else {
+        return None;
+    };
+    let monitors = branch.values("monitor").iter();
+    let services = branch.values("service").iter();
+    Some(Group {
+        name: name.clone(),
+        primary: primary?.value,
+        secondary: secondary?.value,
+        auto_failback,
+        monitors: monitors
+            .filter_map(|stated| match stated.value {
+                Value::Ip(address) => Some(address),
+                _ => None,
+            })
+            .collect(),
+        services: services
+            .filter_map(|stated| match &stated.value {
+                Value::Service(service) => Some(service.clone()),
+                _ => None,
+            })
+            .collect(),
+    })
+}
+
+fn secondary(branch: &Branch, report: &mut Report) -> Option<Stated<String>> {
+    let [first, more @ ..] = branch.values("secondary") else {
+        return None;
+    };
+    for stated in more {
+        report.add(
+            Problem::error(
+                stated.place,
+                "more than one `secondary` is not carried out by this version",
+            )
+            .help("keep one")
+            .also(first.place, "the first one"),
+        );
+    }
+    match &first.value {
+        Value::Text(host) => Some(Stated {
+            value: host.clone(),
+            place: first.place,
+        }),
+        _ => None,
+    }
+}
+
+fn members(
+    group: &str,
+    primary: &Stated<String>,
+    secondary: &Stated<String>,
+    host: Option<&Host>,
+    report: &mut Report,
+) {
+    if primary.value == secondary.value {
+        report.add(
+            Problem::error(
+                secondary.place,
+                format!(
+                    "`{}` is both primary and secondary of group `{group}`",
+                    secondary.value
+                ),
+            )
+            .help(format!(
+                "write `set cluster group {group} secondary HOST` with the other node's name"
+            ))
+            .also(primary.place, "the primary"),
+        );
+        return;
+    }
+    let Some(host) = host else {
+        return;
+    };
+    let this = &host.value;
+    if primary.value == *this || secondary.value == *this {
+        return;
+    }
+    let origin = if host.stated.is_some() {
+        "as `system host-name` says"
+    } else {
+        "as the kernel says"
+    };
+    let problem = Problem::error(
+        primary.place,
+        format!(
+            "this host is `{this}`, {origin}, but the nodes of group `{group}` are `{}` and `{}`",
+            primary.value, secondary.value
+        ),
+    )
+    .help(format!(
+        "name this host as `set cluster group {group} primary {this}` or `set cluster group {group} secondary {this}`, or correct the host's name"
+    ));
+    report.add(match host.stated {
+        Some(place) => problem.also(place, "this host's name"),
+        None => problem,
+    });
+}

@@ -1,0 +1,171 @@
+//! The language as data: what nodes there are, what they hold, and what becomes of them here.
+//!
+//! Parsing, checking of values, suggestions and remedies all read this one tree; so will help
+//! and printing.
+
+mod nodes;
+
+pub(super) use nodes::ROOT;
+
+/// A node of the language.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// One line, for the operator.
+    pub help: &'static str,
+    /// The value that holds if the configuration states none, as it would be written.
+    pub default: Option<&'static str>,
+    pub status: Status,
+    /// For a node that its parent must have: a value to show in the remedy.
+    pub required: Option<&'static str>,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Branch(&'static [Node]),
+    /// A branch of which there are many, each with a name.
+    Tag(Type, &'static [Node]),
+    /// One value; stated again, the last wins.
+    Leaf(Type),
+    /// Any number of values.
+    Multi(Type),
+    /// No value: stated or not.
+    Flag,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Supported,
+    /// Ours, or Vyatta's and meant to be ours, but this version does not do it: an error.
+    Later,
+    /// Vyatta's and none of our business: a warning, and ignored with all below it.
+    Foreign,
+}
+
+/// What a value must be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Type {
+    /// At most so many characters.
+    Text(usize),
+    Secret,
+    HostName,
+    /// A name for something in this configuration, such as a group.
+    Name,
+    TunnelName,
+    InterfaceName,
+    /// A whole number within bounds, and its unit if it has one.
+    Number {
+        min: u32,
+        max: u32,
+        unit: &'static str,
+    },
+    /// A number, or one of the words.
+    NumberOr {
+        min: u32,
+        max: u32,
+        words: &'static [Word],
+    },
+    Bool,
+    Choice(&'static [Word]),
+    /// The outer address of a tunnel.
+    Endpoint,
+    /// An address of this host with the length of its network.
+    Prefix,
+    Address,
+    /// IPv4 in 239.0.0.0/8.
+    McastGroup,
+    /// Written as an address: `IP/len[/iface[/bcast]]`.
+    Service,
+}
+
+/// A word that a value can be.
+#[derive(Debug)]
+pub(super) struct Word {
+    pub word: &'static str,
+    pub status: Status,
+}
+
+impl Node {
+    pub fn children(&self) -> &'static [Node] {
+        match self.kind {
+            Kind::Branch(children) | Kind::Tag(_, children) => children,
+            Kind::Leaf(_) | Kind::Multi(_) | Kind::Flag => &[],
+        }
+    }
+}
+
+pub(super) fn find(nodes: &'static [Node], name: &str) -> Option<&'static Node> {
+    nodes.iter().find(|node| node.name == name)
+}
+
+/// The name most like `word`, if one is like it enough to be meant.
+pub(super) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // No name is longer; the comparison costs the product of both lengths.
+    const LONGEST: usize = 40;
+    if word.len() > LONGEST {
+        return None;
+    }
+    let word = word.to_lowercase();
+    names
+        .map(|name| (strsim::damerau_levenshtein(&word, name), name))
+        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(nodes: &'static [Node], visit: &mut impl FnMut(&'static Node)) {
+        for node in nodes {
+            visit(node);
+            walk(node.children(), visit);
+        }
+    }
+
+    #[test]
+    fn names_are_unique_among_siblings() {
+        let check = |nodes: &[Node]| {
+            let mut names: Vec<_> = nodes.iter().map(|n| n.name).collect();
+            names.sort_unstable();
+            assert!(names.windows(2).all(|w| w[0] != w[1]), "{names:?}");
+        };
+        check(ROOT);
+        walk(ROOT, &mut |node| check(node.children()));
+    }
+
+    #[test]
+    fn every_node_of_ours_has_help() {
+        walk(ROOT, &mut |node| {
+            assert!(
+                node.status == Status::Foreign || !node.help.is_empty(),
+                "{}",
+                node.name
+            );
+        });
+    }
+
+    #[test]
+    fn defaults_are_valid_values() {
+        walk(ROOT, &mut |node| {
+            if let (Some(default), Kind::Leaf(kind)) = (node.default, &node.kind) {
+                assert!(
+                    crate::config::value::parse(kind, default).is_ok(),
+                    "{}",
+                    node.name
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn suggestions_need_likeness() {
+        let names = || ["multicast", "mtu", "address"].into_iter();
+        assert_eq!(nearest("multicat", names()), Some("multicast"));
+        assert_eq!(nearest("adress", names()), Some("address"));
+        assert_eq!(nearest("MTU", names()), Some("mtu"));
+        assert_eq!(nearest("color", names()), None);
+    }
+}

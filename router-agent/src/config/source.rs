@@ -1,0 +1,151 @@
+//! Places in the source text, and what of that text may be shown.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A stretch of one line. Byte offsets are into the whole text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// 1-based.
+    pub line: usize,
+    /// 1-based, in characters.
+    pub column: usize,
+    pub start: usize,
+    pub end: usize,
+    /// Where the line begins.
+    pub line_start: usize,
+}
+
+/// Words after which the rest of a line is never shown: our own secret node, and the names under
+/// which other parts of a Vyatta configuration keep theirs.
+const SENSITIVE: [&str; 8] = [
+    "pre-shared-secret",
+    "secret",
+    // Its end may be missing where a character was lost.
+    "pre-shared-secre",
+    "password",
+    "passphrase",
+    "psk",
+    "community",
+    "private-key",
+];
+
+/// What stands for hidden text.
+pub(super) const HIDDEN: &str = "***";
+
+/// The parts of a text that must not be shown, by looking at the raw lines only: it has to hold
+/// also for lines that no parser understands.
+#[derive(Debug, Default)]
+pub(super) struct Masks {
+    /// Start of a line → start of its hidden part, which reaches to the end of the line.
+    hidden: BTreeMap<usize, usize>,
+}
+
+impl Masks {
+    pub fn of(text: &str) -> Self {
+        let mut hidden = BTreeMap::new();
+        let mut start = 0;
+        let mut before = Before::Other;
+        for line in text.split_inclusive('\n') {
+            if let Some(end) = sensitive_until(line) {
+                let value = value_from(line, end);
+                hidden.insert(start, start + value);
+                before = if line[value..].trim().is_empty() {
+                    Before::NameOfSecret
+                } else {
+                    Before::Secret
+                };
+            } else if before == Before::NameOfSecret
+                || before == Before::Secret && !starts_command(line)
+            {
+                // A secret that was broken over two lines goes on here.
+                hidden.insert(start, start);
+                if before == Before::NameOfSecret && !line.trim().is_empty() {
+                    before = Before::Secret;
+                }
+            } else {
+                before = Before::Other;
+            }
+            start += line.len();
+        }
+        Self { hidden }
+    }
+
+    /// Where the hidden part of the line that starts at `line_start` begins.
+    pub fn from(&self, line_start: usize) -> Option<usize> {
+        self.hidden.get(&line_start).copied()
+    }
+}
+
+/// What the lines before a line were.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// A secret, or what may be the rest of one.
+    Secret,
+    /// The name of a secret, without its value.
+    NameOfSecret,
+    Other,
+}
+
+/// The end of the first sensitive word in the line.
+fn sensitive_until(line: &str) -> Option<usize> {
+    // ASCII lower case keeps byte offsets.
+    let line = line.to_ascii_lowercase();
+    SENSITIVE
+        .iter()
+        .filter_map(|word| line.find(word).map(|at| (at, at + word.len())))
+        // Of two that begin at the same place, the whole word.
+        .min_by_key(|(start, end)| (*start, std::cmp::Reverse(*end)))
+        .map(|(_, end)| end)
+}
+
+/// Leaves the blanks and the opening quote before the value visible.
+fn value_from(line: &str, from: usize) -> usize {
+    let rest = &line[from..];
+    let trimmed = rest.trim_start();
+    let lead = rest.len() - trimmed.len();
+    // A line without a value has nothing to hide, and the trimmed rest has lost its newline.
+    let quote = usize::from(trimmed.starts_with(['\'', '"']));
+    from + lead + quote
+}
+
+fn starts_command(line: &str) -> bool {
+    matches!(
+        line.split_whitespace().next(),
+        Some("set" | "delete" | "comment")
+    )
+}
+
+/// The part of a word that can be shown as a name that is not known. The rest may be a secret that
+/// has run together with a misspelt name, so all of a word that begins like one is left out.
+pub(super) fn name_part(raw: &str) -> Range<usize> {
+    const SECRET: &str = "pre-shared-secret";
+    const LIKE: usize = 6;
+
+    let lead = usize::from(raw.starts_with(['\'', '"']));
+    let rest = &raw[lead..];
+    let length = rest
+        .find(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'))
+        .unwrap_or(rest.len());
+    let head: String = rest[..length].chars().take(SECRET.len()).collect();
+    if strsim::levenshtein(&head.to_lowercase(), SECRET) <= LIKE {
+        return lead..lead;
+    }
+    lead..lead + length
+}
+
+/// `text` without control characters and without those that reorder what is shown, so that a
+/// configuration cannot rewrite the terminal it is reported on.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\t' => ' ',
+            '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => '\u{fffd}',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}

@@ -1,0 +1,512 @@
+//! From a word to a value of its type.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use super::model::{HeaderByte, Secret, ServiceAddress};
+use super::schema::{Status, Type, Word, nearest};
+
+/// A value in its proper type. `Debug` shows no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Value {
+    Text(String),
+    Secret(Secret),
+    Number(u32),
+    Bool(bool),
+    Word(&'static str),
+    Ipv4(Ipv4Addr),
+    Ip(IpAddr),
+    Net(IpNet),
+    Service(ServiceAddress),
+}
+
+/// Why a word is not a value: completes the sentence "`WORD` …" or "the value …".
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Bad {
+    pub reason: String,
+    pub help: String,
+}
+
+fn bad(reason: impl Into<String>, help: impl Into<String>) -> Bad {
+    Bad {
+        reason: reason.into(),
+        help: help.into(),
+    }
+}
+
+const NOT_YET: &str = "is not carried out by this version";
+
+pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
+    match of {
+        Type::Text(longest) => text(word, *longest),
+        Type::Secret => {
+            if word.is_empty() {
+                return Err(bad(
+                    "cannot be a secret",
+                    "state a secret, the same on both nodes",
+                ));
+            }
+            Ok(Value::Secret(Secret::new(word)))
+        }
+        Type::HostName => host_name(word),
+        Type::Name => name(word),
+        Type::TunnelName => tunnel_name(word),
+        Type::InterfaceName => interface_name(word),
+        Type::Number { min, max, unit } => number(word, *min, *max, unit).map(Value::Number),
+        Type::NumberOr { min, max, words } => number_or(word, *min, *max, words),
+        Type::Bool => match word {
+            "true" => Ok(Value::Bool(true)),
+            "false" => Ok(Value::Bool(false)),
+            _ => Err(bad("is neither true nor false", "write `true` or `false`")),
+        },
+        Type::Choice(words) => choice(word, words),
+        Type::Endpoint => endpoint(word),
+        Type::Prefix => prefix(word).map(Value::Net),
+        Type::Address => address(word),
+        Type::McastGroup => match word.parse::<Ipv4Addr>() {
+            Ok(group) if group.octets()[0] == 239 => Ok(Value::Ipv4(group)),
+            _ => Err(bad(
+                "is not an IPv4 multicast group in 239.0.0.0/8",
+                "leave the node out: heartbeats are unicast inside the tunnel",
+            )),
+        },
+        Type::Service => service(word).map(Value::Service),
+    }
+}
+
+fn text(word: &str, longest: usize) -> Result<Value, Bad> {
+    let length = word.chars().count();
+    if length > longest {
+        return Err(bad(
+            format!("has {length} characters, of {longest} at most"),
+            "shorten it",
+        ));
+    }
+    if word.chars().any(char::is_control) {
+        return Err(bad(
+            "has a control character in it",
+            "take the character out",
+        ));
+    }
+    Ok(Value::Text(word.to_owned()))
+}
+
+fn host_name(word: &str) -> Result<Value, Bad> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    // 64 bytes is the kernel's limit.
+    if word.len() <= 64 && word.split('.').all(label) {
+        Ok(Value::Text(word.to_owned()))
+    } else {
+        Err(bad(
+            "is not a host name",
+            "write the name that `hostname` prints there: letters, digits and hyphens, in labels divided by dots, 64 characters at most",
+        ))
+    }
+}
+
+fn name(word: &str) -> Result<Value, Bad> {
+    let fits = (1..=64).contains(&word.len())
+        && word.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && word
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if fits {
+        Ok(Value::Text(word.to_owned()))
+    } else {
+        Err(bad(
+            "is not a name",
+            "use letters, digits, `-`, `_` and `.`, a letter or digit first, 64 at most",
+        ))
+    }
+}
+
+/// Whether it is `tun` and one to three digits.
+pub(super) fn is_tunnel_name(word: &str) -> bool {
+    word.strip_prefix("tun")
+        .is_some_and(|n| (1..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn tunnel_name(word: &str) -> Result<Value, Bad> {
+    if is_tunnel_name(word) {
+        Ok(Value::Text(word.to_owned()))
+    } else {
+        Err(bad(
+            "is not a tunnel name",
+            "name the tunnel `tun0` to `tun999`",
+        ))
+    }
+}
+
+fn is_interface_name(word: &str) -> bool {
+    // The kernel's rule, IFNAMSIZ less the terminator.
+    (1..=15).contains(&word.len())
+        && word != "."
+        && word != ".."
+        && word
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
+}
+
+fn interface_name(word: &str) -> Result<Value, Bad> {
+    if is_interface_name(word) {
+        Ok(Value::Text(word.to_owned()))
+    } else {
+        Err(bad(
+            "is not an interface name",
+            "an interface name has 15 characters at most and no blank, `/` or `:`",
+        ))
+    }
+}
+
+fn with_unit(unit: &str) -> String {
+    if unit.is_empty() {
+        String::new()
+    } else {
+        format!(" {unit}")
+    }
+}
+
+fn number(word: &str, min: u32, max: u32, unit: &str) -> Result<u32, Bad> {
+    let range = format!("{min} to {max}{}", with_unit(unit));
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        let help = match plain_milliseconds(word) {
+            Some(ms) if unit == "milliseconds" => {
+                format!("write it in milliseconds, without a unit: `{ms}`")
+            }
+            _ => format!("write a whole number, {range}"),
+        };
+        return Err(bad("is not a whole number", help));
+    }
+    match word.parse::<u32>() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(bad(
+            "is out of range",
+            format!("the legal range is {range}"),
+        )),
+    }
+}
+
+/// What is meant by `200ms` or `3s`.
+fn plain_milliseconds(word: &str) -> Option<u32> {
+    if let Some(ms) = word.strip_suffix("ms") {
+        ms.parse().ok()
+    } else {
+        word.strip_suffix('s')?
+            .parse::<u32>()
+            .ok()?
+            .checked_mul(1_000)
+    }
+}
+
+fn number_or(word: &str, min: u32, max: u32, words: &'static [Word]) -> Result<Value, Bad> {
+    if word.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
+        return number(word, min, max, "").map(Value::Number);
+    }
+    choice(word, words).map_err(|error| {
+        if error.reason == NOT_YET {
+            return error;
+        }
+        let mut legal = format!("write a whole number, {min} to {max}");
+        for known in words.iter().filter(|w| w.status == Status::Supported) {
+            legal.push_str(", or `");
+            legal.push_str(known.word);
+            legal.push('`');
+        }
+        bad("is not a whole number", legal)
+    })
+}
+
+fn choice(word: &str, words: &'static [Word]) -> Result<Value, Bad> {
+    let usable = || {
+        words
+            .iter()
+            .filter(|w| w.status == Status::Supported)
+            .map(|w| w.word)
+    };
+    let list = || {
+        usable()
+            .map(|w| format!("`{w}`"))
+            .collect::<Vec<_>>()
+            .join(" or ")
+    };
+    match words.iter().find(|known| known.word == word) {
+        Some(known) => match known.status {
+            Status::Supported => Ok(Value::Word(known.word)),
+            Status::Later => Err(bad(NOT_YET, format!("this version accepts {}", list()))),
+            Status::Foreign => Err(bad(
+                "is known to Vyatta but not to this router",
+                format!("this router accepts {}", list()),
+            )),
+        },
+        None => Err(bad(
+            "is not one of the words possible here",
+            match nearest(word, usable()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("write {}", list()),
+            },
+        )),
+    }
+}
+
+fn endpoint(word: &str) -> Result<Value, Bad> {
+    const WANTED: &str = "state the address of the interface that faces the other router";
+    let address = match word.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => address,
+        Ok(IpAddr::V6(_)) => {
+            return Err(bad(
+                "is an IPv6 address, and a tunnel over IPv6 is not carried out by this version",
+                "state an IPv4 address",
+            ));
+        }
+        Err(_) if word.parse::<IpNet>().is_ok() => {
+            return Err(bad(
+                "has a length, but one address is wanted",
+                "leave out the `/` and what follows",
+            ));
+        }
+        Err(_) => return Err(bad("is not an IP address", WANTED)),
+    };
+    match unfit(IpAddr::V4(address)) {
+        Some(what) => Err(bad(
+            format!("is {what}, which cannot be the end of a tunnel"),
+            WANTED,
+        )),
+        None => Ok(Value::Ipv4(address)),
+    }
+}
+
+/// What keeps an address from being that of one host.
+fn unfit(address: IpAddr) -> Option<&'static str> {
+    let this_network = matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 0);
+    if address.is_unspecified() || this_network {
+        Some("an unspecified address")
+    } else if address.is_multicast() {
+        Some("a multicast address")
+    } else if address.is_loopback() {
+        Some("a loopback address")
+    } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        Some("the broadcast address")
+    } else {
+        None
+    }
+}
+
+fn prefix(word: &str) -> Result<IpNet, Bad> {
+    let Ok(net) = word.parse::<IpNet>() else {
+        return Err(match word.parse::<IpAddr>() {
+            Ok(address) => bad(
+                "lacks the length of its network",
+                format!(
+                    "add it, for example `{address}/{}`",
+                    if address.is_ipv4() { 24 } else { 64 }
+                ),
+            ),
+            Err(_) => match word.split_once('/') {
+                Some((address, _)) if address.parse::<IpAddr>().is_ok() => bad(
+                    "has no valid network length",
+                    "the length is 0 to 32 for IPv4, 0 to 128 for IPv6",
+                ),
+                _ => bad(
+                    "is not an address with a length",
+                    "write it as `169.254.0.1/24`",
+                ),
+            },
+        });
+    };
+    if let Some(what) = unfit(net.addr()) {
+        return Err(bad(
+            format!("is {what}, which no interface can have"),
+            "state the address of one host, with the length of its network",
+        ));
+    }
+    if let IpNet::V4(v4) = net
+        && v4.prefix_len() < 31
+    {
+        let what = if v4.addr() == v4.network() {
+            "address of the network itself"
+        } else if v4.addr() == v4.broadcast() {
+            "broadcast address of its network"
+        } else {
+            return Ok(net);
+        };
+        return Err(bad(
+            format!("is the {what}"),
+            format!("state the address of one host in {}", v4.trunc()),
+        ));
+    }
+    Ok(net)
+}
+
+fn address(word: &str) -> Result<Value, Bad> {
+    const WANTED: &str = "state an address that answers pings, such as the next router's";
+    match word.parse::<IpAddr>() {
+        Ok(address) => match unfit(address) {
+            Some(what) if !address.is_loopback() => {
+                Err(bad(format!("is {what}, which does not answer"), WANTED))
+            }
+            _ => Ok(Value::Ip(address)),
+        },
+        Err(_) => Err(bad("is not an IP address", WANTED)),
+    }
+}
+
+fn service(word: &str) -> Result<ServiceAddress, Bad> {
+    const FORM: &str =
+        "write it as `10.0.0.254/24`, `10.0.0.254/24/eth1` or `10.0.0.254/24/eth1/10.0.0.255`";
+    let mut parts = word.split('/');
+    let host = parts.next().unwrap_or_default();
+    let means_address = host.parse::<IpAddr>().is_ok()
+        || host.starts_with(|c: char| c.is_ascii_digit())
+            && host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if !means_address {
+        return Err(bad(
+            "is not an address, and a service that is not one is not carried out by this version",
+            FORM,
+        ));
+    }
+    let Some(length) = parts.next() else {
+        return Err(bad("lacks the length of its network", FORM));
+    };
+    let address = prefix(&format!("{host}/{length}")).map_err(|error| bad(error.reason, FORM))?;
+    let interface = match parts.next() {
+        None => None,
+        Some(name) if is_interface_name(name) => Some(name.to_owned()),
+        Some(_) => return Err(bad("names no valid interface", FORM)),
+    };
+    let broadcast = match (parts.next(), address) {
+        (None, _) => None,
+        (Some(_), IpNet::V6(_)) => {
+            return Err(bad(
+                "states a broadcast address, which IPv6 does not have",
+                "leave it out",
+            ));
+        }
+        (Some(text), IpNet::V4(_)) => match text.parse() {
+            Ok(broadcast) => Some(broadcast),
+            Err(_) => return Err(bad("has no valid broadcast address", FORM)),
+        },
+    };
+    if parts.next().is_some() {
+        return Err(bad("has more parts than a service address", FORM));
+    }
+    Ok(ServiceAddress {
+        address,
+        interface,
+        broadcast,
+    })
+}
+
+/// A byte of the outer header. For `ttl`, as for `ip tunnel`, 0 means the inner header's.
+pub(super) fn header_byte(value: &Value, zero_inherits: bool) -> Option<HeaderByte> {
+    match value {
+        Value::Number(0) if zero_inherits => Some(HeaderByte::Inherit),
+        Value::Number(byte) => u8::try_from(*byte).ok().map(HeaderByte::Fixed),
+        Value::Word("inherit") => Some(HeaderByte::Inherit),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnel_names() {
+        for good in ["tun0", "tun00", "tun999"] {
+            assert!(is_tunnel_name(good), "{good}");
+        }
+        for bad in ["tun", "tun1000", "tunx", "eth0", "tun-1", "tun٣"] {
+            assert!(!is_tunnel_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn service_addresses_display_as_written() {
+        for text in [
+            "10.0.0.254/24",
+            "10.0.0.254/24/eth1",
+            "10.0.0.254/24/eth1/10.0.0.255",
+            "2001:db8::1/64/eth1",
+        ] {
+            assert_eq!(service(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn services_of_other_kinds_are_named_as_such() {
+        for text in ["httpd", "script::a::b", "/etc/init.d/x"] {
+            assert!(
+                service(text).unwrap_err().reason.contains(NOT_YET),
+                "{text}"
+            );
+        }
+        for text in [
+            "10.0.0.254",
+            "10.0.0/24",
+            "10.0.0.1/33",
+            "10.0.0.1/24/",
+            "10.0.0.1/24/eth1/x",
+            "10.0.0.1/24/e/1.2.3.4/",
+        ] {
+            assert!(
+                !service(text).unwrap_err().reason.contains(NOT_YET),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_keep_to_their_range() {
+        assert_eq!(number("0", 0, u32::MAX, ""), Ok(0));
+        assert_eq!(number("4294967295", 0, u32::MAX, ""), Ok(u32::MAX));
+        for out in ["4294967296", "-1", "99999999999999999999"] {
+            assert_eq!(
+                number(out, 0, u32::MAX, "").unwrap_err().reason,
+                "is out of range"
+            );
+        }
+        for wrong in ["", "-", "+5", "1.5", "0x10", "٣"] {
+            assert_eq!(
+                number(wrong, 0, 9, "").unwrap_err().reason,
+                "is not a whole number"
+            );
+        }
+        assert!(
+            number("3s", 1, 29_999, "milliseconds")
+                .unwrap_err()
+                .help
+                .contains("`3000`")
+        );
+    }
+
+    #[test]
+    fn networks_are_not_hosts() {
+        for wrong in [
+            "169.254.0.0/24",
+            "169.254.0.255/24",
+            "0.0.0.0/0",
+            "224.0.0.1/24",
+            "::/64",
+            "127.0.0.1/8",
+        ] {
+            assert!(prefix(wrong).is_err(), "{wrong}");
+        }
+        for right in [
+            "169.254.0.0/31",
+            "169.254.0.1/32",
+            "fe80::1/64",
+            "169.254.0.1/24",
+        ] {
+            assert!(prefix(right).is_ok(), "{right}");
+        }
+    }
+}

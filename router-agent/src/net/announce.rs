@@ -1,0 +1,145 @@
+//! Tells a LAN that an address has moved here: gratuitous ARP (RFC 5227 §3) and unsolicited
+//! neighbour advertisement (RFC 4861 §7.2.6).
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use etherparse::{
+    ArpEthIpv4Packet, ArpOperation, Icmpv6Type, PacketBuilder, icmpv6::NeighborAdvertisementHeader,
+};
+
+use super::Link;
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+/// RFC 4861 §4.6.1: option "target link-layer address", one unit of 8 bytes.
+const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
+
+/// Announces that `address` is at `link` from now on.
+pub fn announce(link: &Link, address: IpAddr) -> io::Result<()> {
+    let frame = match address {
+        IpAddr::V4(address) => gratuitous_arp(link.mac, address),
+        IpAddr::V6(address) => unsolicited_advertisement(link.mac, address)?,
+    };
+    send(link.index, &frame)
+}
+
+/// An ARP announcement: a request from `address` for `address`.
+fn gratuitous_arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    let packet = ArpEthIpv4Packet {
+        operation: ArpOperation::REQUEST,
+        sender_mac: mac,
+        sender_ipv4: address.octets(),
+        target_mac: [0; 6],
+        target_ipv4: address.octets(),
+    };
+    let builder = PacketBuilder::ethernet2(mac, BROADCAST).arp(packet.into());
+    let mut frame = Vec::with_capacity(builder.size());
+    // Writing to memory cannot fail, and the packet has no part whose length could be wrong.
+    let written = builder.write(&mut frame);
+    debug_assert!(written.is_ok());
+    frame
+}
+
+/// A neighbour advertisement to all nodes that overrides what they knew.
+fn unsolicited_advertisement(mac: [u8; 6], address: Ipv6Addr) -> io::Result<Vec<u8>> {
+    let header = NeighborAdvertisementHeader {
+        router: true,
+        solicited: false,
+        r#override: true,
+    };
+    let mut body = address.octets().to_vec();
+    body.extend_from_slice(&TARGET_LINK_LAYER_ADDRESS);
+    body.extend_from_slice(&mac);
+    let builder = PacketBuilder::ethernet2(mac, ALL_NODES_MAC)
+        .ipv6(address.octets(), ALL_NODES.octets(), 255)
+        .icmpv6(Icmpv6Type::NeighborAdvertisement(header));
+    let mut frame = Vec::with_capacity(builder.size(body.len()));
+    builder
+        .write(&mut frame, &body)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(frame)
+}
+
+/// Sends a whole Ethernet frame out of an interface.
+fn send(link_index: u32, frame: &[u8]) -> io::Result<()> {
+    // SAFETY: a system call without memory arguments.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor just made and owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let index = i32::try_from(link_index).map_err(io::Error::other)?;
+    // SAFETY: the structure is plain integers, for which zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+    address.sll_ifindex = index;
+    let length =
+        libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
+    // SAFETY: `frame` and `address` live through the call, and their lengths are given.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const address).cast(),
+            length,
+        )
+    };
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{Icmpv6Header, NetSlice, SlicedPacket, TransportSlice};
+
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    #[test]
+    fn gratuitous_arp_is_as_rfc_5227_says() {
+        let frame = gratuitous_arp(MAC, Ipv4Addr::new(10, 0, 0, 254));
+        assert_eq!(frame.len(), 42);
+        assert_eq!(
+            frame[..14],
+            [
+                0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x08, 0x06
+            ]
+        );
+        // Ethernet, IPv4, lengths 6 and 4, request.
+        assert_eq!(frame[14..22], [0, 1, 8, 0, 6, 4, 0, 1]);
+        assert_eq!(frame[22..32], [2, 0, 0, 0, 0, 1, 10, 0, 0, 254]);
+        assert_eq!(frame[32..42], [0, 0, 0, 0, 0, 0, 10, 0, 0, 254]);
+    }
+
+    #[test]
+    fn advertisement_overrides_and_its_checksum_is_right() {
+        let address: Ipv6Addr = "fd00::254".parse().unwrap();
+        let frame = unsolicited_advertisement(MAC, address).unwrap();
+        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+        let Some(NetSlice::Ipv6(ip)) = packet.net else {
+            panic!("not IPv6");
+        };
+        assert_eq!(ip.header().hop_limit(), 255);
+        let Some(TransportSlice::Icmpv6(icmp)) = packet.transport else {
+            panic!("not ICMPv6");
+        };
+        assert!(icmp.is_checksum_valid(ip.header().source(), ip.header().destination()));
+        let Icmpv6Header { icmp_type, .. } = icmp.header();
+        let Icmpv6Type::NeighborAdvertisement(header) = icmp_type else {
+            panic!("{icmp_type:?}");
+        };
+        assert!(header.r#override && !header.solicited);
+        assert_eq!(icmp.payload()[16..], [2, 1, 2, 0, 0, 0, 0, 1]);
+    }
+}

@@ -1,0 +1,404 @@
+//! Configurations from files: the article's, which must be accepted as it stands, and broken
+//! ones, whose diagnostics are compared with `fixtures/bad/NAME.stderr` to the letter.
+//! `UPDATE_FIXTURES=1` writes those files anew; review them as the operator who will read them.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use router_agent::config::{
+    Cluster, Config, Facts, Group, HeaderByte, Loaded, Refused, Role, Secret, Severity, Tunnel,
+    load, parse,
+};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(fixtures().join(name)).unwrap()
+}
+
+fn facts(host: &str) -> Facts {
+    Facts {
+        kernel_host_name: host.to_owned(),
+    }
+}
+
+fn accepted(text: &str) -> Loaded {
+    parse("test.conf", text, &facts("vyatta-a"), false).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn refused(text: &str) -> Refused {
+    parse("test.conf", text, &facts("vyatta-a"), false).unwrap_err()
+}
+
+fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config {
+    Config {
+        host_name: host.to_owned(),
+        tunnels: vec![Tunnel {
+            name: "tun00".to_owned(),
+            addresses: vec![address.parse().unwrap()],
+            description: None,
+            enabled: true,
+            local_ip: Ipv4Addr::from(local),
+            remote_ip: Ipv4Addr::from(remote),
+            mtu: None,
+            multicast: true,
+            key: None,
+            ttl: HeaderByte::Fixed(255),
+            tos: HeaderByte::Inherit,
+        }],
+        cluster: Some(Cluster {
+            interfaces: vec!["tun00".to_owned()],
+            secret: Secret::new("cloudpack"),
+            mcast_group: Ipv4Addr::new(239, 251, 252, 253),
+            heartbeat_port: 6940,
+            keepalive_interval: Duration::from_millis(50),
+            dead_interval: Duration::from_millis(200),
+            agent_dead_interval: Duration::from_secs(3),
+            monitor_interval: Duration::from_millis(250),
+            monitor_dead_interval: Duration::from_secs(1),
+            groups: vec![Group {
+                name: "aws".to_owned(),
+                primary: "vyatta-a".to_owned(),
+                secondary: "vyatta-c".to_owned(),
+                auto_failback: false,
+                monitors: vec![],
+                services: vec![],
+            }],
+        }),
+    }
+}
+
+#[test]
+fn the_articles_configuration_works_as_it_stands() {
+    let (a, c) = ([10, 0, 1, 10], [10, 0, 2, 10]);
+    for (file, host, address, local, remote, role) in [
+        (
+            "article-a.conf",
+            "vyatta-a",
+            "169.254.0.1/24",
+            a,
+            c,
+            Role::Primary,
+        ),
+        (
+            "article-c.conf",
+            "vyatta-c",
+            "169.254.0.2/24",
+            c,
+            a,
+            Role::Secondary,
+        ),
+    ] {
+        let loaded = load(&fixtures().join(file), &facts(host), false).unwrap();
+        assert_eq!(loaded.config, article(host, address, local, remote));
+        let [warning] = loaded.warnings.as_slice() else {
+            panic!("{}", loaded.render_warnings(false));
+        };
+        assert_eq!(warning.severity, Severity::Warning);
+        assert!(warning.message.contains("system time-zone"));
+        let cluster = loaded.config.cluster.unwrap();
+        assert_eq!(cluster.groups[0].role_of(host), Some(role));
+        assert_eq!(cluster.groups[0].role_of("vyatta-x"), None);
+    }
+}
+
+#[test]
+fn every_broken_file_is_explained() {
+    let update = std::env::var_os("UPDATE_FIXTURES").is_some();
+    let mut files: Vec<_> = fs::read_dir(fixtures().join("bad"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "conf"))
+        .collect();
+    files.sort();
+    let mut different = Vec::new();
+    for path in files {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let strict = name.contains("strict");
+        let refused = match load(&path, &facts("vyatta-a"), strict) {
+            Ok(loaded) => panic!("{name} is accepted: {loaded:?}"),
+            Err(refused) => refused,
+        };
+        // The rendered paths are those of the checkout.
+        let prefix = format!("{}/", fixtures().join("bad").display());
+        let text = refused.render(false).replace(&prefix, "");
+        assert!(
+            !text.contains("cloudpack"),
+            "{name} shows the secret:\n{text}"
+        );
+        assert_eq!(text, refused.to_string().replace(&prefix, ""));
+        let expected = path.with_extension("stderr");
+        if update {
+            fs::write(expected, text).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != text {
+            different.push(format!("{name} gives\n{text}"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+#[test]
+fn a_full_configuration_keeps_what_it_states() {
+    let text = format!(
+        "{}
+set interfaces tunnel tun00 description \"to AZ c\" # both zones
+set interfaces tunnel tun00 mtu 1400
+set interfaces tunnel tun00 mtu 1450
+set interfaces tunnel tun00 address fe80::1/64
+set interfaces tunnel tun00 parameters ip key 0
+set interfaces tunnel tun00 parameters ip ttl 0
+set interfaces tunnel tun00 parameters ip tos 16
+set interfaces tunnel tun1 encapsulation gre
+set interfaces tunnel tun1 local-ip 10.0.1.10
+set interfaces tunnel tun1 remote-ip 10.0.2.10
+set interfaces tunnel tun1 address fe80::1/64
+set interfaces tunnel tun1 parameters ip key 7
+set interfaces tunnel tun1 disable
+set cluster pre-shared-secret '  two  words '
+set cluster keepalive-interval 5000
+set cluster dead-interval 20000
+set cluster group aws auto-failback true
+set cluster group aws monitor 10.0.0.1
+set cluster group aws monitor 2001:db8::1
+set cluster group aws service 10.0.0.254/24/eth1
+set cluster group b secondary vyatta-a
+set cluster group b primary vyatta-c\r\n",
+        read("article-a.conf")
+    );
+    let config = accepted(&text).config;
+    let [tun00, tun1] = config.tunnels.as_slice() else {
+        panic!("{config:?}");
+    };
+    assert_eq!(tun00.description.as_deref(), Some("to AZ c"));
+    assert_eq!((tun00.mtu, tun00.key), (Some(1450), Some(0)));
+    assert_eq!(
+        (tun00.ttl, tun00.tos),
+        (HeaderByte::Inherit, HeaderByte::Fixed(16))
+    );
+    assert_eq!(tun00.addresses[0].addr().to_string(), "169.254.0.1");
+    assert_eq!(tun00.addresses.len(), 2);
+    assert_eq!((tun1.enabled, tun1.key), (false, Some(7)));
+    let cluster = config.cluster.unwrap();
+    assert_eq!(cluster.secret.expose(), "  two  words ");
+    // Vyatta's own intervals are fine; the agent is not declared dead before the node.
+    assert_eq!(cluster.dead_interval, Duration::from_secs(20));
+    assert_eq!(cluster.agent_dead_interval, Duration::from_secs(20));
+    assert!(cluster.groups[0].auto_failback);
+    assert_eq!(cluster.groups[0].monitors.len(), 2);
+    assert_eq!(
+        cluster.groups[0].services[0].to_string(),
+        "10.0.0.254/24/eth1"
+    );
+    assert_eq!(cluster.groups[1].role_of("vyatta-a"), Some(Role::Secondary));
+}
+
+#[test]
+fn an_empty_configuration_is_valid() {
+    let config = accepted("# nothing yet\n\n").config;
+    assert_eq!(config.host_name, "vyatta-a");
+    assert!(config.tunnels.is_empty() && config.cluster.is_none());
+}
+
+#[test]
+fn foreign_parts_warn_once_each() {
+    let text = format!(
+        "{}set firewall name A\nset firewall name B\nset interfaces ethernet eth0 address dhcp\n\
+         set cluster mcast-group 239.1.1.1\nset cluster interface tun00\n",
+        read("article-a.conf")
+    );
+    let loaded = accepted(&text);
+    let lines: Vec<_> = loaded
+        .warnings
+        .iter()
+        .map(|w| w.position.unwrap().line)
+        .collect();
+    assert_eq!(
+        lines,
+        [2, 15, 17, 18, 19],
+        "{}",
+        loaded.render_warnings(false)
+    );
+}
+
+#[test]
+fn columns_are_in_characters() {
+    let refused = refused("set interfaces tunnel tun00 description 'é' mtü\n");
+    let position = refused.diagnostics.last().unwrap().position.unwrap();
+    assert_eq!((position.line, position.column), (1, 45));
+}
+
+#[test]
+fn unreadable_and_oversized_files_are_refused() {
+    let host = facts("vyatta-a");
+    let missing = load(Path::new("/nonexistent/router.conf"), &host, false).unwrap_err();
+    assert!(missing.render(false).contains("cannot be read"));
+    let directory = load(&fixtures(), &host, false).unwrap_err();
+    assert!(directory.render(false).contains("cannot be read"));
+    let large = parse("x", &"#".repeat(10_000_001), &host, false).unwrap_err();
+    assert!(large.render(false).contains("larger than 10000000 bytes"));
+}
+
+#[test]
+fn colour_only_where_asked_for() {
+    let refused = refused("set clutser\n");
+    assert!(refused.render(true).contains('\u{1b}'));
+    assert!(!refused.render(false).contains('\u{1b}'));
+    let hostile = self::refused("set \u{1b}[2J\u{202e}x\n");
+    assert!(!hostile.render(false).contains(['\u{1b}', '\u{202e}']));
+}
+
+#[test]
+fn many_warnings_are_bounded() {
+    let text = read("article-a.conf") + &"set cluster interface tun00\n".repeat(3_000);
+    let warnings = accepted(&text).warnings;
+    assert_eq!(warnings.len(), 51);
+    assert_eq!(warnings[50].message, "2951 more warnings are not shown");
+}
+
+/// Two megabytes of each kind of trouble. The bound is far above what is measured, and far below
+/// what anything quadratic would take.
+#[test]
+fn time_is_linear_in_the_size() {
+    let size = 2_000_000;
+    let repeat = |unit: &str| unit.repeat(size / unit.len());
+    let tunnels = |n: usize| {
+        format!(
+            "set interfaces tunnel tun{n} address 10.{}.{}.1/24\n",
+            n / 250,
+            n % 250
+        )
+    };
+    let mut many = String::new();
+    for n in (0..1_000).cycle().take(40_000) {
+        many.push_str(&tunnels(n));
+    }
+    for (what, text) in [
+        ("words", repeat("x\n")),
+        ("one line", "set ".to_owned() + &repeat("cluster ")),
+        ("one word", "set ".to_owned() + &repeat("x")),
+        ("nodes", repeat("set clutser\n")),
+        ("secrets", repeat("psk\n")),
+        ("quote", repeat("set '\n")),
+        (
+            "open secret",
+            "set cluster pre-shared-secret '\n".to_owned() + &repeat("ab\n"),
+        ),
+        ("tunnels", many),
+    ] {
+        let start = Instant::now();
+        let result = parse("x", &text, &facts("vyatta-a"), false);
+        let shown = result.unwrap_err().render(false).len();
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(30), "{what} took {took:?}");
+        assert!(shown < 60_000, "{what} shows {shown} bytes");
+    }
+}
+
+/// What stands for the secret in the properties below, and occurs nowhere else.
+const SECRET: &str = "Zq7Xw9Kd";
+
+#[derive(Clone, Debug)]
+enum Mutation {
+    Insert(usize, String),
+    Delete(usize, usize),
+    Swap(usize, usize),
+    Duplicate(usize),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let noise = prop_oneof![
+        "[ \\t\\n'\"\\\\#{}/!]{1,3}",
+        "\\PC{1,4}",
+        Just("set ".to_owned()),
+        // No statement is put between the secret's node and the secret: the secret would then stand
+        // where a name stands, and nothing would tell it from one.
+        Just("\n".to_owned()),
+        Just(" pre-shared-secret ".to_owned()),
+        Just("99999999999".to_owned()),
+    ];
+    prop_oneof![
+        (any::<usize>(), noise).prop_map(|(at, text)| Mutation::Insert(at, text)),
+        (any::<usize>(), 1..12_usize).prop_map(|(at, n)| Mutation::Delete(at, n)),
+        (any::<usize>(), any::<usize>()).prop_map(|(a, b)| Mutation::Swap(a, b)),
+        any::<usize>().prop_map(Mutation::Duplicate),
+    ]
+}
+
+/// Keeps the secret whole, as any change to it would make it another one.
+fn mutate(text: &str, mutation: &Mutation) -> String {
+    // One private character stands for the secret meanwhile.
+    const HOLD: char = '\u{e000}';
+    let mut chars: Vec<char> = text.replace(SECRET, &HOLD.to_string()).chars().collect();
+    let length = chars.len().max(1);
+    match mutation {
+        Mutation::Insert(at, noise) => {
+            let at = at % length;
+            chars.splice(at..at, noise.chars());
+        }
+        Mutation::Delete(at, n) => {
+            let at = at % length;
+            chars.drain(at..(at + n).min(chars.len()));
+        }
+        Mutation::Swap(a, b) => {
+            let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+            let (a, b) = (a % lines.len(), b % lines.len());
+            lines.swap(a, b);
+            return lines.concat();
+        }
+        Mutation::Duplicate(at) => {
+            let lines: Vec<&str> = text.split_inclusive('\n').collect();
+            return text.to_owned() + lines[at % lines.len()];
+        }
+    }
+    String::from_iter(chars).replace(HOLD, SECRET)
+}
+
+/// Everything that is said about a text.
+fn said(text: &str) -> String {
+    match parse("test.conf", text, &facts("vyatta-a"), false) {
+        Ok(loaded) => format!("{loaded:?}{}", loaded.render_warnings(true)),
+        Err(refused) => format!(
+            "{refused:?}{}{}",
+            refused.render(true),
+            refused.render(false)
+        ),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn arbitrary_text_never_panics(text in "(?s).{0,300}") {
+        said(&text);
+    }
+
+    #[test]
+    fn arbitrary_words_never_panic(
+        words in prop::collection::vec(
+            prop_oneof![
+                "set|cluster|group|interfaces|tunnel|tun00|parameters|ip|key|service|pre-shared-secret",
+                "[ \\n\\r'\"\\\\#]",
+                "[0-9]{1,12}|10.0.0.1/24/eth1|\\PC{0,3}",
+            ],
+            0..60,
+        ),
+    ) {
+        said(&words.join(" "));
+    }
+
+    #[test]
+    fn a_mutated_configuration_neither_panics_nor_shows_its_secret(
+        mutations in prop::collection::vec(mutation(), 1..6),
+    ) {
+        let article = read("article-a.conf").replace("cloudpack", &format!("'{SECRET}'"));
+        let text = mutations.iter().fold(article, |text, m| mutate(&text, m));
+        let said = said(&text);
+        prop_assert!(!said.contains(SECRET), "{text}\n----\n{said}");
+    }
+}

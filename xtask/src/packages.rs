@@ -1,0 +1,86 @@
+//! Debian packages: what is missing, and how it is installed.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use crate::process::{find_program, is_root, note, run_timed};
+
+/// Whether packages can be installed here and now.
+pub fn can_install() -> bool {
+    is_root() && find_program("apt-get").is_some()
+}
+
+/// Installs packages without anything they merely recommend.
+pub fn install(why: &str, packages: &[&str]) -> Result<()> {
+    run_timed("setup: refresh the package lists", apt_get().arg("update"))?;
+    run_timed(
+        format_args!("setup: {why}"),
+        apt_get()
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(packages),
+    )
+}
+
+/// What to type where [`install`] is not possible.
+pub fn install_command(packages: &[&str]) -> String {
+    format!(
+        "sudo apt-get update && sudo apt-get install --no-install-recommends {}",
+        packages.join(" ")
+    )
+}
+
+fn apt_get() -> Command {
+    let mut apt_get = Command::new("apt-get");
+    apt_get
+        .arg("-qq")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // dpkg talks about each package there; what goes wrong is on standard error.
+        .stdout(Stdio::null());
+    apt_get
+}
+
+/// As long as this lives, installing a package starts none of its services.
+pub struct NoServices {
+    ours: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+const REFUSE_ALL: &str =
+    "#!/bin/sh\n# cargo xtask setup: start no service; removed at its end\nexit 101\n";
+
+impl NoServices {
+    /// Leaves a policy that the administrator has set as it is; one of ours, left behind by an
+    /// interrupted run, is adopted and so removed.
+    pub fn new() -> Result<Self> {
+        let ours = match fs::read_to_string(POLICY) {
+            Ok(text) => text == REFUSE_ALL,
+            Err(error) if error.kind() == ErrorKind::NotFound => true,
+            Err(error) => return Err(error).with_context(|| format!("cannot read {POLICY}")),
+        };
+        if ours {
+            fs::write(POLICY, REFUSE_ALL)
+                .and_then(|()| fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755)))
+                .with_context(|| format!("cannot write {POLICY}"))?;
+        } else {
+            note(format_args!(
+                "{POLICY} is there already and decides which services start"
+            ));
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(Path::new(POLICY))
+        {
+            note(format_args!("remove {POLICY} by hand: {error}"));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! `cargo xtask setup`: finds or installs what building and testing need.
+//!
+//! Idempotent, and quick when nothing is missing. Where it may not install, it says what to run.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::packages::{self, NoServices};
+use crate::process::{find_program, heading, note, run_timed, shown};
+use crate::toolchain::{self, DEBIAN_COMPILER, DEBIAN_LLVM, LLVM_PREFIX, Shortfall, Toolchain};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also the tools that namespace tests and the demo use
+    #[arg(long)]
+    tests: bool,
+    /// Also the other failover software that peer tests compare with
+    #[arg(long)]
+    peers: bool,
+}
+
+/// Programs that tests and the demo run, and the Debian packages they come in.
+const TEST_TOOLS: [(&str, &str); 5] = [
+    ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("tcpdump", "tcpdump"),
+    ("ethtool", "ethtool"),
+    ("iperf3", "iperf3"),
+];
+
+/// Where heartbeat's master process may be; its package is called the same.
+const HEARTBEAT: [&str; 2] = [
+    "/usr/libexec/heartbeat/heartbeat",
+    "/usr/lib/heartbeat/heartbeat",
+];
+
+pub fn setup(args: &Args) -> Result<()> {
+    toolchain()?;
+    if args.tests {
+        test_tools()?;
+    }
+    if args.peers {
+        peers()?;
+    }
+    Ok(())
+}
+
+/// Finds or installs compiler and linker for BPF programs.
+pub fn toolchain() -> Result<Toolchain> {
+    let mut found = Toolchain::find();
+    if let Err(Shortfall::NoCompiler) = found {
+        install_compiler();
+        found = Toolchain::find();
+    }
+    if let Err(Shortfall::NoLinker) = found {
+        install_linker();
+        found = Toolchain::find();
+    }
+    match found {
+        Ok(toolchain) => {
+            heading(format_args!("setup: {toolchain}"));
+            Ok(toolchain)
+        }
+        Err(shortfall) => bail!("{shortfall}. To mend this, run\n{}", remedy(&shortfall)),
+    }
+}
+
+/// Debian's compiler where packages can be installed, else a nightly of rustup.
+fn install_compiler() {
+    let what = "no compiler for BPF programs yet";
+    let installed = packages::can_install() && {
+        attempt(packages::install(what, &DEBIAN_COMPILER));
+        !matches!(Toolchain::find(), Err(Shortfall::NoCompiler))
+    };
+    if !installed && find_program("rustup").is_some() {
+        attempt(run_timed(
+            format_args!("setup: {what}"),
+            &mut toolchain::install_nightly(),
+        ));
+    }
+}
+
+/// Builds bpf-linker, with the distribution's LLVM where there is none yet.
+fn install_linker() {
+    if !has_llvm() && packages::can_install() {
+        attempt(packages::install(
+            "no LLVM to build bpf-linker with yet",
+            &[DEBIAN_LLVM],
+        ));
+    }
+    let mut install = toolchain::install_linker();
+    attempt(run_timed("setup: no bpf-linker yet", &mut install));
+}
+
+/// One of several ways: a failure is told, and the next one tried.
+fn attempt(way: Result<()>) {
+    if let Err(error) = way {
+        note(format_args!("did not work: {error:#}"));
+    }
+}
+
+/// Exactly what to run where setup may not or cannot.
+fn remedy(shortfall: &Shortfall) -> String {
+    let linker = shown(&toolchain::install_linker());
+    let llvm = packages::install_command(&[DEBIAN_LLVM]);
+    match shortfall {
+        Shortfall::NoCompiler => format!(
+            "    {}\n  or, on Debian,\n    {}\n  then again\n    cargo xtask setup",
+            shown(&toolchain::install_nightly()),
+            packages::install_command(&DEBIAN_COMPILER),
+        ),
+        Shortfall::NoLinker if !has_llvm() => format!("    {llvm}\n    {linker}"),
+        Shortfall::NoLinker | Shortfall::Misfit(_) => format!("    {linker}"),
+    }
+}
+
+fn has_llvm() -> bool {
+    Path::new(LLVM_PREFIX).is_dir() || find_program("llvm-config").is_some()
+}
+
+pub fn test_tools() -> Result<()> {
+    let missing: Vec<&str> = TEST_TOOLS
+        .iter()
+        .filter(|(program, _)| find_program(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    provide("tools for tests and the demo", &missing)
+}
+
+pub fn peers() -> Result<()> {
+    if HEARTBEAT.iter().any(|path| Path::new(path).is_file()) {
+        return provide("peers to compare with", &[]);
+    }
+    // Held until the package is configured; it would start a cluster node on this machine.
+    let _no_services = packages::can_install().then(NoServices::new).transpose()?;
+    provide("peers to compare with", &["heartbeat"])
+}
+
+/// Installs packages, if any are missing, or says how to.
+fn provide(what: &str, missing: &[&str]) -> Result<()> {
+    if missing.is_empty() {
+        heading(format_args!("setup: {what}: all there"));
+        return Ok(());
+    }
+    if !packages::can_install() {
+        bail!(
+            "{what}: missing {}. Run\n    {}",
+            missing.join(", "),
+            packages::install_command(missing)
+        );
+    }
+    packages::install(what, missing)
+}

@@ -1,0 +1,197 @@
+//! `cargo xtask test`: all tiers of tests, one after the other, and their sum.
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::build::{self, build};
+use crate::process::{heading, is_root, note};
+use crate::summary::Summary;
+use crate::{setup, workspace};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only the tests that touch nothing outside their process
+    #[arg(long, conflicts_with = "peers")]
+    host_only: bool,
+    /// Also the comparison with other failover software, which is installed if missing
+    #[arg(long)]
+    peers: bool,
+    /// Filter and options for the test programs
+    #[arg(last = true)]
+    extra: Vec<OsString>,
+}
+
+/// Tests that need the same surroundings.
+struct Tier {
+    name: &'static str,
+    packages: &'static [&'static str],
+    /// One test program alone, which `cargo test` leaves out by default.
+    program: Option<&'static str>,
+    /// Set for the test programs.
+    variable: Option<(&'static str, &'static str)>,
+    needs_root: bool,
+}
+
+const HOST: Tier = Tier {
+    name: "host: unit, property and documentation tests",
+    packages: &["router-agent", "router-common", "xtask"],
+    program: None,
+    variable: None,
+    needs_root: false,
+};
+
+const KERNEL: Tier = Tier {
+    name: "kernel: program fixtures and network namespaces",
+    packages: &["router-tests"],
+    program: None,
+    variable: None,
+    needs_root: true,
+};
+
+const PEERS: Tier = Tier {
+    name: "peers: beside other failover software",
+    packages: &["router-tests"],
+    program: Some("peers"),
+    variable: Some(("ROUTER_TEST_PEERS", "1")),
+    needs_root: true,
+};
+
+/// What became of a tier.
+enum Outcome {
+    Ran {
+        counts: Summary,
+        success: bool,
+        took: Duration,
+    },
+    NeedsRoot,
+}
+
+/// Fails when any tier failed, after all have run. The last line of output is the sum.
+pub fn test(args: &Args) -> Result<ExitCode> {
+    let tiers: &[Tier] = match args {
+        Args {
+            host_only: true, ..
+        } => &[HOST],
+        Args { peers: true, .. } => &[HOST, KERNEL, PEERS],
+        Args { .. } => &[HOST, KERNEL],
+    };
+    if is_root() && !args.host_only {
+        setup::test_tools()?;
+        if args.peers {
+            setup::peers()?;
+        }
+    }
+    build(&build::Args::default())?;
+
+    let mut outcomes = Vec::new();
+    for tier in tiers {
+        outcomes.push((tier, tier.run(&args.extra)?));
+    }
+    Ok(report(&outcomes))
+}
+
+impl Tier {
+    fn run(&self, extra: &[OsString]) -> Result<Outcome> {
+        if self.needs_root && !is_root() {
+            return Ok(Outcome::NeedsRoot);
+        }
+        heading(format_args!("test: {}", self.name));
+        let start = Instant::now();
+        let (mut counts, success) = stream(&mut self.command(extra)?)?;
+        if !success && counts.failed == 0 {
+            note("It did not build, or a test program died: counted as one failure");
+            counts.failed = 1;
+        }
+        let took = start.elapsed();
+        note(format_args!("{counts} in {:.1} s", took.as_secs_f64()));
+        Ok(Outcome::Ran {
+            counts,
+            success,
+            took,
+        })
+    }
+
+    fn command(&self, extra: &[OsString]) -> Result<Command> {
+        let mut cargo = workspace::cargo("test")?;
+        cargo.arg("--no-fail-fast");
+        for package in self.packages {
+            cargo.args(["--package", package]);
+        }
+        if let Some(program) = self.program {
+            cargo.args(["--test", program]);
+        }
+        cargo.envs(self.variable);
+        cargo.arg("--");
+        if self.needs_root {
+            // They share the kernel and its processors, and measure time.
+            cargo.arg("--test-threads=1");
+        }
+        cargo.args(extra);
+        Ok(cargo)
+    }
+}
+
+/// Passes a test run's output on while counting; and whether it succeeded.
+fn stream(command: &mut Command) -> Result<(Summary, bool)> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let mut counts = Summary::default();
+    if let Some(output) = child.stdout.take() {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line)? > 0 {
+            std::io::stdout().write_all(&line)?;
+            if let Some(result) = Summary::parse(String::from_utf8_lossy(&line).trim_end()) {
+                counts += result;
+            }
+            line.clear();
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    Ok((counts, status.success()))
+}
+
+/// One line for each tier, then the sum alone on its line.
+fn report(outcomes: &[(&Tier, Outcome)]) -> ExitCode {
+    let mut sum = Summary::default();
+    let mut success = true;
+    let mut left_out = false;
+    heading("test: in sum");
+    for (Tier { name, .. }, outcome) in outcomes {
+        match outcome {
+            Outcome::Ran {
+                counts,
+                success: tier_success,
+                took,
+            } => {
+                let verdict = if *tier_success { "ok" } else { "FAILED" };
+                note(format_args!(
+                    "{verdict:6}  {name}: {counts} in {:.1} s",
+                    took.as_secs_f64()
+                ));
+                sum += *counts;
+                success &= tier_success;
+            }
+            Outcome::NeedsRoot => {
+                note(format_args!("NOT RUN {name}: needs root"));
+                left_out = true;
+            }
+        }
+    }
+    if left_out {
+        note("The tests that did not run are not counted below. To run them all:");
+        note("    sudo -E env \"PATH=$PATH\" cargo xtask test");
+    }
+    println!("{sum}");
+    if success {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
