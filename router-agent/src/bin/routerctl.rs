@@ -199,10 +199,10 @@ fn select(mut tunnels: Vec<TunnelStatus>, name: Option<&str>) -> Result<Vec<Tunn
     let names: Vec<String> = tunnels.iter().map(|tunnel| tunnel.name.clone()).collect();
     tunnels.retain(|tunnel| tunnel.name == name);
     if tunnels.is_empty() {
-        let known = if names.is_empty() {
-            "none is configured".to_owned()
-        } else {
-            format!("there are: {}", names.join(", "))
+        let known = match names.len() {
+            0 => "none is configured".to_owned(),
+            1..=8 => format!("there are: {}", names.join(", ")),
+            more => format!("see `routerctl show interfaces tunnel` for the {more} that there are"),
         };
         bail!("there is no tunnel {name}; {known}");
     }
@@ -255,5 +255,58 @@ fn print(json: bool, view: impl Serialize, text: impl FnOnce() -> String) -> Res
         // The reader has had enough, such as `head`.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome.context("cannot write to the standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn tunnels_are_named_as_in_vyatta() {
+        let words = |line: &str| {
+            let arguments = ["routerctl", "show", "interfaces", "tunnel"];
+            let arguments = arguments.into_iter().chain(line.split_whitespace());
+            let Command::Show(Show::Interfaces(Interfaces::Tunnel { which, extent, .. })) =
+                Arguments::parse_from(arguments).command
+            else {
+                panic!("another command");
+            };
+            tunnel_words(which, extent)
+        };
+        assert!(matches!(words(""), (None, Extent::Brief)));
+        assert!(matches!(words("brief"), (None, Extent::Brief)));
+        assert!(matches!(words("detail --json"), (None, Extent::Detail)));
+        assert!(matches!(words("tun00"), (Some(name), Extent::Detail) if name == "tun00"));
+        assert!(matches!(words("tun00 brief"), (Some(_), Extent::Brief)));
+        assert!(matches!(words("tun00 detail"), (Some(_), Extent::Detail)));
+    }
+
+    #[test]
+    fn a_tunnel_that_is_not_there_is_an_error() {
+        let tunnels = |count: usize| {
+            let tunnel = |number| TunnelStatus {
+                name: format!("tun{number:02}"),
+                ..TunnelStatus::default()
+            };
+            (0..count).map(tunnel).collect::<Vec<_>>()
+        };
+        assert_eq!(select(tunnels(3), None).unwrap().len(), 3);
+        assert_eq!(select(tunnels(3), Some("tun01")).unwrap().len(), 1);
+        let message = |count| {
+            select(tunnels(count), Some("tun99"))
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(message(0).ends_with("none is configured"));
+        assert!(message(2).ends_with("there are: tun00, tun01"));
+        assert!(message(50).ends_with("for the 50 that there are"));
     }
 }
