@@ -1,7 +1,7 @@
 //! The pinned maps as an operator may look into them: without an agent, by their pins alone.
 //!
-//! [`pins`] finds them, [`catalogue`] knows what each holds, [`dump`] reads one, [`decode`] turns
-//! its bytes' types into named fields, and [`view`] shows them.
+//! `pins` finds them, `catalogue` knows what each holds, `dump` reads one, `decode` turns
+//! its bytes' types into named fields, and `view` shows them.
 
 mod catalogue;
 mod decode;
