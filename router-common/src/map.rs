@@ -205,6 +205,12 @@ impl SessionState {
         Claim::from_word(self.peer_claim)
     }
 
+    /// The peer's generation that is believed; zero if none.
+    #[expect(clippy::cast_possible_truncation, reason = "a generation has 32 bits")]
+    pub const fn generation(&self) -> u32 {
+        self.peer_generation as u32
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "flags have 16 bits")]
     pub const fn flags(&self) -> Flags {
         Flags((self.peer_status >> 32) as u16)

@@ -74,7 +74,7 @@ pub fn receive(
         return Err(Refusal::Refused);
     };
     let known = Known {
-        generation: state.peer_generation as u32,
+        generation: state.generation(),
         probe_sequence: state.probe_sequence,
         reply_sequence: state.reply_sequence,
     };

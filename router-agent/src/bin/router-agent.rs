@@ -1,1 +1,187 @@
-fn main() {}
+//! The daemon.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use router_agent::{
+    agent::{
+        self, Options,
+        preflight::{self, Unfit},
+    },
+    config::{self, Facts, Loaded, Refused},
+    control,
+    dataplane::{DEFAULT_BPFFS, Dataplane, ModeChoice, Pins},
+};
+use std::io::IsTerminal as _;
+use tracing_subscriber::EnvFilter;
+
+/// Makes two routers act as one.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run in the foreground until SIGTERM.
+    Run {
+        /// The configuration, in set form.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Treat warnings about the configuration as errors.
+        #[arg(long)]
+        strict: bool,
+        #[arg(long, value_name = "PATH", default_value = control::DEFAULT_SOCKET, env = control::SOCKET_VARIABLE)]
+        control_socket: PathBuf,
+        #[command(flatten)]
+        pins: PinArguments,
+        /// Where in the receive path the programs run.
+        #[arg(long, value_name = "MODE", default_value = "auto")]
+        xdp_mode: ModeChoice,
+    },
+    /// Check a configuration without touching anything.
+    Check {
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+        /// Treat warnings as errors.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Load the programs and attach them to an interface, without tunnels, for looking at them.
+    Load {
+        #[arg(long, value_name = "INTERFACE")]
+        iface: String,
+        #[arg(long, value_name = "MODE", default_value = "auto")]
+        mode: ModeChoice,
+        #[command(flatten)]
+        pins: PinArguments,
+    },
+    /// Detach and remove what `load`, or an agent that died, left.
+    Unload {
+        #[command(flatten)]
+        pins: PinArguments,
+    },
+}
+
+#[derive(clap::Args)]
+struct PinArguments {
+    /// The mounted BPF file system.
+    #[arg(long, value_name = "DIRECTORY", default_value = DEFAULT_BPFFS, env = "ROUTER_BPFFS")]
+    bpffs: PathBuf,
+}
+
+/// The configuration or the system is at fault; nothing was changed.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_env("ROUTER_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match carry_out(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(refused) = error.downcast_ref::<Refused>() {
+                eprintln!("{}", refused.render(std::io::stderr().is_terminal()));
+                ExitCode::from(REFUSED)
+            } else if let Some(unfit) = error.downcast_ref::<Unfit>() {
+                eprintln!("{unfit}");
+                ExitCode::from(REFUSED)
+            } else {
+                eprintln!("router-agent: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn carry_out(command: Command) -> Result<()> {
+    match command {
+        Command::Run {
+            config,
+            strict,
+            control_socket,
+            pins: PinArguments { bpffs },
+            xdp_mode,
+        } => {
+            let Loaded { config, .. } = load(&config, strict)?;
+            let options = Options {
+                control_socket,
+                bpffs,
+                xdp_mode,
+            };
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start")?
+                .block_on(agent::run(config, options))
+        }
+        Command::Check { config, strict } => {
+            let loaded = load(&config, strict)?;
+            let groups = loaded.config.cluster.map_or(0, |c| c.groups.len());
+            println!(
+                "configuration accepted: {} tunnel(s), {groups} cluster group(s), {} warning(s)",
+                loaded.config.tunnels.len(),
+                loaded.warnings.len()
+            );
+            Ok(())
+        }
+        Command::Load {
+            iface,
+            mode,
+            pins: PinArguments { bpffs },
+        } => {
+            refuse_if_unfit(&bpffs)?;
+            let mut dataplane = Dataplane::load(&bpffs)?;
+            match dataplane.attach_underlay(&iface, mode) {
+                Ok(mode) => {
+                    println!(
+                        "attached to {iface}, XDP mode {mode}; `routerctl maps list` shows the maps"
+                    );
+                    Ok(())
+                }
+                Err(error) => {
+                    dataplane.remove()?;
+                    Err(error)
+                }
+            }
+        }
+        Command::Unload {
+            pins: PinArguments { bpffs },
+        } => {
+            refuse_if_unfit(&bpffs)?;
+            Pins::below(&bpffs).remove()
+        }
+    }
+}
+
+fn refuse_if_unfit(bpffs: &std::path::Path) -> Result<()> {
+    let problems = preflight::system_problems(bpffs);
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Unfit(problems).into())
+    }
+}
+
+/// Reads a configuration and shows its warnings.
+fn load(path: &std::path::Path, strict: bool) -> Result<Loaded> {
+    let kernel_host_name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let loaded = config::load(path, &Facts { kernel_host_name }, strict)?;
+    if !loaded.warnings.is_empty() {
+        eprintln!(
+            "{}",
+            loaded.render_warnings(std::io::stderr().is_terminal())
+        );
+    }
+    Ok(loaded)
+}

@@ -1,1 +1,312 @@
-fn main() {}
+//! The operator's tool: shows what the agent does and what the kernel's maps hold.
+
+use std::{
+    io::{self, ErrorKind, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use router_agent::{
+    control::{
+        DEFAULT_SOCKET, SOCKET_VARIABLE,
+        client::Client,
+        protocol::{AgentVersion, TunnelStatus},
+    },
+    maps::{self, BPFFS_VARIABLE, DEFAULT_BPFFS, KernelInterfaces, PinnedMaps},
+    views::{
+        self,
+        json::{Document, Versions, View, transitions},
+    },
+};
+use serde::Serialize;
+
+/// Shows what a redundant router does.
+///
+/// Exits with 0 on success, 1 on failure, 2 when called wrongly.
+#[derive(Debug, Parser)]
+#[command(name = "routerctl", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ask the running agent.
+    #[command(subcommand)]
+    Show(Show),
+    /// Look into the pinned maps; needs no agent.
+    #[command(subcommand)]
+    Maps(Maps),
+}
+
+#[derive(Debug, Subcommand)]
+enum Show {
+    /// The cluster: nodes, resources, history.
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// The interfaces.
+    #[command(subcommand)]
+    Interfaces(Interfaces),
+    /// The heartbeat sessions: times, losses, what was refused.
+    Heartbeat(Asking),
+    /// This program's version and the agent's.
+    Version(Asking),
+}
+
+#[derive(Debug, Subcommand)]
+enum Cluster {
+    /// Who is active, and why.
+    Status(Asking),
+    /// What changed, when, and how long each part took.
+    History(Asking),
+}
+
+#[derive(Debug, Subcommand)]
+enum Interfaces {
+    /// The tunnels.
+    #[command(
+        override_usage = "routerctl show interfaces tunnel [TUNNEL] [brief|detail] [OPTIONS]"
+    )]
+    Tunnel {
+        /// One tunnel, such as tun00; all if not given. Shown brief if all, in detail if one.
+        #[arg(value_name = "TUNNEL|brief|detail")]
+        which: Option<String>,
+        /// How much of it.
+        #[arg(value_name = "brief|detail")]
+        extent: Option<Extent>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Extent {
+    Brief,
+    Detail,
+}
+
+/// How to reach the agent and what to print.
+#[derive(Debug, Args)]
+struct Asking {
+    /// The agent's control socket.
+    #[arg(long, value_name = "PATH", env = SOCKET_VARIABLE, default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Maps {
+    /// Every map of this version: type, sizes, whether it is pinned.
+    List(Looking),
+    /// What a map holds, decoded. Secrets are masked.
+    Dump {
+        /// As `maps list` shows it, in upper or lower case.
+        name: String,
+        /// Also the unused entries of arrays.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        looking: Looking,
+    },
+}
+
+/// Where the pins are and what to print.
+#[derive(Debug, Args)]
+struct Looking {
+    /// Where the BPF file system is mounted.
+    #[arg(long, value_name = "DIRECTORY", env = BPFFS_VARIABLE, default_value = DEFAULT_BPFFS)]
+    bpffs: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("routerctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Show(Show::Cluster(Cluster::Status(asking))) => {
+            let status = asking.agent().status()?;
+            let view = View::Status(&status);
+            asking.print(view, || views::cluster_status(&status))
+        }
+        Command::Show(Show::Cluster(Cluster::History(asking))) => {
+            let status = asking.agent().status()?;
+            let view = View::Transitions(transitions(&status));
+            asking.print(view, || views::history(&status))
+        }
+        Command::Show(Show::Interfaces(Interfaces::Tunnel {
+            which,
+            extent,
+            asking,
+        })) => show_tunnels(which, extent, &asking),
+        Command::Show(Show::Heartbeat(asking)) => {
+            let sessions = asking.agent().heartbeat()?;
+            let view = View::Heartbeat(&sessions);
+            asking.print(view, || views::heartbeat(&sessions))
+        }
+        Command::Show(Show::Version(asking)) => show_version(&asking),
+        Command::Maps(Maps::List(looking)) => {
+            let maps = maps::list(&PinnedMaps::below(&looking.bpffs)?)?;
+            looking.print(&maps, || maps::view::list(&maps))
+        }
+        Command::Maps(Maps::Dump { name, all, looking }) => {
+            let pins = PinnedMaps::below(&looking.bpffs)?;
+            let dump = maps::dump(&pins, &name, all, &KernelInterfaces::open())?;
+            looking.print(&dump, || maps::view::dump(&dump))
+        }
+    }
+}
+
+fn show_tunnels(which: Option<String>, extent: Option<Extent>, asking: &Asking) -> Result<()> {
+    let (name, extent) = tunnel_words(which, extent);
+    let tunnels = select(asking.agent().tunnels()?, name.as_deref())?;
+    asking.print(View::Tunnels(&tunnels), || match extent {
+        Extent::Brief => views::tunnels_brief(&tunnels),
+        Extent::Detail => views::tunnels_detail(&tunnels),
+    })
+}
+
+/// The two words after `tunnel`, either of which may be missing.
+fn tunnel_words(which: Option<String>, extent: Option<Extent>) -> (Option<String>, Extent) {
+    match (which, extent) {
+        (None, extent) => (None, extent.unwrap_or(Extent::Brief)),
+        (Some(word), None) => match Extent::from_str(&word, false) {
+            Ok(extent) => (None, extent),
+            Err(_) => (Some(word), Extent::Detail),
+        },
+        (Some(name), Some(extent)) => (Some(name), extent),
+    }
+}
+
+fn select(mut tunnels: Vec<TunnelStatus>, name: Option<&str>) -> Result<Vec<TunnelStatus>> {
+    let Some(name) = name else {
+        return Ok(tunnels);
+    };
+    let names: Vec<String> = tunnels.iter().map(|tunnel| tunnel.name.clone()).collect();
+    tunnels.retain(|tunnel| tunnel.name == name);
+    if tunnels.is_empty() {
+        let known = match names.len() {
+            0 => "none is configured".to_owned(),
+            1..=8 => format!("there are: {}", names.join(", ")),
+            more => format!("see `routerctl show interfaces tunnel` for the {more} that there are"),
+        };
+        bail!("there is no tunnel {name}; {known}");
+    }
+    Ok(tunnels)
+}
+
+/// Shows this program's version even if the agent's cannot be had.
+fn show_version(asking: &Asking) -> Result<()> {
+    let own = AgentVersion::own();
+    let answer = asking.agent().version();
+    let agent = answer.as_ref().ok();
+    let view = View::Version(Versions {
+        routerctl: &own,
+        agent,
+    });
+    asking.print(view, || views::version(&own, agent))?;
+    answer?;
+    Ok(())
+}
+
+impl Asking {
+    fn agent(&self) -> Client {
+        Client::new(&self.socket)
+    }
+
+    fn print(&self, view: View, text: impl FnOnce() -> String) -> Result<()> {
+        print(self.json, view, text)
+    }
+}
+
+impl Looking {
+    fn print(&self, view: impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        print(self.json, view, text)
+    }
+}
+
+fn print(json: bool, view: impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    let text = if json {
+        let mut text = serde_json::to_string_pretty(&Document::of(view))?;
+        text.push('\n');
+        text
+    } else {
+        text()
+    };
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        // The reader has had enough, such as `head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.context("cannot write to the standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn tunnels_are_named_as_in_vyatta() {
+        let words = |line: &str| {
+            let arguments = ["routerctl", "show", "interfaces", "tunnel"];
+            let arguments = arguments.into_iter().chain(line.split_whitespace());
+            let Command::Show(Show::Interfaces(Interfaces::Tunnel { which, extent, .. })) =
+                Arguments::parse_from(arguments).command
+            else {
+                panic!("another command");
+            };
+            tunnel_words(which, extent)
+        };
+        assert!(matches!(words(""), (None, Extent::Brief)));
+        assert!(matches!(words("brief"), (None, Extent::Brief)));
+        assert!(matches!(words("detail --json"), (None, Extent::Detail)));
+        assert!(matches!(words("tun00"), (Some(name), Extent::Detail) if name == "tun00"));
+        assert!(matches!(words("tun00 brief"), (Some(_), Extent::Brief)));
+        assert!(matches!(words("tun00 detail"), (Some(_), Extent::Detail)));
+    }
+
+    #[test]
+    fn a_tunnel_that_is_not_there_is_an_error() {
+        let tunnels = |count: usize| {
+            let tunnel = |number| TunnelStatus {
+                name: format!("tun{number:02}"),
+                ..TunnelStatus::default()
+            };
+            (0..count).map(tunnel).collect::<Vec<_>>()
+        };
+        assert_eq!(select(tunnels(3), None).unwrap().len(), 3);
+        assert_eq!(select(tunnels(3), Some("tun01")).unwrap().len(), 1);
+        let message = |count| {
+            select(tunnels(count), Some("tun99"))
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(message(0).ends_with("none is configured"));
+        assert!(message(2).ends_with("there are: tun00, tun01"));
+        assert!(message(50).ends_with("for the 50 that there are"));
+    }
+}

@@ -11,12 +11,9 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray},
 };
-use router_common::{
-    map::{
-        LocalState, MAX_SESSIONS, SessionConfig, SessionKey, SessionState, TunnelCounters,
-        TunnelEgress, TunnelIngress, TunnelKey, name,
-    },
-    siphash::Key,
+use router_common::map::{
+    LocalState, MAX_SESSIONS, SessionConfig, SessionKey, SessionState, TunnelCounters,
+    TunnelEgress, TunnelIngress, TunnelKey, name,
 };
 
 use self::attach::TcPlace;
@@ -158,15 +155,6 @@ impl Dataplane {
             .ok_or_else(|| anyhow!("the object has no map {name}"))?;
         T::try_from(map).with_context(|| format!("map {name}"))
     }
-}
-
-/// The two keys of a session, from the secret and the two host names.
-pub fn session_keys(secret: &[u8], group: &str, local: &str, peer: &str) -> (Key, Key) {
-    use router_common::kdf::direction_key;
-    (
-        direction_key(secret, group, peer, local),
-        direction_key(secret, group, local, peer),
-    )
 }
 
 /// Reads the tunnels' counters.

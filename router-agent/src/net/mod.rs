@@ -36,6 +36,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether an agent made this device.
+    pub fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+
     fn from_message(message: LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,

@@ -160,7 +160,9 @@ fn preference(prefer: &str) -> String {
         "availability" => {
             "both nodes may be active while only the path between them is cut, and one stays active when it heals"
         }
-        "consistency" => "a node that its peer does not confirm stops, so that both are never active at once",
+        "consistency" => {
+            "a node that its peer does not confirm stops, so that both are never active at once"
+        }
         _ => return prefer.to_owned(),
     };
     format!("{prefer} ({meaning})")

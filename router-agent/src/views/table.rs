@@ -38,16 +38,16 @@ impl Table {
                 cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
             })
             .collect();
-        self.rows
-            .iter()
-            .map(|row| {
-                let cells: Vec<String> = iter::zip(row, &widths)
-                    .map(|(cell, width)| format!("{cell:width$}"))
-                    .collect();
-                let line = format!("{:indent$}{}", "", cells.join("  "));
-                format!("{}\n", line.trim_end())
-            })
-            .collect()
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells: Vec<String> = iter::zip(row, &widths)
+                .map(|(cell, width)| format!("{cell:width$}"))
+                .collect();
+            let line = format!("{:indent$}{}", "", cells.join("  "));
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
     }
 }
 

@@ -1,0 +1,555 @@
+//! What an operator may ask: the reports of the threads, put together with what the kernel keeps.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use router_common::{
+    identity::{Claim, Flags, NodeId},
+    map::SessionState,
+    net::ipv4_from_word,
+    time::BootTime,
+};
+
+use super::{
+    driver::ClockStatistics,
+    report::{News, Report, Step, StepDone, View},
+};
+use crate::{
+    clock,
+    cluster::{Finding, PeerFinding, State},
+    config::{Cluster, Config, Group, HeaderByte, Role, Tunnel},
+    control::{
+        protocol::{
+            GroupStatus, HeartbeatStatus, MonitorState, MonitorStatus, NodeState, NodeStatus,
+            PathStatus, ServiceStatus, Status, Step as StepStatus, Transition, TunnelStatus,
+        },
+        server::Source,
+    },
+    dataplane::{Counters, MappedArray, Mode},
+};
+
+/// Transitions and findings kept of each group.
+const HISTORY: usize = 64;
+/// MAC failures newer than this are worth a warning even if the session is up.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// A tunnel as it was set up.
+#[derive(Debug)]
+pub struct TunnelFacts {
+    pub tunnel: Tunnel,
+    pub index: u32,
+    pub mtu: u32,
+    pub underlay: String,
+    pub mode: Mode,
+}
+
+/// A session's place in the maps.
+#[derive(Clone, Debug)]
+pub struct SessionFacts {
+    pub group: usize,
+    pub index: u32,
+    pub path: String,
+}
+
+/// What does not change while the agent runs.
+pub struct Facts {
+    pub config: Config,
+    pub generation: u32,
+    pub started: BootTime,
+    pub tunnels: Vec<TunnelFacts>,
+    pub sessions: Vec<SessionFacts>,
+    pub heard: Arc<MappedArray<SessionState>>,
+    pub counters: Counters,
+    pub clock: Arc<ClockStatistics>,
+}
+
+/// What the threads reported of a group.
+#[derive(Debug, Default)]
+struct GroupBoard {
+    view: Option<View>,
+    monitors: Vec<MonitorStatus>,
+    services: Vec<ServiceStatus>,
+    transitions: VecDeque<Transition>,
+    findings: VecDeque<Finding>,
+}
+
+pub struct Board {
+    facts: Facts,
+    groups: Mutex<Vec<GroupBoard>>,
+}
+
+impl Board {
+    pub fn new(facts: Facts) -> Self {
+        let groups = facts.groups().iter().map(GroupBoard::new).collect();
+        Self {
+            facts,
+            groups: Mutex::new(groups),
+        }
+    }
+
+    /// Takes in a report.
+    pub fn note(&self, report: Report) {
+        let Report { group, news } = report;
+        let name = self.facts.groups()[group].name.clone();
+        self.boards()[group].note(&name, news);
+    }
+
+    /// A panic elsewhere leaves whole values behind, which are still worth showing.
+    fn boards(&self) -> MutexGuard<'_, Vec<GroupBoard>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl GroupBoard {
+    fn new(group: &Group) -> Self {
+        Self {
+            monitors: group
+                .monitors
+                .iter()
+                .map(|address| MonitorStatus {
+                    address: address.to_string(),
+                    state: MonitorState::Initializing,
+                })
+                .collect(),
+            services: group
+                .services
+                .iter()
+                .map(|service| ServiceStatus {
+                    service: service.to_string(),
+                    held: false,
+                    error: None,
+                })
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    fn note(&mut self, group: &str, news: News) {
+        match news {
+            News::View(view) => self.view = Some(view),
+            News::Monitor { index, state } => self.monitors[index].state = state,
+            News::Finding(finding) => keep(&mut self.findings, finding),
+            News::Step(step) => self.note_step(step),
+            News::Transition(transition) => keep(
+                &mut self.transitions,
+                Transition {
+                    at_ns: transition.at.as_ns(),
+                    group: group.to_owned(),
+                    from: state_word(transition.from).to_owned(),
+                    to: state_word(transition.to).to_owned(),
+                    epoch: transition.epoch.0,
+                    cause: transition.cause.to_string(),
+                    last_heard_ns: transition.last_heard.as_ns(),
+                    decided_ns: transition.at.as_ns(),
+                    steps: Vec::new(),
+                },
+            ),
+        }
+    }
+
+    /// Keeps what became of a service, and notes the step at the transition that it was for.
+    fn note_step(&mut self, done: StepDone) {
+        let StepDone {
+            epoch,
+            step,
+            service,
+            done,
+            error,
+        } = done;
+        let status = &mut self.services[service];
+        if error.is_none() {
+            status.held = step == Step::Take;
+        }
+        status.error.clone_from(&error);
+        let verb = match step {
+            Step::Take => "take",
+            Step::Release => "release",
+        };
+        let text = format!("{verb} {}", status.service);
+        let active = state_word(State::Active);
+        let transition = self.transitions.iter_mut().rev().find(|transition| {
+            let side = match step {
+                Step::Take => &transition.to,
+                Step::Release => &transition.from,
+            };
+            transition.epoch == epoch.0 && side == active
+        });
+        if let Some(transition) = transition {
+            transition.steps.push(StepStatus {
+                step: text,
+                done_ns: done.as_ns(),
+                error,
+            });
+        }
+    }
+}
+
+fn keep<T>(ring: &mut VecDeque<T>, entry: T) {
+    if ring.len() == HISTORY {
+        ring.pop_front();
+    }
+    ring.push_back(entry);
+}
+
+impl Facts {
+    fn cluster(&self) -> Option<&Cluster> {
+        self.config.cluster.as_ref()
+    }
+
+    fn groups(&self) -> &[Group] {
+        self.cluster().map_or(&[], |cluster| &cluster.groups)
+    }
+
+    fn role(&self, group: &Group) -> Role {
+        group
+            .role_of(&self.config.host_name)
+            .unwrap_or(Role::Secondary)
+    }
+
+    fn peer<'a>(&self, group: &'a Group) -> &'a str {
+        match self.role(group) {
+            Role::Primary => &group.secondary,
+            Role::Secondary => &group.primary,
+        }
+    }
+
+    fn session_is_up(&self, state: &SessionState, now: BootTime) -> bool {
+        let dead = self.cluster().map_or(Duration::ZERO, |c| c.dead_interval);
+        !state.last_heard().is_never() && now.since(state.last_heard()) < dead
+    }
+
+    /// Why a session is not up, or what else is wrong with it.
+    fn session_note(&self, state: &SessionState, now: BootTime) -> Option<String> {
+        let up = self.session_is_up(state, now);
+        let last_failure = BootTime::from_ns(state.last_mac_failure_ns);
+        if !last_failure.is_never() && now.since(last_failure) < RECENT {
+            Some(format!(
+                "messages arrive with a wrong MAC ({} so far): the pre-shared-secret or the host \
+                 names of the two nodes differ",
+                state.mac_failures
+            ))
+        } else if up {
+            None
+        } else if state.last_heard().is_never() && state.unproven > 0 {
+            Some(
+                "the peer's messages arrive, but do not echo ours: ours do not reach it".to_owned(),
+            )
+        } else {
+            Some(
+                "nothing arrives from the peer: its agent does not run, or the network lets no GRE \
+                 (IP protocol 47) through"
+                    .to_owned(),
+            )
+        }
+    }
+
+    /// The newest message of the peer, over all paths of a group.
+    fn newest(&self, group: usize) -> SessionState {
+        self.sessions
+            .iter()
+            .filter(|session| session.group == group)
+            .map(|session| self.heard.read(session.index))
+            .max_by_key(|state| state.last_heard_ns)
+            .unwrap_or_default()
+    }
+
+    fn group_status(&self, number: usize, board: &GroupBoard, now: BootTime) -> GroupStatus {
+        let group = &self.groups()[number];
+        let view = board.view;
+        let peer_state = peer_state(view, self.newest(number).flags());
+        let role = self.role(group);
+        let own_state = own_state(view, role, board);
+        let node = |name: &String, this_node| NodeStatus {
+            name: name.clone(),
+            this_node,
+            state: if this_node { own_state } else { peer_state },
+        };
+        let claim = view.map(|view| view.claim).unwrap_or_default();
+        GroupStatus {
+            group: group.name.clone(),
+            this_node: self.config.host_name.clone(),
+            primary: node(&group.primary, role == Role::Primary),
+            secondary: node(&group.secondary, role == Role::Secondary),
+            state: state_word(view.map_or(State::Initializing, |view| view.state)).to_owned(),
+            epoch: claim.epoch.0,
+            owner: owner_name(claim, group),
+            peer_finding: finding_word(view.map_or(PeerFinding::NeverHeard, |view| view.peer))
+                .to_owned(),
+            prefer: "availability".to_owned(),
+            monitors: board.monitors.clone(),
+            services: board.services.clone(),
+            notes: self.notes(number, view, board, now),
+            transitions: board.transitions.iter().cloned().collect(),
+        }
+    }
+
+    fn notes(
+        &self,
+        group: usize,
+        view: Option<View>,
+        board: &GroupBoard,
+        now: BootTime,
+    ) -> Vec<String> {
+        let mut notes = Vec::new();
+        if view.is_some_and(|view| view.dual_activity) {
+            notes.push("both nodes are active; one of them is about to yield".to_owned());
+        }
+        for session in self
+            .sessions
+            .iter()
+            .filter(|session| session.group == group)
+        {
+            if let Some(note) = self.session_note(&self.heard.read(session.index), now) {
+                notes.push(format!("{}: {note}", session.path));
+            }
+        }
+        if let Some(finding) = board.findings.back() {
+            notes.push(format!("last finding: {finding}"));
+        }
+        notes
+    }
+
+    fn heartbeat_status(
+        &self,
+        cluster: &Cluster,
+        session: &SessionFacts,
+        now: BootTime,
+    ) -> HeartbeatStatus {
+        let state = self.heard.read(session.index);
+        let group = &cluster.groups[session.group];
+        let sent = self.clock.probes.load(Ordering::Relaxed);
+        let replied = state.replies > 0;
+        let expected = (state.probe_sequence + 1).saturating_sub(state.first_probe_sequence);
+        HeartbeatStatus {
+            group: group.name.clone(),
+            path: session.path.clone(),
+            peer: self.peer(group).to_owned(),
+            peer_address: ipv4_from_word(state.peer_address).map(|address| address.to_string()),
+            last_heard_ms_ago: (!state.last_heard().is_never())
+                .then(|| in_ms(now.since(state.last_heard()))),
+            peer_generation: state.generation(),
+            peer_agent_age_ms: in_ms(state.agent_age()),
+            rtt_last_us: replied.then(|| in_us(state.rtt_last_ns)),
+            rtt_min_us: replied.then(|| in_us(state.rtt_min_ns)),
+            rtt_avg_us: state.rtt_sum_ns.checked_div(state.replies).map(in_us),
+            rtt_max_us: replied.then(|| in_us(state.rtt_max_ns)),
+            probes_sent: sent,
+            replies_received: state.replies,
+            round_trip_loss_percent: loss_percent(sent, state.replies),
+            inbound_loss_percent: if state.probes == 0 {
+                None
+            } else {
+                loss_percent(expected, state.probes)
+            },
+            mac_failures: state.mac_failures,
+            stale: state.stale,
+            unproven: state.unproven,
+            wrong_sender: state.wrong_sender,
+            not_understood: state.not_understood,
+            keepalive_interval_ms: in_ms(cluster.keepalive_interval),
+            dead_interval_ms: in_ms(cluster.dead_interval),
+            late_ticks: self.clock.late.load(Ordering::Relaxed),
+            max_tick_lateness_us: in_us(self.clock.max_lateness_ns.load(Ordering::Relaxed)),
+            session_up: self.session_is_up(&state, now),
+            note: self.session_note(&state, now),
+        }
+    }
+
+    fn tunnel_status(&self, facts: &TunnelFacts) -> TunnelStatus {
+        let TunnelFacts {
+            tunnel,
+            index,
+            mtu,
+            underlay,
+            mode,
+        } = facts;
+        // The map was there when the agent started; without it the counters stay at zero.
+        let counters = self.counters.of(*index).unwrap_or_default();
+        TunnelStatus {
+            name: tunnel.name.clone(),
+            addresses: tunnel.addresses.iter().map(ToString::to_string).collect(),
+            description: tunnel.description.clone().unwrap_or_default(),
+            mtu: *mtu,
+            local: tunnel.local_ip.to_string(),
+            remote: tunnel.remote_ip.to_string(),
+            key: tunnel.key,
+            ttl: header_byte(tunnel.ttl),
+            tos: header_byte(tunnel.tos),
+            underlay: underlay.clone(),
+            xdp_mode: mode.name().to_owned(),
+            xdp_mode_reason: mode.reason().map(ToOwned::to_owned),
+            admin_up: tunnel.enabled,
+            link_up: tunnel.enabled && interface_is_up(&tunnel.name),
+            multicast: tunnel.multicast,
+            rx_packets: counters.rx_packets,
+            rx_bytes: counters.rx_bytes,
+            tx_packets: counters.tx_packets,
+            tx_bytes: counters.tx_bytes,
+            rx_errors: counters.rx_errors,
+            tx_errors: counters.tx_errors,
+            rx_unsupported: counters.rx_unsupported,
+            tx_unsupported: counters.tx_unsupported,
+        }
+    }
+}
+
+impl Source for Board {
+    fn status(&self) -> Status {
+        let now = clock::now();
+        let boards = self.boards();
+        let facts = &self.facts;
+        Status {
+            node: facts.config.host_name.clone(),
+            generation: facts.generation,
+            agent_uptime_ms: u64::try_from(now.since(facts.started).as_millis())
+                .unwrap_or(u64::MAX),
+            now_ns: now.as_ns(),
+            groups: boards
+                .iter()
+                .enumerate()
+                .map(|(number, board)| facts.group_status(number, board, now))
+                .collect(),
+            paths: facts
+                .sessions
+                .iter()
+                .map(|session| {
+                    let state = facts.heard.read(session.index);
+                    PathStatus {
+                        interface: session.path.clone(),
+                        peer: facts.peer(&facts.groups()[session.group]).to_owned(),
+                        session_up: facts.session_is_up(&state, now),
+                        note: facts.session_note(&state, now),
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    fn tunnels(&self) -> Vec<TunnelStatus> {
+        let facts = &self.facts;
+        facts
+            .tunnels
+            .iter()
+            .map(|tunnel| facts.tunnel_status(tunnel))
+            .collect()
+    }
+
+    fn heartbeat(&self) -> Vec<HeartbeatStatus> {
+        let now = clock::now();
+        let facts = &self.facts;
+        facts.cluster().map_or_else(Vec::new, |cluster| {
+            facts
+                .sessions
+                .iter()
+                .map(|session| facts.heartbeat_status(cluster, session, now))
+                .collect()
+        })
+    }
+}
+
+/// The operator's word for what this node is.
+fn own_state(view: Option<View>, role: Role, board: &GroupBoard) -> NodeState {
+    let Some(view) = view else {
+        return NodeState::Initializing;
+    };
+    match view.state {
+        State::Initializing if view.peer == PeerFinding::NeverHeard => match role {
+            Role::Primary => NodeState::StartedWaitingForSecondary,
+            Role::Secondary => NodeState::StartedWaitingForPrimary,
+        },
+        State::Initializing => NodeState::Initializing,
+        State::Standby => NodeState::ActiveStandby,
+        State::Candidate => NodeState::InTransition,
+        State::Active => NodeState::Active,
+        State::Fault => {
+            let unreachable = |monitor: &MonitorStatus| monitor.state == MonitorState::Unreachable;
+            if board.monitors.iter().any(unreachable) {
+                NodeState::DownMonitorUnreachable
+            } else {
+                NodeState::Down
+            }
+        }
+    }
+}
+
+/// The operator's word for what the peer is, as far as it told us.
+fn peer_state(view: Option<View>, flags: Flags) -> NodeState {
+    let Some(view) = view else {
+        return NodeState::Unknown;
+    };
+    match view.peer {
+        PeerFinding::NeverHeard if view.state == State::Initializing => NodeState::Unknown,
+        PeerFinding::NeverHeard | PeerFinding::KernelSilent | PeerFinding::AgentDead => {
+            NodeState::Down
+        }
+        PeerFinding::Alive => {
+            if flags.contains(Flags::FORWARDING) {
+                NodeState::Active
+            } else if flags.contains(Flags::CANDIDATE) {
+                NodeState::InTransition
+            } else if flags.contains(Flags::ELIGIBLE) {
+                NodeState::ActiveStandby
+            } else {
+                NodeState::Down
+            }
+        }
+    }
+}
+
+fn owner_name(claim: Claim, group: &Group) -> Option<String> {
+    match claim.owner {
+        NodeId::PRIMARY => Some(group.primary.clone()),
+        NodeId::NONE => None,
+        NodeId(_) => Some(group.secondary.clone()),
+    }
+}
+
+fn state_word(state: State) -> &'static str {
+    match state {
+        State::Initializing => "initializing",
+        State::Standby => "standby",
+        State::Candidate => "candidate",
+        State::Active => "active",
+        State::Fault => "fault",
+    }
+}
+
+fn finding_word(finding: PeerFinding) -> &'static str {
+    match finding {
+        PeerFinding::NeverHeard => "never-heard",
+        PeerFinding::Alive => "alive",
+        PeerFinding::KernelSilent => "kernel-silent",
+        PeerFinding::AgentDead => "agent-dead",
+    }
+}
+
+fn header_byte(byte: HeaderByte) -> String {
+    match byte {
+        HeaderByte::Fixed(value) => value.to_string(),
+        HeaderByte::Inherit => "inherit".to_owned(),
+    }
+}
+
+fn interface_is_up(name: &str) -> bool {
+    std::fs::read_to_string(format!("/sys/class/net/{name}/operstate"))
+        .is_ok_and(|state| state.trim_end() == "up")
+}
+
+fn in_ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn in_us(ns: u64) -> f64 {
+    Duration::from_nanos(ns).as_secs_f64() * 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a percentage of some digits")]
+fn loss_percent(expected: u64, arrived: u64) -> Option<f64> {
+    if expected == 0 {
+        return None;
+    }
+    Some(100.0 * expected.saturating_sub(arrived) as f64 / expected as f64)
+}

@@ -1,0 +1,267 @@
+//! The clock thread: probes on time, reads what the kernel heard, asks the cores, and passes their
+//! commands on. It waits for nothing but time and its inbox.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use router_common::{
+    identity::Epoch,
+    map::{LocalState, SessionState},
+    time::BootTime,
+};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{debug, info, warn};
+
+use super::{
+    realtime::{self, Priority},
+    report::{News, Report, View},
+};
+use crate::{
+    clock,
+    cluster::{Advertisement, Core, Event, PeerReport},
+    dataplane::MappedArray,
+    heartbeat::Prober,
+    takeover::Order,
+};
+
+/// After an orderly stop the peers are told for this many probes, so that losses do not hide it.
+const FAREWELL_PROBES: u32 = 3;
+
+/// What reaches the clock thread from others.
+#[derive(Clone, Copy, Debug)]
+pub enum Input {
+    Monitors { group: usize, ok: bool },
+    TakeoverDone { group: usize, epoch: Epoch },
+    TakeoverFailed { group: usize, epoch: Epoch },
+    Stop,
+}
+
+/// A session of a group, over one of its paths.
+#[derive(Debug)]
+pub struct Session {
+    /// Its place in the maps.
+    pub index: u32,
+    pub prober: Prober,
+}
+
+/// A group and its core.
+#[derive(Debug)]
+pub struct Group {
+    pub name: String,
+    pub core: Core,
+    pub sessions: Vec<Session>,
+    /// What was last reported.
+    view: Option<View>,
+}
+
+impl Group {
+    pub fn new(name: String, core: Core, sessions: Vec<Session>) -> Self {
+        Self {
+            name,
+            core,
+            sessions,
+            view: None,
+        }
+    }
+}
+
+/// Figures that the clock thread keeps of itself.
+#[derive(Debug, Default)]
+pub struct ClockStatistics {
+    /// Probes sent in each session since the start.
+    pub probes: AtomicU64,
+    /// Probes that went out later than half an interval.
+    pub late: AtomicU64,
+    pub max_lateness_ns: AtomicU64,
+}
+
+/// Everything that the clock thread needs.
+pub struct Driver {
+    pub groups: Vec<Group>,
+    pub keepalive: Duration,
+    pub generation: u32,
+    pub sessions: Arc<MappedArray<SessionState>>,
+    pub local: MappedArray<LocalState>,
+    pub statistics: Arc<ClockStatistics>,
+    pub inbox: Receiver<Input>,
+    pub orders: UnboundedSender<Order>,
+    pub reports: UnboundedSender<Report>,
+}
+
+impl Driver {
+    /// Runs until stopped, and then until the peers have been told.
+    pub fn run(mut self) {
+        realtime::raise(Priority::Clock);
+        let mut next_probe = clock::now();
+        let mut farewell = None;
+        while farewell != Some(0) {
+            let now = clock::now();
+            self.tick(now);
+            if now >= next_probe {
+                self.probe(now);
+                farewell = farewell.map(|left: u32| left - 1);
+                next_probe = self.next_probe(next_probe, now);
+            }
+            let wait = self.wake_at(next_probe).since(clock::now());
+            match self.inbox.recv_timeout(wait) {
+                Ok(Input::Stop) => {
+                    self.handle_all(Event::Stop, clock::now());
+                    farewell = Some(FAREWELL_PROBES);
+                    next_probe = clock::now();
+                }
+                Ok(input) => self.take_in(input, clock::now()),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Nobody is left to stop us in order; the kernel answers on, and the peer sees
+                // our age.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        self.close();
+    }
+
+    fn take_in(&mut self, input: Input, now: BootTime) {
+        let (group, event) = match input {
+            Input::Monitors { group, ok } => (group, Event::Monitors { ok }),
+            Input::TakeoverDone { group, epoch } => (group, Event::TakeoverDone { epoch }),
+            Input::TakeoverFailed { group, epoch } => (group, Event::TakeoverFailed { epoch }),
+            Input::Stop => return self.handle_all(Event::Stop, now),
+        };
+        self.handle(group, event, now);
+    }
+
+    fn handle_all(&mut self, event: Event, now: BootTime) {
+        for group in 0..self.groups.len() {
+            self.handle(group, event, now);
+        }
+    }
+
+    fn tick(&mut self, now: BootTime) {
+        for group in 0..self.groups.len() {
+            let report = self.newest_report(group);
+            self.handle(group, Event::Tick(report), now);
+        }
+    }
+
+    /// What was heard last, over all paths of the group.
+    fn newest_report(&self, group: usize) -> PeerReport {
+        let heard = self.groups[group]
+            .sessions
+            .iter()
+            .map(|session| self.sessions.read(session.index))
+            .max_by_key(|state| state.last_heard_ns)
+            .unwrap_or_default();
+        PeerReport {
+            last_heard: heard.last_heard(),
+            claim: heard.claim(),
+            flags: heard.flags(),
+            agent_age: heard.agent_age(),
+        }
+    }
+
+    /// Gives the core an event; publishes what follows before anything is done about it.
+    fn handle(&mut self, index: usize, event: Event, now: BootTime) {
+        let group = &mut self.groups[index];
+        let commands = group.core.handle(event, now);
+        let Advertisement { claim, flags } = group.core.advertisement();
+        let local = LocalState::new(claim, self.generation, flags, now);
+        for session in &group.sessions {
+            self.local.write(session.index, &local);
+        }
+        self.report(index);
+        for command in commands {
+            debug!(group = self.groups[index].name, ?command, "command");
+            self.send_order(Order {
+                group: index,
+                command,
+            });
+        }
+    }
+
+    fn send_order(&self, order: Order) {
+        if self.orders.send(order).is_err() {
+            warn!(?order, "the takeover thread has gone; nothing was done");
+        }
+    }
+
+    fn report(&mut self, index: usize) {
+        let group = &mut self.groups[index];
+        let mut news = Vec::new();
+        for transition in group.core.transitions() {
+            info!(
+                group = group.name,
+                epoch = transition.epoch.0,
+                "{transition}"
+            );
+            news.push(News::Transition(transition));
+        }
+        for finding in group.core.findings() {
+            warn!(group = group.name, "{finding}");
+            news.push(News::Finding(finding));
+        }
+        let view = View {
+            state: group.core.state(),
+            claim: group.core.advertisement().claim,
+            peer: group.core.peer_finding(),
+            dual_activity: group.core.dual_activity_since().is_some(),
+        };
+        if group.view != Some(view) {
+            group.view = Some(view);
+            news.push(News::View(view));
+        }
+        for news in news {
+            // Without a reader there is nobody to tell; deciding goes on.
+            let _ = self.reports.send(Report { group: index, news });
+        }
+    }
+
+    fn probe(&mut self, now: BootTime) {
+        for group in &mut self.groups {
+            for session in &mut group.sessions {
+                let heard = self.sessions.read(session.index);
+                let local = self.local.read(session.index);
+                if let Err(error) = session.prober.probe(&local, &heard, now) {
+                    debug!(group = group.name, %error, "probe not sent");
+                }
+            }
+        }
+        self.statistics.probes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The next time on the grid; times that have passed meanwhile are left out.
+    fn next_probe(&self, planned: BootTime, now: BootTime) -> BootTime {
+        let lateness = now.since(planned);
+        let lateness_ns = u64::try_from(lateness.as_nanos()).unwrap_or(u64::MAX);
+        self.statistics
+            .max_lateness_ns
+            .fetch_max(lateness_ns, Ordering::Relaxed);
+        if lateness > self.keepalive / 2 {
+            self.statistics.late.fetch_add(1, Ordering::Relaxed);
+        }
+        let next = planned.after(self.keepalive);
+        if next > now {
+            next
+        } else {
+            now.after(self.keepalive)
+        }
+    }
+
+    fn wake_at(&self, next_probe: BootTime) -> BootTime {
+        self.groups
+            .iter()
+            .filter_map(|group| group.core.next_deadline())
+            .fold(next_probe, BootTime::min)
+    }
+
+    /// Closes the sessions: the kernel answers no more in our name.
+    fn close(&self) {
+        for session in self.groups.iter().flat_map(|group| &group.sessions) {
+            self.local.write(session.index, &LocalState::default());
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What the agent's threads tell of their work, for status and history.
+
+use router_common::{
+    identity::{Claim, Epoch},
+    time::BootTime,
+};
+
+use crate::{
+    cluster::{Finding, PeerFinding, State, Transition},
+    control::protocol::MonitorState,
+};
+
+/// Something that happened in group number `group`.
+#[derive(Debug)]
+pub struct Report {
+    pub group: usize,
+    pub news: News,
+}
+
+#[derive(Debug)]
+pub enum News {
+    View(View),
+    Transition(Transition),
+    Finding(Finding),
+    Step(StepDone),
+    Monitor { index: usize, state: MonitorState },
+}
+
+/// How the core stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    pub state: State,
+    pub claim: Claim,
+    pub peer: PeerFinding,
+    /// Whether both nodes are known to be active at this moment.
+    pub dual_activity: bool,
+}
+
+/// A takeover step that has ended.
+#[derive(Debug)]
+pub struct StepDone {
+    pub epoch: Epoch,
+    pub step: Step,
+    /// Number of the service in its group.
+    pub service: usize,
+    pub done: BootTime,
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Take,
+    Release,
+}

@@ -1,0 +1,472 @@
+//! From the configuration to devices, programs and sessions: first a plan that finds everything
+//! that would go wrong, then its execution.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use ipnet::IpNet;
+use router_common::{
+    gre::{TunnelKey, overhead},
+    identity::NodeId,
+    kdf::{direction_key, session_number},
+    map::{
+        LocalState, MAX_SESSIONS, MAX_TUNNELS, SessionConfig, SessionKey, TunnelEgress,
+        TunnelIngress, egress_flag,
+    },
+};
+use tracing::{info, warn};
+
+use super::{
+    Options,
+    board::{Facts, SessionFacts, TunnelFacts},
+    driver::{ClockStatistics, Group as DrivenGroup, Session},
+    preflight::{self, Problem, Unfit},
+};
+use crate::{
+    clock,
+    cluster::{Core, Policy},
+    config::{Cluster, Config, Group, HeaderByte, Role, Tunnel},
+    dataplane::{Dataplane, MappedArray, Mode, ModeChoice},
+    heartbeat::{Prober, open_socket},
+    monitor::Monitor,
+    net::{Link, Netlink, TunnelDevice, dataplane_end},
+    takeover::ServiceTarget,
+};
+
+/// At millisecond timing too, a starting node gives its peer this long to be heard.
+const SHORTEST_INITIAL_WAIT: Duration = Duration::from_secs(1);
+/// How long both nodes must be well before a failback: this, or ten dead-intervals if longer.
+const SHORTEST_FAILBACK_HOLD: Duration = Duration::from_secs(1);
+/// How long a node whose takeover failed leaves the group to its peer.
+const FAULT_HOLD: Duration = Duration::from_secs(10);
+
+/// What the system showed to be possible.
+pub struct Plan {
+    /// The underlay of each tunnel, in the configuration's order.
+    underlays: Vec<Link>,
+    /// The services of each group.
+    targets: Vec<Vec<ServiceTarget>>,
+}
+
+/// Looks at the system without changing it.
+pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Result<Plan> {
+    let mut problems = preflight::system_problems(&options.bpffs);
+    let links = netlink.links().await?;
+    let addresses = netlink.addresses().await?;
+    let mut underlays = Vec::new();
+    for tunnel in &config.tunnels {
+        match netlink.link_with_address(tunnel.local_ip.into()).await? {
+            Some(link) => underlays.push(link),
+            None => problems.push(Problem::new(
+                format!(
+                    "tunnel {}: local-ip {} is on no interface of this system",
+                    tunnel.name, tunnel.local_ip
+                ),
+                format!(
+                    "add the address (`ip address add {}/24 dev eth0`), or set the local-ip that \
+                     `ip address` shows",
+                    tunnel.local_ip
+                ),
+            )),
+        }
+        for name in [tunnel.name.clone(), dataplane_end(&tunnel.name)] {
+            if links
+                .iter()
+                .any(|link| link.name == name && !link.is_ours())
+            {
+                problems.push(Problem::new(
+                    format!("interface {name} exists already, and router-agent did not make it"),
+                    format!("delete it (`ip link delete {name}`) or give the tunnel another name"),
+                ));
+            }
+        }
+    }
+    let mut targets = Vec::new();
+    for group in config.cluster.iter().flat_map(|cluster| &cluster.groups) {
+        let mut found = Vec::new();
+        for service in &group.services {
+            match ServiceTarget::find(service, &links, &addresses) {
+                Ok(target) => found.push(target),
+                Err(error) => problems.push(Problem::new(
+                    format!("group {}: {error}", group.name),
+                    "`ip link` and `ip address` show what there is",
+                )),
+            }
+        }
+        targets.push(found);
+    }
+    if problems.is_empty() {
+        Ok(Plan { underlays, targets })
+    } else {
+        Err(Unfit(problems).into())
+    }
+}
+
+/// All that the threads need.
+pub struct Setup {
+    pub dataplane: Dataplane,
+    pub facts: Facts,
+    pub groups: Vec<DrivenGroup>,
+    pub keepalive: Duration,
+    pub local: MappedArray<LocalState>,
+    pub targets: Vec<Vec<ServiceTarget>>,
+    pub monitors: Vec<Monitor>,
+}
+
+/// Makes the devices, loads the programs and opens the sessions. If something fails, what was made
+/// is taken back.
+pub async fn carry_out(
+    config: Config,
+    plan: Plan,
+    options: &Options,
+    netlink: &Netlink,
+) -> Result<Setup> {
+    let mut dataplane = Dataplane::load(&options.bpffs)?;
+    match build(&config, &plan, options, netlink, &mut dataplane).await {
+        Ok((tunnels, sessions)) => {
+            let facts = Facts {
+                generation: generation()?,
+                started: clock::now(),
+                tunnels,
+                sessions: sessions
+                    .iter()
+                    .map(|session| session.facts.clone())
+                    .collect(),
+                heard: Arc::new(dataplane.sessions()?),
+                counters: dataplane.counters()?,
+                clock: Arc::new(ClockStatistics::default()),
+                config,
+            };
+            let cluster = facts.config.cluster.as_ref();
+            Ok(Setup {
+                groups: cluster.map_or_else(Vec::new, |cluster| {
+                    driven_groups(cluster, &facts.config.host_name, sessions)
+                }),
+                keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
+                monitors: cluster.map_or_else(Vec::new, monitors),
+                local: dataplane.local()?,
+                targets: plan.targets,
+                facts,
+                dataplane,
+            })
+        }
+        Err(error) => {
+            // The first error is the one to tell.
+            if let Err(second) = dataplane.remove() {
+                warn!("while taking back: {second:#}");
+            }
+            for tunnel in &config.tunnels {
+                if let Err(second) = netlink.remove_tunnel(&tunnel.name).await {
+                    warn!("while taking back: {second:#}");
+                }
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A session that the programs know.
+struct OpenSession {
+    facts: SessionFacts,
+    prober: Prober,
+}
+
+async fn build(
+    config: &Config,
+    plan: &Plan,
+    options: &Options,
+    netlink: &Netlink,
+    dataplane: &mut Dataplane,
+) -> Result<(Vec<TunnelFacts>, Vec<OpenSession>)> {
+    let mut tunnels: Vec<TunnelFacts> = Vec::new();
+    for ((index, tunnel), underlay) in (0_u32..).zip(&config.tunnels).zip(&plan.underlays) {
+        let mode = match tunnels.iter().find(|done| done.underlay == underlay.name) {
+            Some(done) => done.mode.clone(),
+            None => attach_underlay(dataplane, &underlay.name, options.xdp_mode)?,
+        };
+        let port = heartbeat_port(config, &tunnel.name);
+        let mtu = set_up_tunnel(index, tunnel, underlay, port, netlink, dataplane).await?;
+        tunnels.push(TunnelFacts {
+            tunnel: tunnel.clone(),
+            index,
+            mtu,
+            underlay: underlay.name.clone(),
+            mode,
+        });
+    }
+    let sessions = match &config.cluster {
+        Some(cluster) => open_sessions(cluster, &config.host_name, &tunnels, dataplane)?,
+        None => Vec::new(),
+    };
+    Ok((tunnels, sessions))
+}
+
+fn attach_underlay(dataplane: &mut Dataplane, name: &str, choice: ModeChoice) -> Result<Mode> {
+    let mode = dataplane.attach_underlay(name, choice)?;
+    match &mode {
+        Mode::Native => info!(interface = name, "XDP mode native"),
+        Mode::Generic(reason) => warn!(interface = name, reason, "XDP mode generic"),
+    }
+    Ok(mode)
+}
+
+/// Makes a tunnel's device and tells the programs of it; the device's MTU.
+async fn set_up_tunnel(
+    index: u32,
+    tunnel: &Tunnel,
+    underlay: &Link,
+    heartbeat_port: u16,
+    netlink: &Netlink,
+    dataplane: &mut Dataplane,
+) -> Result<u32> {
+    if index >= MAX_TUNNELS {
+        return Err(anyhow!("more than {MAX_TUNNELS} tunnels"));
+    }
+    let overhead = u32::try_from(overhead(tunnel.key.is_some()))?;
+    let mtu = tunnel
+        .mtu
+        .map_or_else(|| underlay.mtu.saturating_sub(overhead), u32::from);
+    if mtu + overhead > underlay.mtu {
+        warn!(
+            tunnel = tunnel.name,
+            "MTU {mtu} and {overhead} bytes of headers do not fit {}'s MTU {}; full packets will \
+             be lost",
+            underlay.name,
+            underlay.mtu
+        );
+    }
+    let (user, end) = netlink
+        .create_tunnel(&TunnelDevice {
+            name: &tunnel.name,
+            mtu,
+            multicast: tunnel.multicast,
+            addresses: &tunnel.addresses,
+            enabled: tunnel.enabled,
+        })
+        .await?;
+    let key = TunnelKey::new(
+        tunnel.local_ip.octets(),
+        tunnel.remote_ip.octets(),
+        tunnel.key,
+    );
+    let ingress = TunnelIngress {
+        index,
+        dataplane_ifindex: end.index,
+        user_mac: user.mac,
+        dataplane_mac: end.mac,
+        heartbeat_port,
+        padding: [0; 2],
+    };
+    dataplane.set_tunnel(key, ingress, egress(index, tunnel, underlay))?;
+    dataplane.attach_tunnel(&end.name)?;
+    info!(
+        tunnel = tunnel.name,
+        mtu,
+        underlay = underlay.name,
+        "tunnel {} to {}",
+        tunnel.local_ip,
+        tunnel.remote_ip
+    );
+    Ok(mtu)
+}
+
+fn egress(index: u32, tunnel: &Tunnel, underlay: &Link) -> TunnelEgress {
+    let (ttl, ttl_flag) = header_byte(tunnel.ttl, egress_flag::TTL_INHERIT);
+    let (tos, tos_flag) = header_byte(tunnel.tos, egress_flag::TOS_INHERIT);
+    let key_flag = if tunnel.key.is_some() {
+        egress_flag::HAS_KEY
+    } else {
+        0
+    };
+    TunnelEgress {
+        index,
+        underlay_ifindex: underlay.index,
+        local: tunnel.local_ip.octets(),
+        remote: tunnel.remote_ip.octets(),
+        key: tunnel.key.unwrap_or(0).to_be_bytes(),
+        flags: ttl_flag | tos_flag | key_flag,
+        ttl,
+        tos,
+        padding: [0; 2],
+    }
+}
+
+fn header_byte(byte: HeaderByte, inherit: u32) -> (u8, u32) {
+    match byte {
+        HeaderByte::Fixed(value) => (value, 0),
+        HeaderByte::Inherit => (0, inherit),
+    }
+}
+
+/// The port of the heartbeats in `tunnel`; 0 if none run there.
+fn heartbeat_port(config: &Config, tunnel: &str) -> u16 {
+    match &config.cluster {
+        Some(cluster) if cluster.interfaces.iter().any(|name| name == tunnel) => {
+            cluster.heartbeat_port
+        }
+        _ => 0,
+    }
+}
+
+fn open_sessions(
+    cluster: &Cluster,
+    host_name: &str,
+    tunnels: &[TunnelFacts],
+    dataplane: &mut Dataplane,
+) -> Result<Vec<OpenSession>> {
+    let mut sessions = Vec::new();
+    for path in &cluster.interfaces {
+        let tunnel = tunnels
+            .iter()
+            .find(|facts| facts.tunnel.name == *path)
+            .ok_or_else(|| anyhow!("cluster interface {path} is no tunnel"))?;
+        let address = first_ipv4(&tunnel.tunnel)
+            .ok_or_else(|| anyhow!("cluster interface {path} has no IPv4 address"))?;
+        let socket = open_socket(path, address, cluster.heartbeat_port)
+            .with_context(|| format!("cannot open the heartbeat socket on {path}"))?;
+        let socket = Arc::new(socket);
+        for (number, group) in cluster.groups.iter().enumerate() {
+            let index = u32::try_from(sessions.len())?;
+            if index >= MAX_SESSIONS {
+                return Err(anyhow!("more than {MAX_SESSIONS} sessions"));
+            }
+            let Members { node, peer, name } = members(group, host_name);
+            let secret = cluster.secret.expose().as_bytes();
+            let session = session_number(&group.name);
+            let config = SessionConfig {
+                rx_key: direction_key(secret, &group.name, name, host_name),
+                tx_key: direction_key(secret, &group.name, host_name, name),
+                session,
+                local_node: node.0,
+                peer_node: peer.0,
+                local_address: address.octets(),
+            };
+            let key = SessionKey {
+                tunnel_index: tunnel.index,
+                session,
+            };
+            dataplane.set_session(index, key, config)?;
+            let discovery = SocketAddrV4::new(cluster.mcast_group, cluster.heartbeat_port);
+            let prober = Prober::new(Arc::clone(&socket), discovery, session, node, config.tx_key);
+            sessions.push(OpenSession {
+                facts: SessionFacts {
+                    group: number,
+                    index,
+                    path: path.clone(),
+                },
+                prober,
+            });
+        }
+    }
+    Ok(sessions)
+}
+
+fn first_ipv4(tunnel: &Tunnel) -> Option<Ipv4Addr> {
+    tunnel.addresses.iter().find_map(|net| match net {
+        IpNet::V4(net) => Some(net.addr()),
+        IpNet::V6(_) => None,
+    })
+}
+
+/// This node and its peer in a group.
+struct Members<'a> {
+    node: NodeId,
+    peer: NodeId,
+    /// The peer's host name.
+    name: &'a str,
+}
+
+fn members<'a>(group: &'a Group, host_name: &str) -> Members<'a> {
+    const SECONDARY: NodeId = NodeId(2);
+    match group.role_of(host_name) {
+        Some(Role::Primary) => Members {
+            node: NodeId::PRIMARY,
+            peer: SECONDARY,
+            name: &group.secondary,
+        },
+        // The check refuses a host that is neither.
+        Some(Role::Secondary) | None => Members {
+            node: SECONDARY,
+            peer: NodeId::PRIMARY,
+            name: &group.primary,
+        },
+    }
+}
+
+fn driven_groups(
+    cluster: &Cluster,
+    host_name: &str,
+    sessions: Vec<OpenSession>,
+) -> Vec<DrivenGroup> {
+    let now = clock::now();
+    let mut groups: Vec<_> = cluster
+        .groups
+        .iter()
+        .map(|group| {
+            let Members { node, peer, .. } = members(group, host_name);
+            let core = Core::new(policy(cluster, group, node, peer), now);
+            DrivenGroup::new(group.name.clone(), core, Vec::new())
+        })
+        .collect();
+    for OpenSession { facts, prober } in sessions {
+        groups[facts.group].sessions.push(Session {
+            index: facts.index,
+            prober,
+        });
+    }
+    groups
+}
+
+fn policy(cluster: &Cluster, group: &Group, node: NodeId, peer: NodeId) -> Policy {
+    let dead = cluster.dead_interval;
+    Policy {
+        node,
+        peer,
+        keepalive: cluster.keepalive_interval,
+        dead,
+        agent_dead: cluster.agent_dead_interval,
+        initial_wait: SHORTEST_INITIAL_WAIT.max(dead * 2),
+        auto_failback: group.auto_failback,
+        failback_hold: SHORTEST_FAILBACK_HOLD.max(dead * 10),
+        fault_hold: FAULT_HOLD,
+    }
+}
+
+fn monitors(cluster: &Cluster) -> Vec<Monitor> {
+    let mut monitors = Vec::new();
+    for (number, group) in cluster.groups.iter().enumerate() {
+        for (index, address) in group.monitors.iter().enumerate() {
+            monitors.push(Monitor {
+                group: number,
+                index,
+                address: IpAddr::clone(address),
+                interval: cluster.monitor_interval,
+                dead: cluster.monitor_dead_interval,
+            });
+        }
+    }
+    monitors
+}
+
+/// Removes service addresses that an earlier agent left when it died.
+pub async fn clear_services(targets: &[Vec<ServiceTarget>], netlink: &Netlink) {
+    for target in targets.iter().flatten() {
+        if let Err(error) = target.release(netlink).await {
+            warn!(%target, "cannot clear a service address: {error:#}");
+        }
+    }
+}
+
+/// Tells this life of the agent from the ones before; never zero.
+fn generation() -> Result<u32> {
+    loop {
+        let drawn = getrandom::u32().context("cannot draw a random number")?;
+        if drawn != 0 {
+            return Ok(drawn);
+        }
+    }
+}

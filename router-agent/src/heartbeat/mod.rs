@@ -1,0 +1,97 @@
+//! The probes that a node sends on its clock. What comes back the kernel keeps.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    sync::Arc,
+};
+
+use router_common::{
+    heartbeat::{Content, Heartbeat, Kind},
+    identity::NodeId,
+    map::{LocalState, SessionState},
+    net::ipv4_from_word,
+    siphash::Key,
+    time::BootTime,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Class selector 6, "network control" (RFC 4594 §3.1), in the place of the type of service.
+const NETWORK_CONTROL: u32 = 0xc0;
+
+/// Opens the socket for the probes of all sessions over `tunnel`. Nothing is received on it: the
+/// XDP program takes what comes to its port.
+pub fn open_socket(tunnel: &str, address: Ipv4Addr, port: u16) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind_device(Some(tunnel.as_bytes()))?;
+    socket.bind(&SocketAddrV4::new(address, port).into())?;
+    socket.set_multicast_if_v4(&address)?;
+    socket.set_multicast_loop_v4(false)?;
+    socket.set_tos_v4(NETWORK_CONTROL)?;
+    // A probe that cannot be sent now is late anyway: the clock must not wait for it.
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Sends the probes of one session.
+#[derive(Debug)]
+pub struct Prober {
+    socket: Arc<UdpSocket>,
+    /// Where to probe while the peer's address is not known.
+    discovery: SocketAddrV4,
+    session: u32,
+    node: NodeId,
+    key: Key,
+    sequence: u64,
+}
+
+impl Prober {
+    pub fn new(
+        socket: Arc<UdpSocket>,
+        discovery: SocketAddrV4,
+        session: u32,
+        node: NodeId,
+        key: Key,
+    ) -> Self {
+        Self {
+            socket,
+            discovery,
+            session,
+            node,
+            key,
+            sequence: 0,
+        }
+    }
+
+    /// Sends one probe that says `local` of us and echoes what was `heard`.
+    pub fn probe(
+        &mut self,
+        local: &LocalState,
+        heard: &SessionState,
+        now: BootTime,
+    ) -> io::Result<()> {
+        self.sequence += 1;
+        let message = Heartbeat::signed(
+            &Content {
+                kind: Kind::Probe,
+                flags: local.flags(),
+                session: self.session,
+                sender: self.node,
+                generation: local.generation(),
+                sequence: self.sequence,
+                tx: now,
+                echo_tx: BootTime::from_ns(heard.peer_tx_ns),
+                echo_generation: heard.generation(),
+                claim: local.claim(),
+                agent_age_us: now.us_since(local.agent_beat()),
+            },
+            &self.key,
+        );
+        let to = match ipv4_from_word(heard.peer_address) {
+            Some(address) => SocketAddrV4::new(address, self.discovery.port()),
+            None => self.discovery,
+        };
+        self.socket.send_to(bytemuck::bytes_of(&message), to)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! What each map holds, so that bytes are never taken for another type's.
+
+use aya::maps::{MapInfo, MapType};
+use router_common::map::{
+    LocalState, SessionConfig, SessionKey, SessionState, TunnelCounters, TunnelEgress,
+    TunnelIngress, TunnelKey, name,
+};
+
+use super::MapsError;
+
+/// The maps of this layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    Tunnels,
+    Egress,
+    Counters,
+    Reasons,
+    SessionIndex,
+    SessionConfig,
+    Sessions,
+    Local,
+}
+
+impl Known {
+    pub const ALL: [Self; 8] = [
+        Self::Tunnels,
+        Self::Egress,
+        Self::Counters,
+        Self::Reasons,
+        Self::SessionIndex,
+        Self::SessionConfig,
+        Self::Sessions,
+        Self::Local,
+    ];
+
+    pub fn from_name(name: &str) -> Result<Self, MapsError> {
+        Self::ALL
+            .into_iter()
+            .find(|known| known.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| MapsError::NoSuchMap {
+                name: name.to_owned(),
+            })
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tunnels => name::TUNNELS,
+            Self::Egress => name::EGRESS,
+            Self::Counters => name::COUNTERS,
+            Self::Reasons => name::REASONS,
+            Self::SessionIndex => name::SESSION_INDEX,
+            Self::SessionConfig => name::SESSION_CONFIG,
+            Self::Sessions => name::SESSIONS,
+            Self::Local => name::LOCAL,
+        }
+    }
+
+    /// Bytes of a key.
+    const fn key_size(self) -> usize {
+        match self {
+            Self::Tunnels => size_of::<TunnelKey>(),
+            Self::SessionIndex => size_of::<SessionKey>(),
+            Self::Egress
+            | Self::Counters
+            | Self::Reasons
+            | Self::SessionConfig
+            | Self::Sessions
+            | Self::Local => size_of::<u32>(),
+        }
+    }
+
+    /// Bytes of a value, on one CPU.
+    const fn value_size(self) -> usize {
+        match self {
+            Self::Tunnels => size_of::<TunnelIngress>(),
+            Self::Egress => size_of::<TunnelEgress>(),
+            Self::Counters => size_of::<TunnelCounters>(),
+            Self::Reasons => size_of::<u64>(),
+            Self::SessionIndex => size_of::<u32>(),
+            Self::SessionConfig => size_of::<SessionConfig>(),
+            Self::Sessions => size_of::<SessionState>(),
+            Self::Local => size_of::<LocalState>(),
+        }
+    }
+
+    const fn map_type(self) -> MapType {
+        match self {
+            Self::Tunnels | Self::Egress | Self::SessionIndex => MapType::Hash,
+            Self::Counters | Self::Reasons => MapType::PerCpuArray,
+            Self::SessionConfig | Self::Sessions | Self::Local => MapType::Array,
+        }
+    }
+
+    /// Refuses a map of another layout.
+    pub fn check(self, info: &MapInfo) -> Result<(), MapsError> {
+        let name = self.name();
+        let expected = self.map_type();
+        match info.map_type() {
+            Ok(actual) if actual == expected => {
+                self.check_sizes(info.key_size(), info.value_size())
+            }
+            Ok(actual) => Err(MapsError::OtherType {
+                name,
+                actual,
+                expected,
+            }),
+            Err(source) => Err(MapsError::Read { name, source }),
+        }
+    }
+
+    fn check_sizes(self, key: u32, value: u32) -> Result<(), MapsError> {
+        for (what, actual, expected) in [
+            ("keys", key, self.key_size()),
+            ("values", value, self.value_size()),
+        ] {
+            if usize::try_from(actual) != Ok(expected) {
+                return Err(MapsError::OtherLayout {
+                    name: self.name(),
+                    what,
+                    actual,
+                    expected,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_map_is_known_by_its_name() {
+        assert_eq!(Known::ALL.map(Known::name), name::ALL);
+        assert_eq!(Known::from_name("sessions").unwrap(), Known::Sessions);
+        let error = Known::from_name("TUNNEL").unwrap_err().to_string();
+        assert!(error.contains("there are: TUNNELS, EGRESS,"), "{error}");
+    }
+
+    #[test]
+    fn another_layout_is_refused() {
+        Known::Local.check_sizes(4, 24).unwrap();
+        let error = Known::Local.check_sizes(4, 32).unwrap_err().to_string();
+        assert!(
+            error.contains("values of 32 bytes where 24 are expected"),
+            "{error}"
+        );
+        let error = Known::Tunnels.check_sizes(12, 24).unwrap_err().to_string();
+        assert!(
+            error.contains("keys of 12 bytes where 16 are expected"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,323 @@
+//! From the types that kernel and agent share to named fields. Pure; secrets end here.
+
+use router_common::{
+    identity::{Claim, Flags, NodeId},
+    map::{
+        LocalState, Reason, SessionConfig, SessionKey, SessionState, TunnelCounters, TunnelEgress,
+        TunnelIngress, TunnelKey, egress_flag,
+    },
+    net::{Mac, ipv4_from_word},
+};
+use serde_json::Value;
+use std::net::Ipv4Addr;
+
+use super::{Fields, InterfaceNames};
+
+/// Shown in place of a key.
+const SECRET: &str = "***";
+
+/// A key or value of a map that an operator can be shown.
+pub trait Decode {
+    fn decode(&self, interfaces: &dyn InterfaceNames) -> Fields;
+}
+
+/// An index that stands for an interface.
+#[derive(Clone, Copy, Debug)]
+pub struct InterfaceIndex(pub u32);
+
+/// An index into an array, named by what it counts.
+#[derive(Clone, Copy, Debug)]
+pub enum Index {
+    Tunnel(u32),
+    Session(u32),
+    Reason(u32),
+}
+
+impl Decode for InterfaceIndex {
+    fn decode(&self, interfaces: &dyn InterfaceNames) -> Fields {
+        Fields::default()
+            .with("ifindex", self.0)
+            .with("interface", interfaces.name(self.0))
+    }
+}
+
+impl Decode for Index {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        match *self {
+            Self::Tunnel(index) => Fields::default().with("tunnel_index", index),
+            Self::Session(index) => Fields::default().with("session_index", index),
+            Self::Reason(index) => Fields::default().with("reason", reason(index)),
+        }
+    }
+}
+
+impl Decode for TunnelKey {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        Fields::default()
+            .with("local", ipv4(self.local))
+            .with("remote", ipv4(self.remote))
+            .with("key", self.key())
+    }
+}
+
+impl Decode for TunnelIngress {
+    fn decode(&self, interfaces: &dyn InterfaceNames) -> Fields {
+        let Self {
+            index,
+            dataplane_ifindex,
+            user_mac,
+            dataplane_mac,
+            heartbeat_port,
+            padding: _,
+        } = *self;
+        Fields::default()
+            .with("tunnel_index", index)
+            .with("dataplane_ifindex", dataplane_ifindex)
+            .with("dataplane_interface", interfaces.name(dataplane_ifindex))
+            .with("user_mac", mac(user_mac))
+            .with("dataplane_mac", mac(dataplane_mac))
+            .with(
+                "heartbeat_port",
+                (heartbeat_port != 0).then_some(heartbeat_port),
+            )
+    }
+}
+
+impl Decode for TunnelEgress {
+    fn decode(&self, interfaces: &dyn InterfaceNames) -> Fields {
+        let Self {
+            index,
+            underlay_ifindex,
+            local,
+            remote,
+            key,
+            flags,
+            ttl,
+            tos,
+            padding: _,
+        } = *self;
+        let has = |flag| flags & flag != 0;
+        let unless_inherited = |inherit, value: u8| {
+            if has(inherit) {
+                Value::from("inherit")
+            } else {
+                Value::from(value)
+            }
+        };
+        Fields::default()
+            .with("tunnel_index", index)
+            .with("underlay_ifindex", underlay_ifindex)
+            .with("underlay_interface", interfaces.name(underlay_ifindex))
+            .with("local", ipv4(local))
+            .with("remote", ipv4(remote))
+            .with(
+                "key",
+                has(egress_flag::HAS_KEY).then(|| u32::from_be_bytes(key)),
+            )
+            .with("ttl", unless_inherited(egress_flag::TTL_INHERIT, ttl))
+            .with("tos", unless_inherited(egress_flag::TOS_INHERIT, tos))
+            .with(
+                "flags",
+                names(
+                    flags,
+                    &[
+                        (egress_flag::HAS_KEY, "has-key"),
+                        (egress_flag::TTL_INHERIT, "ttl-inherit"),
+                        (egress_flag::TOS_INHERIT, "tos-inherit"),
+                    ],
+                ),
+            )
+    }
+}
+
+impl Decode for TunnelCounters {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self {
+            rx_packets,
+            rx_bytes,
+            tx_packets,
+            tx_bytes,
+            rx_errors,
+            tx_errors,
+            rx_unsupported,
+            tx_unsupported,
+        } = *self;
+        Fields::default()
+            .with("rx_packets", rx_packets)
+            .with("rx_bytes", rx_bytes)
+            .with("tx_packets", tx_packets)
+            .with("tx_bytes", tx_bytes)
+            .with("rx_errors", rx_errors)
+            .with("tx_errors", tx_errors)
+            .with("rx_unsupported", rx_unsupported)
+            .with("tx_unsupported", tx_unsupported)
+    }
+}
+
+/// Packets of a [`Reason`].
+impl Decode for u64 {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        Fields::default().with("packets", *self)
+    }
+}
+
+impl Decode for SessionKey {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self {
+            tunnel_index,
+            session,
+        } = *self;
+        Fields::default()
+            .with("tunnel_index", tunnel_index)
+            .with("session", session_id(session))
+    }
+}
+
+impl Decode for SessionConfig {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self {
+            rx_key: _,
+            tx_key: _,
+            session,
+            local_node,
+            peer_node,
+            local_address,
+        } = *self;
+        Fields::default()
+            .with("session", session_id(session))
+            .with("local_node", local_node)
+            .with("peer_node", peer_node)
+            .with("local_address", ipv4(local_address))
+            .with("rx_key", SECRET)
+            .with("tx_key", SECRET)
+    }
+}
+
+impl Decode for SessionState {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self {
+            last_heard_ns,
+            last_reply_ns,
+            peer_tx_ns,
+            peer_generation,
+            peer_claim: _,
+            peer_status: _,
+            peer_address,
+            probe_sequence,
+            reply_sequence,
+            first_probe_sequence,
+            probes,
+            replies,
+            rtt_last_ns,
+            rtt_min_ns,
+            rtt_max_ns,
+            rtt_sum_ns,
+            mac_failures,
+            last_mac_failure_ns,
+            stale,
+            unproven,
+            wrong_sender,
+            not_understood,
+        } = *self;
+        claim(
+            Fields::default()
+                .with(
+                    "peer_address",
+                    ipv4_from_word(peer_address).map(|address| address.to_string()),
+                )
+                .with("peer_generation", peer_generation),
+            self.claim(),
+        )
+        .with("flags", flag_names(self.flags()))
+        .with("agent_age_us", as_us(self.agent_age()))
+        .with("last_heard_ns", last_heard_ns)
+        .with("last_reply_ns", last_reply_ns)
+        .with("peer_tx_ns", peer_tx_ns)
+        .with("probe_sequence", probe_sequence)
+        .with("reply_sequence", reply_sequence)
+        .with("first_probe_sequence", first_probe_sequence)
+        .with("probes", probes)
+        .with("replies", replies)
+        .with("rtt_last_ns", rtt_last_ns)
+        .with("rtt_min_ns", rtt_min_ns)
+        .with("rtt_max_ns", rtt_max_ns)
+        .with("rtt_sum_ns", rtt_sum_ns)
+        .with("mac_failures", mac_failures)
+        .with("last_mac_failure_ns", last_mac_failure_ns)
+        .with("stale", stale)
+        .with("unproven", unproven)
+        .with("wrong_sender", wrong_sender)
+        .with("not_understood", not_understood)
+    }
+}
+
+impl Decode for LocalState {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        claim(
+            Fields::default().with("generation", self.generation()),
+            self.claim(),
+        )
+        .with("flags", flag_names(self.flags()))
+        .with("agent_beat_ns", self.agent_beat().as_ns())
+    }
+}
+
+fn ipv4(octets: [u8; 4]) -> String {
+    Ipv4Addr::from(octets).to_string()
+}
+
+fn mac(octets: Mac) -> String {
+    octets.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+fn session_id(session: u32) -> String {
+    format!("{session:#010x}")
+}
+
+fn as_us(age: std::time::Duration) -> u64 {
+    u64::try_from(age.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn reason(index: u32) -> String {
+    Reason::ALL
+        .into_iter()
+        .find(|reason| *reason as u32 == index)
+        .map_or_else(|| index.to_string(), |reason| reason.name().to_owned())
+}
+
+fn claim(fields: Fields, claim: Claim) -> Fields {
+    let Claim { epoch, owner } = claim;
+    fields
+        .with("epoch", epoch.0)
+        .with("owner_node", (owner != NodeId::NONE).then_some(owner.0))
+}
+
+fn flag_names(flags: Flags) -> Value {
+    names(
+        u32::from(flags.0),
+        &[
+            (u32::from(Flags::FORWARDING.0), "forwarding"),
+            (u32::from(Flags::ELIGIBLE.0), "eligible"),
+            (u32::from(Flags::CANDIDATE.0), "candidate"),
+        ],
+    )
+}
+
+/// The names of the bits that are set; bits without a name as a number.
+fn names(bits: u32, known: &[(u32, &str)]) -> Value {
+    let mut rest = bits;
+    let mut names = Vec::new();
+    for (bit, name) in known {
+        if bits & bit != 0 {
+            names.push(Value::from(*name));
+            rest &= !bit;
+        }
+    }
+    if rest != 0 {
+        names.push(Value::from(format!("{rest:#x}")));
+    }
+    Value::from(names)
+}
+
+#[cfg(test)]
+mod tests;

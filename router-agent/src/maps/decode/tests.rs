@@ -1,0 +1,138 @@
+use bytemuck::{AnyBitPattern, Zeroable as _};
+use router_common::{identity::Epoch, net::ipv4_to_word, time::BootTime};
+
+use super::*;
+
+struct Known;
+
+impl InterfaceNames for Known {
+    fn name(&self, index: u32) -> Option<String> {
+        (index == 7).then(|| "eth0".to_owned())
+    }
+}
+
+fn text(value: &impl Decode) -> String {
+    value.decode(&Known).to_string()
+}
+
+/// A value as its bytes lie in a map.
+fn from_bytes<T: AnyBitPattern>(bytes: &[u8]) -> T {
+    bytemuck::pod_read_unaligned(bytes)
+}
+
+#[test]
+fn a_tunnels_key() {
+    let key: TunnelKey = from_bytes(&[10, 0, 1, 10, 10, 0, 2, 10, 0, 0, 1, 0, 1, 0, 0, 0]);
+    assert_eq!(text(&key), "local 10.0.1.10, remote 10.0.2.10, key 256");
+    let unkeyed = TunnelKey::new([10, 0, 1, 10], [10, 0, 2, 10], None);
+    assert!(text(&unkeyed).ends_with("key none"));
+    let zero = TunnelKey::new([10, 0, 1, 10], [10, 0, 2, 10], Some(0));
+    assert!(text(&zero).ends_with("key 0"));
+}
+
+#[test]
+fn a_tunnels_directions() {
+    let ingress = TunnelIngress {
+        index: 3,
+        dataplane_ifindex: 7,
+        user_mac: [2, 0, 0, 0, 0, 0xab],
+        dataplane_mac: [2, 0, 0, 0, 0, 0xac],
+        heartbeat_port: 6940,
+        padding: [0; 2],
+    };
+    assert_eq!(
+        text(&ingress),
+        "tunnel_index 3, dataplane_ifindex 7, dataplane_interface eth0, \
+         user_mac 02:00:00:00:00:ab, dataplane_mac 02:00:00:00:00:ac, heartbeat_port 6940"
+    );
+    let egress = TunnelEgress {
+        index: 3,
+        underlay_ifindex: 8,
+        local: [10, 0, 1, 10],
+        remote: [10, 0, 2, 10],
+        key: 5_u32.to_be_bytes(),
+        flags: egress_flag::HAS_KEY | egress_flag::TOS_INHERIT | 0x100,
+        ttl: 255,
+        tos: 0,
+        padding: [0; 2],
+    };
+    assert_eq!(
+        text(&egress),
+        "tunnel_index 3, underlay_ifindex 8, underlay_interface none, local 10.0.1.10, \
+         remote 10.0.2.10, key 5, ttl 255, tos inherit, flags has-key+tos-inherit+0x100"
+    );
+}
+
+#[test]
+fn indices_have_names() {
+    assert_eq!(text(&InterfaceIndex(7)), "ifindex 7, interface eth0");
+    assert_eq!(text(&Index::Tunnel(1)), "tunnel_index 1");
+    assert_eq!(text(&Index::Session(2)), "session_index 2");
+    assert_eq!(text(&Index::Reason(1)), "reason not-fast-path");
+    assert_eq!(text(&Index::Reason(999)), "reason 999");
+}
+
+#[test]
+fn a_sessions_secrets_stay_secret() {
+    let config = SessionConfig {
+        rx_key: [0x1111_1111_1111_1111; 2],
+        tx_key: [0x2222_2222_2222_2222; 2],
+        session: 0xbeef,
+        local_node: 1,
+        peer_node: 2,
+        local_address: [169, 254, 0, 1],
+    };
+    let expected = "session 0x0000beef, local_node 1, peer_node 2, \
+                    local_address 169.254.0.1, rx_key ***, tx_key ***";
+    assert_eq!(text(&config), expected);
+    // Nor does the mask tell whether there is a key.
+    let unset = SessionConfig {
+        rx_key: [0; 2],
+        tx_key: [0; 2],
+        ..config
+    };
+    assert_eq!(text(&unset), expected);
+}
+
+#[test]
+fn what_a_session_heard() {
+    let state = SessionState {
+        peer_address: ipv4_to_word(Ipv4Addr::new(169, 254, 0, 2)),
+        peer_claim: Claim {
+            epoch: Epoch(4),
+            owner: NodeId(2),
+        }
+        .to_word(),
+        peer_status: SessionState::status_word(Flags::FORWARDING.with(Flags::ELIGIBLE), 250),
+        last_heard_ns: 5,
+        ..SessionState::default()
+    };
+    let text = text(&state);
+    assert!(
+        text.starts_with(
+            "peer_address 169.254.0.2, peer_generation 0, epoch 4, owner_node 2, \
+             flags forwarding+eligible, agent_age_us 250, last_heard_ns 5, "
+        ),
+        "{text}"
+    );
+    let nothing = SessionState::zeroed().decode(&Known).to_string();
+    assert!(
+        nothing.starts_with(
+            "peer_address none, peer_generation 0, epoch 0, owner_node none, flags none, "
+        ),
+        "{nothing}"
+    );
+}
+
+#[test]
+fn what_a_node_says_of_itself() {
+    let claim = Claim {
+        epoch: Epoch(9),
+        owner: NodeId::PRIMARY,
+    };
+    let local = LocalState::new(claim, 77, Flags::CANDIDATE, BootTime::from_ns(3));
+    assert_eq!(
+        text(&local),
+        "generation 77, epoch 9, owner_node 1, flags candidate, agent_beat_ns 3"
+    );
+}

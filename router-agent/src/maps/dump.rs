@@ -1,0 +1,125 @@
+//! `maps dump`: reads a map and decodes it.
+
+use aya::maps::Map;
+use bytemuck::{NoUninit, bytes_of};
+use router_common::map::{
+    LocalState, SessionConfig, SessionKey, SessionState, TunnelCounters, TunnelEgress,
+    TunnelIngress, TunnelKey,
+};
+use serde::Serialize;
+
+use super::{
+    Decode, Fields, InterfaceNames, MapsError, PinnedMaps,
+    catalogue::Known,
+    decode::{Index, InterfaceIndex},
+    read::{array, hash, per_cpu},
+};
+
+/// What a map holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Dump {
+    pub map: &'static str,
+    /// The boottime clock when the map was read; instants in the entries compare with it.
+    pub now_ns: u64,
+    pub entries: Vec<Entry>,
+}
+
+/// A key and its value.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Entry {
+    pub key: Fields,
+    pub value: Fields,
+}
+
+/// Reads the map `name`, in upper or lower case. Of arrays the entries that are all zero are
+/// left out unless `all`; values that each CPU has for itself are summed.
+pub fn dump(
+    pins: &PinnedMaps,
+    name: &str,
+    all: bool,
+    interfaces: &dyn InterfaceNames,
+) -> Result<Dump, MapsError> {
+    let known = Known::from_name(name)?;
+    let name = known.name();
+    let failed = |source| MapsError::Read { name, source };
+    let data = pins.open(name)?.ok_or_else(|| MapsError::NotPinned {
+        name,
+        directory: pins.directory().to_owned(),
+    })?;
+    known.check(&data.info().map_err(failed)?)?;
+    let map = Map::from_map_data(data).map_err(failed)?;
+    let show = Show { all, interfaces };
+    let entries = match known {
+        Known::Tunnels => hash::<TunnelKey, TunnelIngress>(map).map(|read| show.every(read)),
+        Known::Egress => hash::<u32, TunnelEgress>(map)
+            .map(|read| show.every(read.into_iter().map(|(k, v)| (InterfaceIndex(k), v)))),
+        Known::Counters => {
+            per_cpu::<TunnelCounters>(map).map(|read| show.used(read, Index::Tunnel))
+        }
+        Known::Reasons => per_cpu::<u64>(map).map(|read| show.used(read, Index::Reason)),
+        Known::SessionIndex => hash::<SessionKey, u32>(map)
+            .map(|read| show.every(read.into_iter().map(|(k, v)| (k, Index::Session(v))))),
+        Known::SessionConfig => {
+            array::<SessionConfig>(map).map(|read| show.used(read, Index::Session))
+        }
+        Known::Sessions => array::<SessionState>(map).map(|read| show.used(read, Index::Session)),
+        Known::Local => array::<LocalState>(map).map(|read| show.used(read, Index::Session)),
+    }
+    .map_err(failed)?;
+    Ok(Dump {
+        map: name,
+        now_ns: crate::clock::now().as_ns(),
+        entries,
+    })
+}
+
+struct Show<'a> {
+    all: bool,
+    interfaces: &'a dyn InterfaceNames,
+}
+
+impl Show<'_> {
+    /// The entries of a hash map.
+    fn every<K: Decode, V: Decode>(&self, read: impl IntoIterator<Item = (K, V)>) -> Vec<Entry> {
+        read.into_iter()
+            .map(|(key, value)| Entry {
+                key: key.decode(self.interfaces),
+                value: value.decode(self.interfaces),
+            })
+            .collect()
+    }
+
+    /// The entries of an array that are in use.
+    fn used<V: Decode + NoUninit>(
+        &self,
+        read: impl IntoIterator<Item = (u32, V)>,
+        index: fn(u32) -> Index,
+    ) -> Vec<Entry> {
+        let used = |value: &V| bytes_of(value).iter().any(|byte| *byte != 0);
+        self.every(
+            read.into_iter()
+                .filter(|(_, value)| self.all || used(value))
+                .map(|(key, value)| (index(key), value)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maps::KernelInterfaces;
+
+    #[test]
+    fn unused_entries_of_arrays_are_left_out() {
+        let interfaces = KernelInterfaces::open();
+        let read = [(0, 5_u64), (1, 0)];
+        let entries = |all| {
+            let show = Show {
+                all,
+                interfaces: &interfaces,
+            };
+            show.used(read, Index::Reason).len()
+        };
+        assert_eq!((entries(false), entries(true)), (1, 2));
+    }
+}

@@ -1,0 +1,84 @@
+//! Reads whole maps.
+
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapError, PerCpuArray},
+};
+use router_common::map::TunnelCounters;
+
+/// Every entry of a hash map.
+pub fn hash<K: Pod, V: Pod>(map: Map) -> Result<Vec<(K, V)>, MapError> {
+    HashMap::<_, K, V>::try_from(map)?.iter().collect()
+}
+
+/// Every entry of an array.
+pub fn array<V: Pod>(map: Map) -> Result<Vec<(u32, V)>, MapError> {
+    let array = Array::<_, V>::try_from(map)?;
+    (0..array.len())
+        .map(|index| Ok((index, array.get(&index, 0)?)))
+        .collect()
+}
+
+/// Every entry of an array that has a value for each CPU, summed.
+pub fn per_cpu<V: Pod + Total>(map: Map) -> Result<Vec<(u32, V)>, MapError> {
+    let array = PerCpuArray::<_, V>::try_from(map)?;
+    (0..array.len())
+        .map(|index| Ok((index, V::total(&array.get(&index, 0)?))))
+        .collect()
+}
+
+/// Values whose sum over the CPUs is what counts.
+pub trait Total: Sized {
+    fn total(each_cpu: &[Self]) -> Self;
+}
+
+impl Total for u64 {
+    fn total(each_cpu: &[Self]) -> Self {
+        each_cpu
+            .iter()
+            .fold(0, |sum, value| sum.wrapping_add(*value))
+    }
+}
+
+impl Total for TunnelCounters {
+    fn total(each_cpu: &[Self]) -> Self {
+        let sum = |field: fn(&Self) -> u64| {
+            each_cpu
+                .iter()
+                .fold(0, |sum: u64, counters| sum.wrapping_add(field(counters)))
+        };
+        Self {
+            rx_packets: sum(|counters| counters.rx_packets),
+            rx_bytes: sum(|counters| counters.rx_bytes),
+            tx_packets: sum(|counters| counters.tx_packets),
+            tx_bytes: sum(|counters| counters.tx_bytes),
+            rx_errors: sum(|counters| counters.rx_errors),
+            tx_errors: sum(|counters| counters.tx_errors),
+            rx_unsupported: sum(|counters| counters.rx_unsupported),
+            tx_unsupported: sum(|counters| counters.tx_unsupported),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_summed_field_by_field() {
+        assert_eq!(u64::total(&[1, u64::MAX, 3]), 3);
+        let one = TunnelCounters {
+            rx_packets: 1,
+            rx_bytes: 2,
+            tx_packets: 3,
+            tx_bytes: 4,
+            rx_errors: 5,
+            tx_errors: 6,
+            rx_unsupported: 7,
+            tx_unsupported: 8,
+        };
+        let total = TunnelCounters::total(&[one, TunnelCounters::default(), one]);
+        let words: [u64; 8] = bytemuck::must_cast(total);
+        assert_eq!(words, [2, 4, 6, 8, 10, 12, 14, 16]);
+    }
+}

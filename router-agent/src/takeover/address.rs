@@ -1,0 +1,76 @@
+//! A service address on its interface.
+
+use std::{fmt, io};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    config::ServiceAddress,
+    net::{self, Address, Link, Netlink},
+};
+
+/// A service address and the interface that it goes to.
+#[derive(Clone, Debug)]
+pub struct ServiceTarget {
+    service: ServiceAddress,
+    link: Link,
+}
+
+impl ServiceTarget {
+    /// Finds the interface of `service`: the one it names, else the one whose network holds the
+    /// address.
+    pub fn find(service: &ServiceAddress, links: &[Link], addresses: &[Address]) -> Result<Self> {
+        let link = if let Some(name) = &service.interface {
+            let Some(link) = links.iter().find(|link| link.name == *name) else {
+                bail!("service {service}: there is no interface {name}");
+            };
+            link
+        } else {
+            let ip = service.address.addr();
+            let holder = addresses
+                .iter()
+                .filter(|address| address.net.addr() != ip && address.net.contains(&ip))
+                .max_by_key(|address| address.net.prefix_len());
+            let link = holder
+                .and_then(|address| links.iter().find(|link| link.index == address.link_index));
+            let Some(link) = link else {
+                bail!(
+                    "service {service}: no interface has a network that holds {ip}; name the \
+                     interface, as in {}/eth1",
+                    service.address
+                );
+            };
+            link
+        };
+        Ok(Self {
+            service: service.clone(),
+            link: link.clone(),
+        })
+    }
+
+    pub async fn take(&self, netlink: &Netlink) -> Result<()> {
+        netlink
+            .add_address(
+                self.link.index,
+                self.service.address,
+                self.service.broadcast,
+            )
+            .await
+    }
+
+    pub fn announce(&self) -> io::Result<()> {
+        net::announce::announce(&self.link, self.service.address.addr())
+    }
+
+    pub async fn release(&self, netlink: &Netlink) -> Result<()> {
+        netlink
+            .remove_address(self.link.index, self.service.address)
+            .await
+    }
+}
+
+impl fmt::Display for ServiceTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.service.fmt(f)
+    }
+}
