@@ -55,7 +55,9 @@ pub fn send(ctx: &TcContext) -> Result<i32, SendRefusal> {
         inherited(egress, egress_flag::TTL_INHERIT, ttl, egress.ttl),
         total_length,
     );
-    ctx.store(Ethernet::LEN, &outer, 0)
+    // The redirect drops frames to group addresses; it writes the addresses anew in any case.
+    ctx.store(0, &Ethernet::new([0; 6], [0; 6], ETH_P_IPV4), 0)
+        .and_then(|()| ctx.store(Ethernet::LEN, &outer, 0))
         .and_then(|()| {
             let base = GreBase::new(protocol, has_key);
             ctx.store(Ethernet::LEN + Ipv4::LEN, &base, 0)
