@@ -103,28 +103,33 @@ impl Cluster {
         agent::routerctl(self.node(router), &["show", "cluster", "status"])
     }
 
-    /// Waits until `router` is active, whatever its peer is.
+    /// Waits until `router` is active and holds the services, whatever its peer is.
     pub fn await_active(&self, router: Router, within: Duration) -> Result<GroupStatus> {
-        poll::until(within, || self.in_state(router, is_active, "active"))
-    }
-
-    /// Waits until `active` is active and its peer is standby.
-    pub fn settle(&self, active: Router) -> Result<()> {
-        poll::until(PATIENCE, || {
-            self.in_state(active, is_active, "active")?;
-            self.in_state(active.peer(), is_standby, "standby")?;
-            Ok(())
+        poll::until(within, || {
+            let group = self.in_state(router, is_active, "active")?;
+            for service in &group.services {
+                ensure!(
+                    service.held,
+                    "{} does not hold {}",
+                    router.name,
+                    service.service
+                );
+            }
+            Ok(group)
         })
     }
 
-    /// Waits until one router is active and the other standby; the active one.
+    /// Waits until `active` is active, its peer standby, and each knows that the other lives.
+    pub fn settle(&self, active: Router) -> Result<()> {
+        poll::until(PATIENCE, || self.is_settled(active))
+    }
+
+    /// Waits as [`Self::settle`], whichever router is the active one; which.
     pub fn settle_any(&self) -> Result<Router> {
         poll::until(PATIENCE, || {
             let [a, c] = ROUTERS;
             let active = if is_active(&self.group(a)?) { a } else { c };
-            self.in_state(active, is_active, "active")?;
-            self.in_state(active.peer(), is_standby, "standby")?;
-            Ok(active)
+            self.is_settled(active).map(|()| active)
         })
     }
 
@@ -207,6 +212,25 @@ impl Cluster {
         self.agents
             .get(router.name)
             .with_context(|| format!("{} runs no agent", router.name))
+    }
+
+    fn is_settled(&self, active: Router) -> Result<()> {
+        let groups = [
+            self.in_state(active, is_active, "active")?,
+            self.in_state(active.peer(), is_standby, "standby")?,
+        ];
+        for GroupStatus {
+            this_node,
+            peer_finding,
+            ..
+        } in groups
+        {
+            ensure!(
+                peer_finding == "alive",
+                "{this_node} finds its peer {peer_finding}"
+            );
+        }
+        Ok(())
     }
 
     fn in_state(

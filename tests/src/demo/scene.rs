@@ -105,14 +105,6 @@ fn fail_over(cluster: &mut Cluster, fault: Fault, in_full: bool) -> Result<Measu
     rows.print();
     count(&packets);
     expect_no_haste(fault, at, activation)?;
-    for service in &group.services {
-        ensure!(
-            service.held,
-            "{} is active and does not hold {}",
-            successor.name,
-            service.service
-        );
-    }
     if in_full {
         show(cluster, successor)?;
     }

@@ -117,6 +117,8 @@ impl Lab {
             .find(|spec| spec.name == name)
             .with_context(|| format!("no node {name:?}"))?
             .clone();
+        // What it was made of goes first.
+        self.nodes.remove(name);
         for far in self.topology.neighbours(name) {
             // The kernel takes a dead node's links away in its own time; this may come after it.
             let _ = self

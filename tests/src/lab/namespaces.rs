@@ -1,6 +1,7 @@
 //! Namespaces of a node, and the one process that holds them.
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader, Write as _},
     os::{
         fd::{AsFd as _, OwnedFd},
@@ -29,6 +30,10 @@ use crate::poll;
 pub struct Namespaces {
     holder: Child,
     pidfd: OwnedFd,
+    /// Keeps network and mounts, and with them pins and programs, while the processes are dead
+    /// already: the end of a network namespace holds the whole kernel's configuration lock for
+    /// tens of milliseconds, and the survivor of a real power failure has a kernel of its own.
+    _lasting: [File; 2],
 }
 
 const REAP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -76,7 +81,16 @@ impl Namespaces {
             .and_then(Pid::from_raw)
             .context("a process has a positive id")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("cannot open a pidfd")?;
-        Ok(Self { holder, pidfd })
+        let lasting = ["net", "mnt"].map(|kind| {
+            let path = format!("/proc/{}/ns/{kind}", holder.id());
+            File::open(&path).with_context(|| format!("cannot open {path}"))
+        });
+        let [net, mnt] = lasting;
+        Ok(Self {
+            holder,
+            pidfd,
+            _lasting: [net?, mnt?],
+        })
     }
 
     /// Process id of PID 1 as seen from outside.
