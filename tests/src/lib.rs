@@ -1,1 +1,15 @@
+//! Labs of network namespaces, the product's binaries in them, and the demonstration.
+//!
+//! A lab is made of nodes, cables and faults. Nothing of it is in the machine's own network
+//! namespace, and nothing of it outlives its owner: see [`lab::Namespaces`].
 
+pub mod agent;
+pub mod article;
+pub mod capture;
+pub mod clock;
+pub mod cluster;
+pub mod demo;
+pub mod lab;
+pub mod poll;
+pub mod status;
+pub mod traffic;

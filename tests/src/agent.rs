@@ -1,0 +1,146 @@
+//! The product's binaries in a node.
+
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use router_agent::control::protocol::Status;
+use rustix::process::Signal;
+
+use crate::{
+    lab::{Node, Process},
+    status::Document,
+};
+
+const LOG: &str = "agent.log";
+
+/// Path of one of the product's binaries: in `ROUTER_BIN_DIR`, else beside the running executable
+/// or in the directory above it, where cargo leaves them.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let executable = env::current_exe().context("cannot find this executable")?;
+    let candidates: Vec<PathBuf> = match env::var_os("ROUTER_BIN_DIR") {
+        Some(directory) => vec![PathBuf::from(directory)],
+        None => executable
+            .ancestors()
+            .skip(1)
+            .take(2)
+            .map(Path::to_path_buf)
+            .collect(),
+    };
+    candidates
+        .iter()
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!("no {name} in {candidates:?}; build it, or set ROUTER_BIN_DIR to where it is")
+        })
+}
+
+/// A running `router-agent`.
+pub struct Agent {
+    process: Process,
+}
+
+impl Agent {
+    /// Starts an agent with `config` in `node`.
+    pub fn start(node: &Node, config: &str) -> Result<Self> {
+        let path = write_config(node, config)?;
+        Self::spawn(
+            node,
+            Command::new(binary("router-agent")?)
+                .arg("run")
+                .arg("--config")
+                .arg(path),
+        )
+    }
+
+    /// Starts `command` as the node's agent; its messages go to the node's log.
+    pub fn spawn(node: &Node, command: &mut Command) -> Result<Self> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(node.directory().join(LOG))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Ok(Self {
+            process: node.spawn("router-agent", command)?,
+        })
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Orderly stop.
+    pub fn terminate(mut self) -> Result<ExitStatus> {
+        self.process.signal(Signal::TERM)?;
+        self.process.wait_within(Duration::from_secs(10))
+    }
+
+    /// Sudden death.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Stops it from being scheduled; it does not notice.
+    pub fn stop(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// Lets it outlive this process.
+    pub fn keep(self) {
+        self.process.keep();
+    }
+
+    pub fn cont(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
+    }
+}
+
+/// Writes a configuration for `node`; its path is the same inside and outside.
+pub fn write_config(node: &Node, config: &str) -> Result<PathBuf> {
+    let path = node.directory().join("router.conf");
+    fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// What the node's agents have said so far.
+pub fn log(node: &Node) -> String {
+    fs::read_to_string(node.directory().join(LOG)).unwrap_or_default()
+}
+
+/// `routerctl` with these words, however it ends.
+pub fn routerctl_output(node: &Node, words: &[&str]) -> Result<Output> {
+    let routerctl = binary("routerctl")?;
+    let mut command = vec![routerctl.to_str().context("a path in UTF-8")?];
+    command.extend(words);
+    node.output(&command)
+}
+
+/// `routerctl` with these words, which must succeed; what it prints.
+pub fn routerctl(node: &Node, words: &[&str]) -> Result<String> {
+    let output = routerctl_output(node, words)?;
+    ensure!(
+        output.status.success(),
+        "{}: routerctl {} failed: {}",
+        node.name(),
+        words.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim(),
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The node's view of the cluster.
+pub fn status(node: &Node) -> Result<Status> {
+    let text = routerctl(node, &["show", "cluster", "status", "--json"])?;
+    let document: Document = serde_json::from_str(&text)
+        .with_context(|| format!("{}: status is not as agreed: {text}", node.name()))?;
+    Ok(document.status)
+}

@@ -1,0 +1,229 @@
+//! The network of the article's configuration: two routers in two zones, a LAN and a server side
+//! that both of them touch, and between the zones a cloud that routes.
+//!
+//! ```text
+//!             client 10.0.0.100
+//!                   │
+//!      ───────┬─────┴─────┬─────── 10.0.0.0/24
+//!        .11  │eth1       │eth1 .12
+//!         vyatta-a     vyatta-c
+//!  10.0.1.10 eth0 ─ cloud ─ eth0 10.0.2.10
+//!        .11  │eth2       │eth2 .12
+//!      ───────┴─────┬─────┴─────── 10.0.9.0/24
+//!                   │
+//!             server 10.0.9.100
+//! ```
+
+use anyhow::Result;
+
+use crate::lab::{End, Lab, NodeSpec, Topology};
+
+pub const PRIMARY: &str = "vyatta-a";
+pub const SECONDARY: &str = "vyatta-c";
+pub const CLOUD: &str = "cloud";
+pub const CLIENT: &str = "client";
+pub const SERVER: &str = "server";
+const SWITCH: &str = "switch";
+
+pub const CLIENT_ADDRESS: &str = "10.0.0.100";
+pub const SERVER_ADDRESS: &str = "10.0.9.100";
+/// Services of the second scene: the gateways of the client and of the server.
+pub const SERVICES: [&str; 2] = ["10.0.0.254/24/eth1", "10.0.9.254/24/eth2"];
+
+/// What differs between the two routers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Router {
+    pub name: &'static str,
+    pub underlay: &'static str,
+    pub tunnel: &'static str,
+    /// Its interface at the server side, by which the server sees who forwarded a packet.
+    pub server_side_mac: [u8; 6],
+    remote_underlay: &'static str,
+}
+
+pub const ROUTERS: [Router; 2] = [
+    Router {
+        name: PRIMARY,
+        underlay: "10.0.1.10",
+        tunnel: "169.254.0.1",
+        server_side_mac: [2, 0, 0, 0, 9, 11],
+        remote_underlay: "10.0.2.10",
+    },
+    Router {
+        name: SECONDARY,
+        underlay: "10.0.2.10",
+        tunnel: "169.254.0.2",
+        server_side_mac: [2, 0, 0, 0, 9, 12],
+        remote_underlay: "10.0.1.10",
+    },
+];
+
+impl Router {
+    /// The router called `name`.
+    ///
+    /// # Panics
+    ///
+    /// If there is none of that name.
+    pub fn named(name: &str) -> Self {
+        ROUTERS
+            .into_iter()
+            .find(|router| router.name == name)
+            .unwrap_or_else(|| panic!("no router {name:?}"))
+    }
+
+    pub fn by_mac(mac: [u8; 6]) -> Option<Self> {
+        ROUTERS
+            .into_iter()
+            .find(|router| router.server_side_mac == mac)
+    }
+
+    #[must_use]
+    pub fn peer(self) -> Self {
+        let [a, c] = ROUTERS;
+        if self == a { c } else { a }
+    }
+
+    /// The article's lines about the tunnel, with this router's addresses.
+    pub fn tunnel_config(self) -> String {
+        let Self {
+            name,
+            underlay,
+            tunnel,
+            server_side_mac: _,
+            remote_underlay,
+        } = self;
+        format!(
+            "set system host-name {name}
+set system time-zone Asia/Tokyo
+
+set interfaces tunnel tun00 address '{tunnel}/24'
+set interfaces tunnel tun00 encapsulation 'gre'
+set interfaces tunnel tun00 local-ip '{underlay}'
+set interfaces tunnel tun00 remote-ip '{remote_underlay}'
+set interfaces tunnel tun00 multicast enable
+"
+        )
+    }
+
+    /// The article's configuration as it stands.
+    pub fn article_config(self) -> String {
+        self.tunnel_config()
+            + "
+set cluster interface tun00
+set cluster pre-shared-secret cloudpack
+set cluster group aws
+set cluster group aws primary vyatta-a
+set cluster group aws secondary vyatta-c
+"
+    }
+
+    /// The article's configuration with service addresses and the fastest timing.
+    pub fn service_config(self) -> String {
+        let [lan, servers] = SERVICES;
+        self.article_config()
+            + &format!(
+                "
+set cluster group aws service {lan}
+set cluster group aws service {servers}
+set cluster group aws auto-failback true
+set cluster keepalive-interval 1
+set cluster dead-interval 4
+"
+            )
+    }
+}
+
+/// Builds the lab. The routers run nothing yet.
+pub fn lab() -> Result<Lab> {
+    let mut topology = Topology::default()
+        .node(NodeSpec::new(SWITCH).bridge("lan").bridge("servers"))
+        .node(NodeSpec::new(CLOUD).forwarding())
+        .node(NodeSpec::new(CLIENT).route("10.0.9.0/24", "10.0.0.254"))
+        .node(NodeSpec::new(SERVER).route("10.0.0.0/24", "10.0.9.254"))
+        .cable(
+            End::new(CLIENT, "eth0").address(&format!("{CLIENT_ADDRESS}/24")),
+            End::new(SWITCH, "lan-client").port_of("lan"),
+        )
+        .cable(
+            End::new(SERVER, "eth0").address(&format!("{SERVER_ADDRESS}/24")),
+            End::new(SWITCH, "srv-server").port_of("servers"),
+        );
+    for (router, zone, host) in [(ROUTERS[0], 1, 11), (ROUTERS[1], 2, 12)] {
+        let name = router.name;
+        let letter = if zone == 1 { 'a' } else { 'c' };
+        topology = topology
+            .node(
+                NodeSpec::new(name)
+                    .forwarding()
+                    .route("10.0.0.0/16", &format!("10.0.{zone}.1")),
+            )
+            .cable(
+                End::new(name, "eth0")
+                    .mac(&format!("02:00:00:00:{zone:02x}:0a"))
+                    .address(&format!("{}/24", router.underlay)),
+                End::new(CLOUD, cloud_interface(name))
+                    .address(&format!("10.0.{zone}.1/24"))
+                    .pass(),
+            )
+            .cable(
+                End::new(name, "eth1")
+                    .mac(&format!("02:00:00:00:00:{host:02x}"))
+                    .address(&format!("10.0.0.{host}/24")),
+                End::new(SWITCH, &format!("lan-{letter}")).port_of("lan"),
+            )
+            .cable(
+                End::new(name, "eth2")
+                    .mac(&format!("02:00:00:00:09:{host:02x}"))
+                    .address(&format!("10.0.9.{host}/24")),
+                End::new(SWITCH, &format!("srv-{letter}")).port_of("servers"),
+            );
+    }
+    Lab::new(topology)
+}
+
+/// The cloud's interface towards a router.
+pub fn cloud_interface(router: &str) -> &'static str {
+    if router == PRIMARY { "to-a" } else { "to-c" }
+}
+
+/// Drops GRE where the cloud forwards it; all else, the LAN too, stays as it is.
+pub fn cut_tunnel(lab: &Lab) -> Result<()> {
+    lab.node(CLOUD)
+        .exec(&[
+            "ip",
+            "rule",
+            "add",
+            "pref",
+            "1",
+            "ipproto",
+            "47",
+            "blackhole",
+        ])
+        .map(drop)
+}
+
+/// As [`cut_tunnel`], only for what `router` sends.
+pub fn cut_tunnel_from(lab: &Lab, router: &str) -> Result<()> {
+    let interface = cloud_interface(router);
+    lab.node(CLOUD)
+        .exec(&[
+            "ip",
+            "rule",
+            "add",
+            "pref",
+            "1",
+            "iif",
+            interface,
+            "ipproto",
+            "47",
+            "blackhole",
+        ])
+        .map(drop)
+}
+
+/// Undoes one [`cut_tunnel`] or [`cut_tunnel_from`].
+pub fn heal_tunnel(lab: &Lab) -> Result<()> {
+    lab.node(CLOUD)
+        .exec(&["ip", "rule", "delete", "pref", "1"])
+        .map(drop)
+}

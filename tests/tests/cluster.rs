@@ -1,0 +1,249 @@
+//! Two agents: how they find each other, and what they do when one is lost.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use router_agent::control::protocol::GroupStatus;
+use router_common::time::BootTime;
+use router_tests::{
+    agent,
+    article::{self, CLIENT, ROUTERS, Router, SERVER, SERVER_ADDRESS},
+    cluster::{AGENT_DEAD_INTERVAL, Cluster, Fault, PATIENCE},
+    poll,
+    status::{activation_after, is_active},
+    traffic::Traffic,
+};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const PRIMARY: Router = ROUTERS[0];
+const SECONDARY: Router = ROUTERS[1];
+
+/// A cluster in its normal state: the primary active, the secondary standby.
+fn formed(config: impl Fn(Router) -> String + 'static) -> Cluster {
+    let cluster = Cluster::start(config).unwrap();
+    cluster.settle(PRIMARY).unwrap();
+    cluster
+}
+
+fn holds_all(group: &GroupStatus) -> bool {
+    group.services.len() == 2 && group.services.iter().all(|service| service.held)
+}
+
+/// Whether the client reaches the server through the service addresses.
+fn client_reaches_server(cluster: &Cluster) {
+    let words = ["ping", "-c1", "-W1", SERVER_ADDRESS];
+    poll::until(PATIENCE, || cluster.lab.node(CLIENT).exec(&words)).unwrap();
+}
+
+/// Which of a router's own addresses are service addresses.
+fn service_addresses(cluster: &Cluster, router: Router) -> usize {
+    let text = cluster
+        .node(router)
+        .exec(&["ip", "-brief", "-4", "address"])
+        .unwrap();
+    ["10.0.0.254/24", "10.0.9.254/24"]
+        .iter()
+        .filter(|address| text.contains(**address))
+        .count()
+}
+
+#[test]
+fn the_articles_configuration_forms_a_cluster_as_it_stands() {
+    let cluster = formed(Router::article_config);
+    assert!(cluster.status_text(PRIMARY).unwrap().starts_with(
+        "=== Status report on primary node vyatta-a ===
+
+  Primary vyatta-a (this node): Active
+
+  Secondary vyatta-c: Active (standby)
+
+"
+    ));
+    assert!(cluster.status_text(SECONDARY).unwrap().starts_with(
+        "=== Status report on secondary node vyatta-c ===
+
+  Primary vyatta-a: Active
+
+  Secondary vyatta-c (this node): Active (standby)
+
+"
+    ));
+}
+
+#[test]
+fn services_are_where_the_active_is() {
+    let cluster = formed(Router::service_config);
+    assert!(holds_all(&cluster.group(PRIMARY).unwrap()));
+    assert_eq!(service_addresses(&cluster, PRIMARY), 2);
+    assert_eq!(service_addresses(&cluster, SECONDARY), 0);
+    client_reaches_server(&cluster);
+    let text = cluster.status_text(SECONDARY).unwrap();
+    let resources = "
+  Resources [10.0.0.254/24/eth1 10.0.9.254/24/eth2]:
+    Active on primary vyatta-a
+";
+    assert!(text.contains(resources), "{text}");
+}
+
+#[test]
+fn a_killed_node_is_succeeded_and_gets_its_place_back() {
+    let mut cluster = formed(Router::service_config);
+    let at = cluster.inject(Fault::KillNode, PRIMARY).unwrap();
+    succeeded(&cluster, at);
+    client_reaches_server(&cluster);
+    cluster.heal(Fault::KillNode, PRIMARY).unwrap();
+    back_to_normal(&cluster);
+}
+
+#[test]
+fn a_killed_agent_is_succeeded_when_its_interval_is_over() {
+    let mut cluster = formed(Router::service_config);
+    let at = cluster.inject(Fault::KillAgent, PRIMARY).unwrap();
+    not_before_the_agents_interval(&succeeded(&cluster, at), at);
+    cluster.heal(Fault::KillAgent, PRIMARY).unwrap();
+    back_to_normal(&cluster);
+}
+
+#[test]
+fn a_stopped_agent_is_succeeded_and_yields_when_it_goes_on() {
+    let mut cluster = formed(Router::service_config);
+    let at = cluster.inject(Fault::StopAgent, PRIMARY).unwrap();
+    not_before_the_agents_interval(&succeeded(&cluster, at), at);
+    cluster.heal(Fault::StopAgent, PRIMARY).unwrap();
+    back_to_normal(&cluster);
+}
+
+#[test]
+fn after_a_cut_of_the_tunnel_exactly_one_stays_active() {
+    let mut cluster = formed(Router::service_config);
+    cluster.inject(Fault::CutTunnel, PRIMARY).unwrap();
+    // `prefer availability`: neither can know that the other lives.
+    for router in ROUTERS {
+        cluster.await_active(router, PATIENCE).unwrap();
+    }
+    cluster.heal(Fault::CutTunnel, PRIMARY).unwrap();
+    back_to_normal(&cluster);
+}
+
+/// The secondary becomes active after `at` and holds the services.
+fn succeeded(cluster: &Cluster, at: BootTime) -> GroupStatus {
+    poll::until(PATIENCE + AGENT_DEAD_INTERVAL, || {
+        let group = cluster.group(SECONDARY)?;
+        ensure!(is_active(&group), "it is {}", group.state);
+        ensure!(holds_all(&group), "it holds not all: {:?}", group.services);
+        ensure!(activation_after(&group, at).is_some(), "no activation");
+        Ok(group)
+    })
+    .unwrap()
+}
+
+fn not_before_the_agents_interval(group: &GroupStatus, at: BootTime) {
+    let activation = activation_after(group, at).unwrap();
+    let took = BootTime::from_ns(activation.at_ns).since(at);
+    // The last sign of life may be a little older than the fault.
+    assert!(took + 100 * MILLISECOND >= AGENT_DEAD_INTERVAL, "{took:?}");
+}
+
+/// The primary alone is active again and holds the services alone.
+fn back_to_normal(cluster: &Cluster) {
+    cluster.settle(PRIMARY).unwrap();
+    poll::until(PATIENCE, || {
+        ensure!(
+            holds_all(&cluster.group(PRIMARY)?),
+            "the primary lacks some"
+        );
+        let left = service_addresses(cluster, SECONDARY);
+        ensure!(left == 0, "the secondary still has {left}");
+        Ok(())
+    })
+    .unwrap();
+    client_reaches_server(cluster);
+    // And so it stays.
+    poll::throughout(Duration::from_millis(500), || {
+        ensure!(is_active(&cluster.group(PRIMARY)?), "the primary");
+        ensure!(!is_active(&cluster.group(SECONDARY)?), "the secondary");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_one_way_cut_is_found_and_healed() {
+    let cluster = formed(Router::article_config);
+    article::cut_tunnel_from(&cluster.lab, article::PRIMARY).unwrap();
+    cluster.await_active(SECONDARY, PATIENCE).unwrap();
+    article::heal_tunnel(&cluster.lab).unwrap();
+    cluster.settle_any().unwrap();
+}
+
+#[test]
+fn nodes_with_different_secrets_say_so_and_do_not_believe_each_other() {
+    let cluster = Cluster::start(|router| {
+        let config = router.article_config();
+        if router == SECONDARY {
+            config.replace("cloudpack", "clodpack")
+        } else {
+            config
+        }
+    })
+    .unwrap();
+    for router in ROUTERS {
+        poll::until(PATIENCE, || {
+            let text = agent::routerctl(cluster.node(router), &["show", "heartbeat"])?;
+            ensure!(text.contains("pre-shared-secret"), "heartbeat is: {text}");
+            let text = cluster.status_text(router)?;
+            ensure!(text.contains("pre-shared-secret"), "status is: {text}");
+            ensure!(text.contains("session with"), "status is: {text}");
+            Ok(())
+        })
+        .unwrap();
+        let group = cluster.group(router).unwrap();
+        assert_eq!(group.peer_finding, "never-heard");
+    }
+}
+
+#[test]
+fn an_orderly_stop_hands_over_and_leaves_nothing() {
+    let mut cluster = formed(Router::service_config);
+    let at = router_tests::clock::now();
+    let agent = cluster.take_agent(PRIMARY).unwrap();
+    let status = agent.terminate().unwrap();
+    assert!(status.success(), "{status}");
+    let group = succeeded(&cluster, at);
+    // Told by the peer, not found by waiting for its agent.
+    let took = BootTime::from_ns(activation_after(&group, at).unwrap().at_ns).since(at);
+    assert!(took < AGENT_DEAD_INTERVAL, "{took:?}");
+    let node = cluster.node(PRIMARY);
+    assert_eq!(service_addresses(&cluster, PRIMARY), 0);
+    assert!(node.exec(&["ip", "link", "show", "tun00"]).is_err());
+    assert!(
+        node.exec(&["test", "!", "-e", "/sys/fs/bpf/router"])
+            .is_ok()
+    );
+    let link = node.exec(&["ip", "link", "show", "eth0"]).unwrap();
+    assert!(!link.contains("xdp"), "{link}");
+    client_reaches_server(&cluster);
+    cluster.start_agent(PRIMARY).unwrap();
+    back_to_normal(&cluster);
+}
+
+#[test]
+fn a_standby_comes_and_goes_without_a_lost_packet() {
+    let mut cluster = formed(Router::service_config);
+    let epoch = cluster.group(PRIMARY).unwrap().epoch;
+    client_reaches_server(&cluster);
+    let traffic = Traffic::start(
+        cluster.lab.node(CLIENT),
+        cluster.lab.node(SERVER),
+        SERVER_ADDRESS,
+        5 * MILLISECOND,
+    )
+    .unwrap();
+    let agent = cluster.take_agent(SECONDARY).unwrap();
+    agent.terminate().unwrap();
+    cluster.start_agent(SECONDARY).unwrap();
+    cluster.settle(PRIMARY).unwrap();
+    let report = traffic.finish().unwrap();
+    assert_eq!(report.lost(), 0);
+    assert_eq!(cluster.group(PRIMARY).unwrap().epoch, epoch);
+}
