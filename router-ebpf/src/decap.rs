@@ -37,12 +37,11 @@ pub fn receive(ctx: &XdpContext) -> Result<Action, Refusal> {
             let inner: Ipv4 = frame.read(gre.inner_offset).ok_or(Refusal::Malformed {
                 index: tunnel.index,
             })?;
-            match heartbeat::recognise(frame, &gre, tunnel, &inner) {
-                Some(udp) => heartbeat::receive(frame, &gre, tunnel, &inner, &udp),
-                None => {
-                    let mac = net::mac_for_ipv4(inner.destination, tunnel.user_mac);
-                    decapsulate(ctx, &gre, tunnel, mac)
-                }
+            if let Some(udp) = heartbeat::recognise(frame, &gre, tunnel, &inner) {
+                heartbeat::receive(frame, &gre, tunnel, &inner, &udp)
+            } else {
+                let mac = net::mac_for_ipv4(inner.destination, tunnel.user_mac);
+                decapsulate(ctx, &gre, tunnel, mac)
             }
         }
         ETH_P_IPV6 => {

@@ -39,7 +39,7 @@ impl Frame<'_> {
     #[inline(always)]
     pub fn load<T: Pod>(self, offset: usize) -> Option<T> {
         let mut value = T::zeroed();
-        let pointer: *mut T = &mut value;
+        let pointer = &raw mut value;
         // SAFETY: `pointer` is good for `size_of::<T>()` bytes, and any bytes are a `T`.
         let result = unsafe {
             bpf_xdp_load_bytes(
@@ -55,7 +55,7 @@ impl Frame<'_> {
     /// As [`Frame::write`], by a helper; see [`Frame::load`].
     #[inline(always)]
     pub fn store<T: Pod>(self, offset: usize, value: &T) -> Option<()> {
-        let pointer: *const T = value;
+        let pointer = core::ptr::from_ref(value);
         // SAFETY: `pointer` is good for `size_of::<T>()` bytes.
         let result = unsafe {
             bpf_xdp_store_bytes(

@@ -2,6 +2,15 @@
 //! parse → tunnel → heartbeat or decapsulation → verdict.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "helpers take lengths and offsets of packets as i32 and u32; a packet is far shorter"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the entry macros hand the context over by value"
+)]
 
 mod decap;
 mod encap;

@@ -40,10 +40,9 @@ pub enum Refusal {
 #[inline(always)]
 pub fn of_xdp(result: Result<Action, Refusal>) -> u32 {
     match result {
-        Ok(Action::Deliver) => xdp_action::XDP_PASS,
+        Ok(Action::Deliver) | Err(Refusal::NotFast(NotFast::NotGre)) => xdp_action::XDP_PASS,
         Ok(Action::Answer) => xdp_action::XDP_TX,
         Ok(Action::Consume) | Err(Refusal::Refused) => xdp_action::XDP_DROP,
-        Err(Refusal::NotFast(NotFast::NotGre)) => xdp_action::XDP_PASS,
         Err(Refusal::NotFast(
             NotFast::OuterOptions
             | NotFast::OuterFragment
