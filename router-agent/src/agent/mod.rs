@@ -33,7 +33,7 @@ use crate::{
     control::{protocol::MonitorState, server},
     dataplane::ModeChoice,
     monitor::{Monitor, Verdict},
-    net::Netlink,
+    net::{Netlink, announce::Announcer},
     takeover::{Engine, Order, ServiceTarget},
 };
 
@@ -173,9 +173,10 @@ fn spawn_engine(
         .spawn(move || {
             realtime::raise(Priority::Takeover);
             runtime.block_on(async {
-                match Netlink::open() {
-                    Ok(netlink) => {
-                        Engine::new(netlink, targets, outcomes, reports)
+                let tools = Netlink::open().and_then(|netlink| Ok((netlink, Announcer::open()?)));
+                match tools {
+                    Ok((netlink, announcer)) => {
+                        Engine::new(netlink, announcer, targets, outcomes, reports)
                             .run(orders)
                             .await;
                     }

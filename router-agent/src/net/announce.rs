@@ -19,13 +19,34 @@ const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 /// RFC 4861 §4.6.1: option "target link-layer address", one unit of 8 bytes.
 const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
 
-/// Announces that `address` is at `link` from now on.
-pub fn announce(link: &Link, address: IpAddr) -> io::Result<()> {
-    let frame = match address {
-        IpAddr::V4(address) => gratuitous_arp(link.mac, address),
-        IpAddr::V6(address) => unsolicited_advertisement(link.mac, address)?,
-    };
-    send(link.index, &frame)
+/// Sends announcements. It holds its socket open, because closing a packet socket waits until the
+/// kernel is done with all packets under way: several milliseconds, between one address and the
+/// next.
+#[derive(Debug)]
+pub struct Announcer {
+    socket: OwnedFd,
+}
+
+impl Announcer {
+    pub fn open() -> io::Result<Self> {
+        // SAFETY: a system call without memory arguments.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor just made and owned by nobody else.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { socket })
+    }
+
+    /// Announces that `address` is at `link` from now on.
+    pub fn announce(&self, link: &Link, address: IpAddr) -> io::Result<()> {
+        let frame = match address {
+            IpAddr::V4(address) => gratuitous_arp(link.mac, address),
+            IpAddr::V6(address) => unsolicited_advertisement(link.mac, address)?,
+        };
+        send(&self.socket, link.index, &frame)
+    }
 }
 
 /// An ARP announcement: a request from `address` for `address`.
@@ -66,14 +87,7 @@ fn unsolicited_advertisement(mac: [u8; 6], address: Ipv6Addr) -> io::Result<Vec<
 }
 
 /// Sends a whole Ethernet frame out of an interface.
-fn send(link_index: u32, frame: &[u8]) -> io::Result<()> {
-    // SAFETY: a system call without memory arguments.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a descriptor just made and owned by nobody else.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+fn send(socket: &OwnedFd, link_index: u32, frame: &[u8]) -> io::Result<()> {
     let index = i32::try_from(link_index).map_err(io::Error::other)?;
     // SAFETY: the structure is plain integers, for which zero is a value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     config::ServiceAddress,
-    net::{self, Address, Link, Netlink},
+    net::{Address, Link, Netlink, announce::Announcer},
 };
 
 /// A service address and the interface that it goes to.
@@ -58,8 +58,8 @@ impl ServiceTarget {
             .await
     }
 
-    pub fn announce(&self) -> io::Result<()> {
-        net::announce::announce(&self.link, self.service.address.addr())
+    pub fn announce(&self, announcer: &Announcer) -> io::Result<()> {
+        announcer.announce(&self.link, self.service.address.addr())
     }
 
     pub async fn release(&self, netlink: &Netlink) -> Result<()> {

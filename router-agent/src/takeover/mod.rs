@@ -20,7 +20,7 @@ use crate::{
     },
     clock,
     cluster::Command,
-    net::Netlink,
+    net::{Netlink, announce::Announcer},
 };
 
 /// After the announcement at once, more for hosts that missed it.
@@ -52,6 +52,7 @@ struct Held {
 /// The takeover thread's state.
 pub struct Engine {
     netlink: Netlink,
+    announcer: Announcer,
     /// The services of each group, in the order in which they start.
     groups: Vec<Vec<ServiceTarget>>,
     held: BTreeMap<usize, Held>,
@@ -64,12 +65,14 @@ pub struct Engine {
 impl Engine {
     pub fn new(
         netlink: Netlink,
+        announcer: Announcer,
         groups: Vec<Vec<ServiceTarget>>,
         outcomes: Sender<Input>,
         reports: UnboundedSender<Report>,
     ) -> Self {
         Self {
             netlink,
+            announcer,
             held: BTreeMap::new(),
             newest: vec![Epoch::default(); groups.len()],
             groups,
@@ -174,7 +177,7 @@ impl Engine {
             }
             failed |= result.is_err();
             self.tell(group, epoch, Step::Take, number, result.err());
-            if let Err(error) = target.announce() {
+            if let Err(error) = target.announce(&self.announcer) {
                 warn!(epoch = epoch.0, %target, "cannot announce: {error}");
             }
         }
@@ -192,7 +195,7 @@ impl Engine {
 
     fn announce(&self, group: usize) {
         for target in &self.groups[group] {
-            if let Err(error) = target.announce() {
+            if let Err(error) = target.announce(&self.announcer) {
                 warn!(%target, "cannot announce: {error}");
             }
         }
