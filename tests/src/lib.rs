@@ -9,6 +9,8 @@ pub mod capture;
 pub mod clock;
 pub mod cluster;
 pub mod demo;
+pub mod frames;
+pub mod kernel;
 pub mod lab;
 pub mod poll;
 pub mod status;

@@ -3,6 +3,7 @@
 //! One file per subcommand; [`toolchain`] knows how BPF programs are compiled, [`packages`] how
 //! tools are installed, [`process`] how commands are run and shown.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
@@ -50,6 +51,8 @@ enum Cmd {
     },
     /// Build, then run all tests; the last line counts them
     Test(test::Args),
+    /// Build, then measure what packets cost in the kernel programs; needs root
+    Bench,
     /// Check formatting and run clippy over host crates and kernel programs
     Lint,
 }
@@ -74,6 +77,7 @@ fn dispatch(cmd: Cmd) -> Result<ExitCode> {
         Cmd::Unload(args) => load::unload(&args)?,
         Cmd::Demo { args } => demo::demo(&args)?,
         Cmd::Test(args) => return test::test(&args),
+        Cmd::Bench => bench::bench()?,
         Cmd::Lint => lint::lint()?,
     }
     Ok(ExitCode::SUCCESS)
