@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use router_agent::control::protocol::Status;
+use router_agent::{control::protocol::Status, views::json::SCHEMA_VERSION};
 use rustix::process::Signal;
 
 use crate::{
@@ -47,35 +47,23 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent with `config` in `node`.
+    /// Starts an agent with `config` in `node`; its messages go to the node's log.
     pub fn start(node: &Node, config: &str) -> Result<Self> {
         let path = write_config(node, config)?;
-        Self::spawn(
-            node,
-            Command::new(binary("router-agent")?)
-                .arg("run")
-                .arg("--config")
-                .arg(path),
-        )
-    }
-
-    /// Starts `command` as the node's agent; its messages go to the node's log.
-    pub fn spawn(node: &Node, command: &mut Command) -> Result<Self> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(node.directory().join(LOG))?;
+        let mut command = Command::new(binary("router-agent")?);
         command
+            .args(["run", "--config"])
+            .arg(path)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
         Ok(Self {
-            process: node.spawn("router-agent", command)?,
+            process: node.spawn("router-agent", &mut command)?,
         })
-    }
-
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
     }
 
     /// Orderly stop.
@@ -142,5 +130,10 @@ pub fn status(node: &Node) -> Result<Status> {
     let text = routerctl(node, &["show", "cluster", "status", "--json"])?;
     let document: Document = serde_json::from_str(&text)
         .with_context(|| format!("{}: status is not as agreed: {text}", node.name()))?;
+    ensure!(
+        document.schema_version == SCHEMA_VERSION,
+        "the schema has version {}",
+        document.schema_version
+    );
     Ok(document.status)
 }

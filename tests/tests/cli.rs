@@ -112,9 +112,19 @@ fn run_says_which_address_is_not_local() {
     let node = lab.node(article::PRIMARY);
     let path = agent::write_config(node, &PRIMARY.article_config()).unwrap();
     let output = router_agent(node, &["run", "--config", path.to_str().unwrap()]);
-    assert!(!output.status.success());
+    refuses(&output, 2, &["10.0.1.10", "remedy"]);
+}
+
+#[test]
+fn a_host_name_that_is_not_the_real_one_is_refused_with_both() {
+    let lab = bare();
+    let node = lab.node(article::PRIMARY);
+    let config = PRIMARY.peer().article_config();
+    let path = agent::write_config(node, &config).unwrap();
+    let output = router_agent(node, &["check", path.to_str().unwrap()]);
+    refuses(&output, 2, &["`vyatta-c`", "`vyatta-a`"]);
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("10.0.1.10"), "{text}");
+    assert!(!text.contains("cloudpack"), "the secret is shown: {text}");
 }
 
 #[test]

@@ -36,7 +36,8 @@ pub fn article(cluster: &mut Cluster, faults: &[Fault]) -> Result<()> {
         timeline(at, fault, active, activation).print();
         expect_no_haste(fault, at, activation)?;
         show(cluster, active.peer())?;
-        heal(cluster, fault, active, None)?;
+        let after = heal(cluster, fault, active, None)?;
+        show(cluster, after)?;
     }
     Ok(())
 }
@@ -108,6 +109,13 @@ fn fail_over(cluster: &mut Cluster, fault: Fault, in_full: bool) -> Result<Measu
     if in_full {
         show(cluster, successor)?;
     }
+    if fault.leaves_the_kernel_alive() {
+        println!(
+            "\n  The kernel of {} holds the addresses as well, until its agent is back: who was",
+            primary.name
+        );
+        println!("  told of the new place goes there, and so nothing is lost.");
+    }
     if fault == Fault::CutTunnel {
         // The client may rightly stay with the first router: both are active.
         both_active(cluster)?;
@@ -115,6 +123,9 @@ fn fail_over(cluster: &mut Cluster, fault: Fault, in_full: bool) -> Result<Measu
         ensure!(first.is_some(), "no packet came through {}", successor.name);
     }
     heal(cluster, fault, primary, Some(primary))?;
+    if in_full {
+        show(cluster, primary)?;
+    }
     Ok(Measured {
         to_first_packet: first.map(|arrival| arrival.at.since(at)),
         to_decision: decision(activation),
@@ -150,13 +161,13 @@ fn start_traffic(cluster: &Cluster) -> Result<Traffic> {
 }
 
 /// Undoes the fault and waits until exactly one router is active: `expected`, if the
-/// configuration says which.
+/// configuration says which. The active one.
 fn heal(
     cluster: &mut Cluster,
     fault: Fault,
     router: Router,
     expected: Option<Router>,
-) -> Result<()> {
+) -> Result<Router> {
     report::step(match fault {
         Fault::KillNode => format!("{} boots again", router.name),
         Fault::KillAgent => format!("The agent on {} is started again", router.name),
@@ -185,7 +196,7 @@ fn heal(
             active.name
         );
     }
-    show(cluster, active)
+    Ok(active)
 }
 
 /// Both routers are active while only the path between them is cut: what `prefer availability`

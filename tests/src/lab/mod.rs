@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::clock;
 
-/// How long a command in a node may take unless it says otherwise.
+/// How long a command in a node may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A running topology. Dropping it takes down everything in it.
@@ -231,22 +231,20 @@ impl Node {
 
     /// Runs a command to its end; its output, however it ended.
     pub fn output(&self, words: &[&str]) -> Result<Output> {
-        self.output_within(COMMAND_TIMEOUT, words)
-    }
-
-    /// As [`Self::output`], with a bound of its own.
-    pub fn output_within(&self, within: Duration, words: &[&str]) -> Result<Output> {
         let output = self
             .run(|| {
                 Command::new("timeout")
                     .arg("--kill-after=1")
-                    .arg(within.as_secs_f64().to_string())
+                    .arg(COMMAND_TIMEOUT.as_secs_f64().to_string())
                     .args(words)
                     .output()
             })?
             .with_context(|| format!("{}: cannot run {words:?}", self.name))?;
         if output.status.code() == Some(124) {
-            bail!("{}: {words:?} did not end within {within:?}", self.name);
+            bail!(
+                "{}: {words:?} did not end within {COMMAND_TIMEOUT:?}",
+                self.name
+            );
         }
         Ok(output)
     }

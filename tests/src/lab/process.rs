@@ -24,15 +24,6 @@ impl Process {
         }
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What was piped from and to it.
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.child
-    }
-
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.context("a process has a positive id")?;
