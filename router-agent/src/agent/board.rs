@@ -294,15 +294,26 @@ impl Facts {
         now: BootTime,
     ) -> Vec<String> {
         let mut notes = Vec::new();
-        if view.is_some_and(|view| view.dual_activity) {
-            notes.push("both nodes are active; one of them is about to yield".to_owned());
+        match view {
+            Some(view) if view.dual_activity && view.peer == PeerFinding::AgentDead => notes.push(
+                "the peer's agent does not run, but its kernel still holds the group's services"
+                    .to_owned(),
+            ),
+            Some(view) if view.dual_activity => {
+                notes.push("both nodes are active; one of them is about to yield".to_owned());
+            }
+            Some(_) | None => {}
         }
         for session in self
             .sessions
             .iter()
             .filter(|session| session.group == group)
         {
-            if let Some(note) = self.session_note(&self.heard.read(session.index), now) {
+            let state = self.heard.read(session.index);
+            // Of a session that is down, its path says why.
+            if self.session_is_up(&state, now)
+                && let Some(note) = self.session_note(&state, now)
+            {
                 notes.push(format!("{}: {note}", session.path));
             }
         }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock,
-    cluster::{Advertisement, Core, Event, PeerReport},
+    cluster::{Advertisement, Core, Event, Finding, PeerReport},
     dataplane::MappedArray,
     heartbeat::Prober,
     takeover::Order,
@@ -32,6 +32,9 @@ use crate::{
 
 /// After an orderly stop the peers are told for this many probes, so that losses do not hide it.
 const FAREWELL_PROBES: u32 = 3;
+
+/// A stop of our own shorter than this is not worth an operator's attention.
+const NOTABLE_STOP: Duration = Duration::from_millis(100);
 
 /// What reaches the clock thread from others.
 #[derive(Clone, Copy, Debug)]
@@ -201,8 +204,16 @@ impl Driver {
             news.push(News::Transition(transition));
         }
         for finding in group.core.findings() {
-            warn!(group = group.name, "{finding}");
-            news.push(News::Finding(finding));
+            match finding {
+                // At millisecond timing a scheduler's delay; it has been allowed for.
+                Finding::Stopped { length, .. } if length < NOTABLE_STOP => {
+                    debug!(group = group.name, "{finding}");
+                }
+                Finding::Stopped { .. } | Finding::DualActivity { .. } => {
+                    warn!(group = group.name, "{finding}");
+                    news.push(News::Finding(finding));
+                }
+            }
         }
         let view = View {
             state: group.core.state(),
