@@ -1,19 +1,22 @@
 //! The daemon.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use router_agent::{
     agent::{
         self, Options,
-        preflight::{self, Unfit},
+        preflight::{self, Problem, Unfit},
     },
     config::{self, Facts, Loaded, Refused},
     control,
-    dataplane::{DEFAULT_BPFFS, Dataplane, ModeChoice, Pins},
+    dataplane::{DEFAULT_BPFFS, Dataplane, ModeChoice},
 };
-use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
 /// Makes two routers act as one.
@@ -137,7 +140,14 @@ fn carry_out(command: Command) -> Result<()> {
             mode,
             pins: PinArguments { bpffs },
         } => {
-            refuse_if_unfit(&bpffs)?;
+            let mut problems = preflight::system_problems(&bpffs);
+            if !Path::new("/sys/class/net").join(&iface).exists() {
+                problems.push(Problem::new(
+                    format!("there is no interface {iface}"),
+                    "`ip link` shows what there is",
+                ));
+            }
+            refuse_if_unfit(problems)?;
             let mut dataplane = Dataplane::load(&bpffs)?;
             match dataplane.attach_underlay(&iface, mode) {
                 Ok(mode) => {
@@ -155,14 +165,13 @@ fn carry_out(command: Command) -> Result<()> {
         Command::Unload {
             pins: PinArguments { bpffs },
         } => {
-            refuse_if_unfit(&bpffs)?;
-            Pins::below(&bpffs).remove()
+            refuse_if_unfit(preflight::system_problems(&bpffs))?;
+            Dataplane::remove_left_over(&bpffs)
         }
     }
 }
 
-fn refuse_if_unfit(bpffs: &std::path::Path) -> Result<()> {
-    let problems = preflight::system_problems(bpffs);
+fn refuse_if_unfit(problems: Vec<Problem>) -> Result<()> {
     if problems.is_empty() {
         Ok(())
     } else {
@@ -171,7 +180,7 @@ fn refuse_if_unfit(bpffs: &std::path::Path) -> Result<()> {
 }
 
 /// Reads a configuration and shows its warnings.
-fn load(path: &std::path::Path, strict: bool) -> Result<Loaded> {
+fn load(path: &Path, strict: bool) -> Result<Loaded> {
     let kernel_host_name = rustix::system::uname()
         .nodename()
         .to_string_lossy()

@@ -4,7 +4,7 @@ mod attach;
 mod mapped;
 mod pins;
 
-use std::path::Path;
+use std::{os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
@@ -16,11 +16,11 @@ use router_common::map::{
     TunnelEgress, TunnelIngress, TunnelKey, name,
 };
 
-use self::attach::TcPlace;
+use self::{attach::TcPlace, pins::Pins};
 pub use self::{
     attach::{Mode, ModeChoice, attach_pass},
     mapped::MappedArray,
-    pins::{DEFAULT_BPFFS, Pins},
+    pins::DEFAULT_BPFFS,
 };
 
 /// The object that holds the programs, as `cargo xtask build-ebpf` built it.
@@ -39,6 +39,8 @@ pub mod program {
 pub struct Dataplane {
     programs: Ebpf,
     pins: Pins,
+    /// No second agent may take these pins for left-overs.
+    _lock: OwnedFd,
 }
 
 impl Dataplane {
@@ -46,6 +48,7 @@ impl Dataplane {
     /// left there.
     pub fn load(bpffs: &Path) -> Result<Self> {
         let pins = Pins::below(bpffs);
+        let lock = pins.lock()?;
         pins.remove()?;
         let programs = EbpfLoader::new()
             .load(OBJECT)
@@ -56,7 +59,11 @@ impl Dataplane {
             map.pin(&path)
                 .with_context(|| format!("cannot pin map {name} at {}", path.display()))?;
         }
-        Ok(Self { programs, pins })
+        Ok(Self {
+            programs,
+            pins,
+            _lock: lock,
+        })
     }
 
     /// Attaches the underlay programs to interface `name`; the mode that it got.
@@ -131,6 +138,13 @@ impl Dataplane {
     pub fn counters(&self) -> Result<Counters> {
         let map = MapData::from_pin(self.pins.map(name::COUNTERS))?;
         Ok(Counters(PerCpuArray::try_from(Map::PerCpuArray(map))?))
+    }
+
+    /// Ends what an agent that died, or `load`, left below `bpffs`.
+    pub fn remove_left_over(bpffs: &Path) -> Result<()> {
+        let pins = Pins::below(bpffs);
+        let _lock = pins.lock()?;
+        pins.remove()
     }
 
     /// Detaches the programs and removes the maps.

@@ -2,12 +2,15 @@
 //! version, so that an agent never takes maps of another layout for its own.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use router_common::map::LAYOUT_VERSION;
+use rustix::fs::{FlockOperation, flock};
 
 /// The default mount point of the BPF file system.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
@@ -49,6 +52,22 @@ impl Pins {
                 .with_context(|| format!("cannot create {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Keeps others off these pins for as long as the returned descriptor is open. A process that
+    /// dies leaves no lock behind.
+    pub fn lock(&self) -> Result<OwnedFd> {
+        let bpffs = self.top.parent().unwrap_or(&self.top);
+        let directory =
+            File::open(bpffs).with_context(|| format!("cannot open {}", bpffs.display()))?;
+        flock(&directory, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+            format!(
+                "another router-agent uses {}; stop it first, or give this one a BPF file system \
+                 of its own (--bpffs)",
+                bpffs.display()
+            )
+        })?;
+        Ok(directory.into())
     }
 
     /// Removes the pins of every version; with its pin a link ends, and the program is detached.
