@@ -192,6 +192,8 @@ pub struct Known {
     /// The highest sequence of each kind heard in that generation.
     pub probe_sequence: u64,
     pub reply_sequence: u64,
+    /// The newest transmit time of ours that a believed message echoed, in any generation.
+    pub newest_echo: BootTime,
 }
 
 /// What to make of an authentic message.
@@ -206,14 +208,15 @@ pub enum Admission {
     Unproven,
     /// Seen before, or older than something seen before.
     Stale,
-    /// Not from this session's peer; our own message come back, for example.
+    /// Not from this session's peer: the nodes disagree about who is primary.
     WrongSender,
 }
 
 /// Decides on an authentic message that came at `now`; `local_generation` is our own.
 ///
-/// A replayed message fails on its sequence, and a replayed session of the past on the echo: it
-/// cannot hold a transmit time of ours from within [`PROOF_WINDOW`].
+/// A replayed message fails on its sequence, and one of another generation on its echo: that must
+/// be a transmit time of ours from within [`PROOF_WINDOW`], and newer than any that was echoed
+/// before. All that a former life of the peer said echoes what we sent before its end.
 #[inline(always)]
 pub fn admit(
     peer: NodeId,
@@ -239,7 +242,8 @@ pub fn admit(
     }
     let recent = message.echo_tx.as_ns() <= now.as_ns()
         && now.as_ns() - message.echo_tx.as_ns() <= PROOF_WINDOW_NS;
-    if answers_us && recent && message.generation != 0 {
+    let newer = message.echo_tx > known.newest_echo;
+    if answers_us && recent && newer && message.generation != 0 {
         Admission::NewGeneration
     } else {
         Admission::Unproven
@@ -309,6 +313,7 @@ mod tests {
             generation: 99,
             probe_sequence: 9,
             reply_sequence: 0,
+            newest_echo: BootTime::from_ns(NOW.as_ns() - 2_000),
         }
     }
 
@@ -356,6 +361,7 @@ mod tests {
             generation: 0,
             probe_sequence: 0,
             reply_sequence: 0,
+            newest_echo: BootTime::NEVER,
         };
         for known in [
             unknown,
@@ -386,6 +392,18 @@ mod tests {
             ..probe()
         };
         assert_eq!(judge(&zero, &unknown), Admission::Unproven);
+    }
+
+    #[test]
+    fn a_former_life_of_the_peer_is_not_believed_again() {
+        let recorded = probe();
+        let after_a_restart = Known {
+            generation: recorded.generation + 1,
+            probe_sequence: 1,
+            reply_sequence: 0,
+            newest_echo: recorded.echo_tx.after(Duration::from_nanos(1)),
+        };
+        assert_eq!(judge(&recorded, &after_a_restart), Admission::Unproven);
     }
 
     #[test]

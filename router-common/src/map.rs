@@ -64,6 +64,8 @@ pub struct TunnelIngress {
     pub dataplane_ifindex: u32,
     pub user_mac: Mac,
     pub dataplane_mac: Mac,
+    /// Inner destination of the peer's heartbeats, but for those to a group address.
+    pub heartbeat_address: [u8; 4],
     /// UDP port of the heartbeats, host order; 0 if none run in this tunnel.
     pub heartbeat_port: u16,
     pub padding: [u8; 2],
@@ -172,13 +174,16 @@ pub struct SessionState {
     pub peer_status: u64,
     /// Inner source address of the newest message, see [`crate::net::ipv4_from_word`].
     pub peer_address: u64,
+    /// The newest transmit time of ours that a believed message echoed.
+    pub newest_echo_ns: u64,
+    // From here to the round trips: of this generation.
     pub probe_sequence: u64,
     pub reply_sequence: u64,
-    /// Sequence of the first probe heard in this generation, for the loss.
+    /// Sequence of the first probe heard, for the loss.
     pub first_probe_sequence: u64,
-    /// Probes heard in this generation.
+    /// Sequence of the first reply heard, which is that of our probe.
+    pub first_reply_sequence: u64,
     pub probes: u64,
-    /// Replies heard.
     pub replies: u64,
     pub rtt_last_ns: u64,
     /// Zero until the first reply.
@@ -337,12 +342,12 @@ impl Handover {
 }
 
 const _: () = {
-    assert!(size_of::<TunnelIngress>() == 24);
+    assert!(size_of::<TunnelIngress>() == 28);
     assert!(size_of::<TunnelEgress>() == 28);
     assert!(size_of::<TunnelCounters>() == 64);
     assert!(size_of::<SessionKey>() == 8);
     assert!(size_of::<SessionConfig>() == 48);
-    assert!(size_of::<SessionState>() == 22 * 8);
+    assert!(size_of::<SessionState>() == 24 * 8);
     assert!(size_of::<LocalState>() == 24);
     assert!(size_of::<Handover>() == 8);
     assert!(size_of::<NodeId>() == 4);

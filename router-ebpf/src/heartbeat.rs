@@ -18,10 +18,15 @@ use crate::{
     verdict::{Action, Refusal},
 };
 
-/// The UDP header, if the packet is for the tunnel's heartbeat port.
+/// The UDP header, if the packet is for us on the tunnel's heartbeat port; others' packets to that
+/// port are theirs.
 #[inline(always)]
 pub fn recognise(frame: Frame<'_>, gre: &Gre, tunnel: &TunnelIngress, inner: &Ipv4) -> Option<Udp> {
     if inner.protocol != PROTO_UDP || inner.has_options() || inner.is_fragment() {
+        return None;
+    }
+    let [first, ..] = inner.destination;
+    if inner.destination != tunnel.heartbeat_address && first & 0xf0 != 0xe0 {
         return None;
     }
     let udp: Udp = frame.read(gre.inner_offset + Ipv4::LEN)?;
@@ -77,6 +82,7 @@ pub fn receive(
         generation: state.generation(),
         probe_sequence: state.probe_sequence,
         reply_sequence: state.reply_sequence,
+        newest_echo: BootTime::from_ns(state.newest_echo_ns),
     };
     let peer = NodeId(config.peer_node);
     match heartbeat::admit(peer, local.generation(), &known, &content, now) {
@@ -112,6 +118,11 @@ fn begin_generation(state: &mut SessionState, message: &Content) {
     state.first_probe_sequence = 0;
     state.probes = 0;
     state.reply_sequence = 0;
+    state.first_reply_sequence = 0;
+    state.replies = 0;
+    state.rtt_min_ns = 0;
+    state.rtt_max_ns = 0;
+    state.rtt_sum_ns = 0;
 }
 
 #[inline(always)]
@@ -126,10 +137,17 @@ fn record(state: &mut SessionState, message: &Content, inner: &Ipv4, now: BootTi
         }
         Kind::Reply => {
             state.reply_sequence = message.sequence;
+            if state.first_reply_sequence == 0 {
+                state.first_reply_sequence = message.sequence;
+            }
             state.replies += 1;
             state.last_reply_ns = now.as_ns();
             record_round_trip(state, now.as_ns().saturating_sub(message.echo_tx.as_ns()));
         }
+    }
+    // Messages of one kind may overtake those of the other.
+    if message.echo_tx.as_ns() > state.newest_echo_ns {
+        state.newest_echo_ns = message.echo_tx.as_ns();
     }
     state.peer_tx_ns = message.tx.as_ns();
     state.peer_claim = message.claim.to_word();

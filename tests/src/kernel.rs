@@ -51,6 +51,7 @@ impl Kernel {
                 dataplane_ifindex: DATAPLANE_IFINDEX + index,
                 user_mac: USER_MAC,
                 dataplane_mac: DATAPLANE_MAC,
+                heartbeat_address: INNER_LOCAL,
                 heartbeat_port: PORT,
                 padding: [0; 2],
             };

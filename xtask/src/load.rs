@@ -16,13 +16,6 @@ pub struct LoadArgs {
     mode: Option<Mode>,
 }
 
-#[derive(clap::Args)]
-pub struct UnloadArgs {
-    /// Only from this interface; without it, from all
-    #[arg(long, value_name = "IF")]
-    iface: Option<String>,
-}
-
 #[derive(Clone, Copy, ValueEnum)]
 enum Mode {
     /// In the driver
@@ -42,11 +35,8 @@ pub fn load(args: &LoadArgs) -> Result<()> {
     match exec(&mut agent)? {}
 }
 
-pub fn unload(args: &UnloadArgs) -> Result<()> {
+pub fn unload() -> Result<()> {
     let mut agent = build_program("router-agent")?;
     agent.arg("unload");
-    if let Some(iface) = &args.iface {
-        agent.args(["--iface", iface]);
-    }
     match exec(&mut agent)? {}
 }

@@ -42,7 +42,7 @@ enum Cmd {
     /// Build, then load and attach the programs on an interface
     Load(load::LoadArgs),
     /// Build, then detach and unload the programs
-    Unload(load::UnloadArgs),
+    Unload,
     /// Build, then show a failover between two nodes on this machine; all arguments go to the demo
     #[command(disable_help_flag = true)]
     Demo {
@@ -74,7 +74,7 @@ fn dispatch(cmd: Cmd) -> Result<ExitCode> {
         Cmd::Build(args) => build::build(&args)?,
         Cmd::Run { args } => run::run(&args)?,
         Cmd::Load(args) => load::load(&args)?,
-        Cmd::Unload(args) => load::unload(&args)?,
+        Cmd::Unload => load::unload()?,
         Cmd::Demo { args } => demo::demo(&args)?,
         Cmd::Test(args) => return test::test(&args),
         Cmd::Bench => bench::bench()?,

@@ -31,8 +31,6 @@ struct Tier {
     packages: &'static [&'static str],
     /// One test program alone, which `cargo test` leaves out by default.
     program: Option<&'static str>,
-    /// Set for the test programs.
-    variable: Option<(&'static str, &'static str)>,
     needs_root: bool,
 }
 
@@ -40,7 +38,6 @@ const HOST: Tier = Tier {
     name: "host: unit, property and documentation tests",
     packages: &["router-agent", "router-common", "xtask"],
     program: None,
-    variable: None,
     needs_root: false,
 };
 
@@ -48,7 +45,6 @@ const KERNEL: Tier = Tier {
     name: "kernel: program fixtures and network namespaces",
     packages: &["router-tests"],
     program: None,
-    variable: None,
     needs_root: true,
 };
 
@@ -56,7 +52,6 @@ const PEERS: Tier = Tier {
     name: "peers: beside other failover software",
     packages: &["router-tests"],
     program: Some("peers"),
-    variable: Some(("ROUTER_TEST_PEERS", "1")),
     needs_root: true,
 };
 
@@ -124,7 +119,6 @@ impl Tier {
         if let Some(program) = self.program {
             cargo.args(["--test", program]);
         }
-        cargo.envs(self.variable);
         cargo.arg("--");
         if self.needs_root {
             // They share the kernel and its processors, and measure time.

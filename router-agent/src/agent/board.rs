@@ -90,6 +90,11 @@ impl Board {
         }
     }
 
+    /// What does not change while the agent runs.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// Takes in a report.
     pub fn note(&self, report: Report) {
         let Report { group, news } = report;
@@ -178,6 +183,8 @@ impl GroupBoard {
             transition.epoch == epoch.0 && side == active
         });
         if let Some(transition) = transition {
+            // A step that is tried again replaces its last try.
+            transition.steps.retain(|step| step.step != text);
             transition.steps.push(StepStatus {
                 step: text,
                 done_ns: done.as_ns(),
@@ -333,7 +340,6 @@ impl Facts {
         let group = &cluster.groups[session.group];
         let sent = self.clock.probes.load(Ordering::Relaxed);
         let replied = state.replies > 0;
-        let expected = (state.probe_sequence + 1).saturating_sub(state.first_probe_sequence);
         HeartbeatStatus {
             group: group.name.clone(),
             path: session.path.clone(),
@@ -349,12 +355,16 @@ impl Facts {
             rtt_max_us: replied.then(|| in_us(state.rtt_max_ns)),
             probes_sent: sent,
             replies_received: state.replies,
-            round_trip_loss_percent: loss_percent(sent, state.replies),
-            inbound_loss_percent: if state.probes == 0 {
-                None
-            } else {
-                loss_percent(expected, state.probes)
-            },
+            round_trip_loss_percent: loss_percent(
+                state.first_reply_sequence,
+                state.reply_sequence,
+                state.replies,
+            ),
+            inbound_loss_percent: loss_percent(
+                state.first_probe_sequence,
+                state.probe_sequence,
+                state.probes,
+            ),
             mac_failures: state.mac_failures,
             stale: state.stale,
             unproven: state.unproven,
@@ -429,6 +439,7 @@ impl Source for Board {
                 .map(|session| {
                     let state = facts.heard.read(session.index);
                     PathStatus {
+                        group: facts.groups()[session.group].name.clone(),
                         interface: session.path.clone(),
                         peer: facts.peer(&facts.groups()[session.group]).to_owned(),
                         session_up: facts.session_is_up(&state, now),
@@ -557,10 +568,12 @@ fn in_us(ns: u64) -> f64 {
     Duration::from_nanos(ns).as_secs_f64() * 1e6
 }
 
+/// Of the messages numbered `first` to `last`, those that did not arrive.
 #[expect(clippy::cast_precision_loss, reason = "a percentage of some digits")]
-fn loss_percent(expected: u64, arrived: u64) -> Option<f64> {
-    if expected == 0 {
+fn loss_percent(first: u64, last: u64, arrived: u64) -> Option<f64> {
+    if arrived == 0 {
         return None;
     }
+    let expected = last.saturating_sub(first).saturating_add(1);
     Some(100.0 * expected.saturating_sub(arrived) as f64 / expected as f64)
 }

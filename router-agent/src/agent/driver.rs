@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock,
-    cluster::{Advertisement, Core, Event, Finding, PeerReport},
+    cluster::{Advertisement, Command, Core, Event, Finding, PeerReport},
     dataplane::MappedArray,
     heartbeat::Prober,
     takeover::Order,
@@ -176,58 +176,46 @@ impl Driver {
         for session in &group.sessions {
             self.local.write(session.index, &local);
         }
-        self.report(index);
-        for command in commands {
-            debug!(group = self.groups[index].name, ?command, "command");
-            self.send_order(Order {
-                group: index,
-                command,
-            });
-        }
+        self.tell_and_order(index, commands);
     }
 
-    fn send_order(&self, order: Order) {
-        if self.orders.send(order).is_err() {
-            warn!(?order, "the takeover thread has gone; nothing was done");
-        }
-    }
-
-    fn report(&mut self, index: usize) {
+    /// Tells what happened, then has it acted upon, and only then puts it into words for the log:
+    /// the takeover waits for neither, and its steps find the transition that they belong to.
+    fn tell_and_order(&mut self, index: usize, commands: Vec<Command>) {
         let group = &mut self.groups[index];
-        let mut news = Vec::new();
-        for transition in group.core.transitions() {
-            info!(
-                group = group.name,
-                epoch = transition.epoch.0,
-                "{transition}"
-            );
-            news.push(News::Transition(transition));
-        }
-        for finding in group.core.findings() {
-            match finding {
-                // At millisecond timing a scheduler's delay; it has been allowed for.
-                Finding::Stopped { length, .. } if length < NOTABLE_STOP => {
-                    debug!(group = group.name, "{finding}");
-                }
-                Finding::Stopped { .. } | Finding::DualActivity { .. } => {
-                    warn!(group = group.name, "{finding}");
-                    news.push(News::Finding(finding));
-                }
-            }
-        }
+        let transitions: Vec<_> = group.core.transitions().collect();
+        let findings: Vec<_> = group.core.findings().filter(is_notable).collect();
         let view = View {
             state: group.core.state(),
             claim: group.core.advertisement().claim,
             peer: group.core.peer_finding(),
             dual_activity: group.core.dual_activity_since().is_some(),
         };
-        if group.view != Some(view) {
-            group.view = Some(view);
-            news.push(News::View(view));
-        }
+        let changed = group.view.replace(view) != Some(view);
+        let news = transitions
+            .iter()
+            .map(|transition| News::Transition(*transition))
+            .chain(findings.iter().map(|finding| News::Finding(*finding)))
+            .chain(changed.then_some(News::View(view)));
         for news in news {
             // Without a reader there is nobody to tell; deciding goes on.
             let _ = self.reports.send(Report { group: index, news });
+        }
+        for command in commands {
+            let order = Order {
+                group: index,
+                command,
+            };
+            if self.orders.send(order).is_err() {
+                warn!(?order, "the takeover thread has gone; nothing was done");
+            }
+        }
+        let name = &self.groups[index].name;
+        for transition in transitions {
+            info!(group = name, epoch = transition.epoch.0, "{transition}");
+        }
+        for finding in findings {
+            warn!(group = name, "{finding}");
         }
     }
 
@@ -274,5 +262,13 @@ impl Driver {
         for session in self.groups.iter().flat_map(|group| &group.sessions) {
             self.local.write(session.index, &LocalState::default());
         }
+    }
+}
+
+/// At millisecond timing a short stop of our own is a scheduler's delay; it has been allowed for.
+fn is_notable(finding: &Finding) -> bool {
+    match finding {
+        Finding::Stopped { length, .. } => *length >= NOTABLE_STOP,
+        Finding::DualActivity { .. } => true,
     }
 }

@@ -53,7 +53,7 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     let plan = setup::plan(&config, &options, &netlink).await?;
     let listener = server::bind(&options.control_socket).with_context(|| {
         format!(
-            "cannot listen at {}: is another router-agent running?",
+            "cannot listen for routerctl at {}",
             options.control_socket.display()
         )
     })?;
@@ -112,7 +112,7 @@ async fn start(setup: Setup, netlink: &Netlink) -> Result<Running> {
     let Setup {
         dataplane,
         facts,
-        groups,
+        sessions,
         keepalive,
         local,
         targets,
@@ -121,8 +121,16 @@ async fn start(setup: Setup, netlink: &Netlink) -> Result<Running> {
     let (inbox, inbox_receiver) = mpsc::channel();
     let (orders, orders_receiver) = unbounded_channel();
     let (reports, reports_receiver) = unbounded_channel();
+    setup::clear_services(&targets, netlink).await;
+    let engine = spawn_engine(targets, orders_receiver, inbox.clone(), reports.clone())?;
+    let board = Arc::new(Board::new(facts));
+    tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
+    watch(monitors, &inbox, &reports).await;
+
+    realtime::lock_memory();
+    let facts = board.facts();
     let driver = Driver {
-        groups,
+        groups: setup::driven_groups(&facts.config, sessions, dataplane.newest_epoch()),
         keepalive,
         generation: facts.generation,
         sessions: Arc::clone(&facts.heard),
@@ -130,16 +138,8 @@ async fn start(setup: Setup, netlink: &Netlink) -> Result<Running> {
         statistics: Arc::clone(&facts.clock),
         inbox: inbox_receiver,
         orders,
-        reports: reports.clone(),
+        reports,
     };
-    let board = Arc::new(Board::new(facts));
-    tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
-
-    setup::clear_services(&targets, netlink).await;
-    watch(monitors, &inbox, &reports).await;
-
-    realtime::lock_memory();
-    let engine = spawn_engine(targets, orders_receiver, inbox.clone(), reports)?;
     let clock = thread::Builder::new()
         .name("probe-clock".to_owned())
         .spawn(move || driver.run())
@@ -158,6 +158,8 @@ async fn note_reports(board: Arc<Board>, mut reports: UnboundedReceiver<Report>)
     }
 }
 
+/// Opens what the takeover thread needs, so that its lack is known now and not at a failover, and
+/// starts it.
 fn spawn_engine(
     targets: Vec<Vec<ServiceTarget>>,
     orders: UnboundedReceiver<Order>,
@@ -168,21 +170,17 @@ fn spawn_engine(
         .enable_all()
         .build()
         .context("cannot start the takeover thread's runtime")?;
+    let announcer = Announcer::open().context("cannot open a packet socket")?;
+    let netlink = {
+        let _inside = runtime.enter();
+        Netlink::open()?
+    };
+    let engine = Engine::new(netlink, announcer, targets, outcomes, reports);
     thread::Builder::new()
         .name("takeover".to_owned())
         .spawn(move || {
             realtime::raise(Priority::Takeover);
-            runtime.block_on(async {
-                let tools = Netlink::open().and_then(|netlink| Ok((netlink, Announcer::open()?)));
-                match tools {
-                    Ok((netlink, announcer)) => {
-                        Engine::new(netlink, announcer, targets, outcomes, reports)
-                            .run(orders)
-                            .await;
-                    }
-                    Err(error) => error!("no takeover is possible: {error:#}"),
-                }
-            });
+            runtime.block_on(engine.run(orders));
         })
         .context("cannot start the takeover thread")
 }

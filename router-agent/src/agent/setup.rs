@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow};
 use ipnet::IpNet;
 use router_common::{
     gre::{TunnelKey, overhead},
-    identity::NodeId,
+    identity::{Epoch, NodeId},
     kdf::{direction_key, session_number},
     map::{
         LocalState, MAX_SESSIONS, MAX_TUNNELS, SessionConfig, SessionKey, TunnelEgress,
@@ -110,7 +110,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
 pub struct Setup {
     pub dataplane: Dataplane,
     pub facts: Facts,
-    pub groups: Vec<DrivenGroup>,
+    pub sessions: Vec<OpenSession>,
     pub keepalive: Duration,
     pub local: MappedArray<LocalState>,
     pub targets: Vec<Vec<ServiceTarget>>,
@@ -143,9 +143,7 @@ pub async fn carry_out(
             };
             let cluster = facts.config.cluster.as_ref();
             Ok(Setup {
-                groups: cluster.map_or_else(Vec::new, |cluster| {
-                    driven_groups(cluster, &facts.config.host_name, sessions)
-                }),
+                sessions,
                 keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
                 monitors: cluster.map_or_else(Vec::new, monitors),
                 local: dataplane.local()?,
@@ -170,7 +168,7 @@ pub async fn carry_out(
 }
 
 /// A session that the programs know.
-struct OpenSession {
+pub struct OpenSession {
     facts: SessionFacts,
     prober: Prober,
 }
@@ -188,8 +186,8 @@ async fn build(
             Some(done) => done.mode.clone(),
             None => attach_underlay(dataplane, &underlay.name, options.xdp_mode)?,
         };
-        let port = heartbeat_port(config, &tunnel.name);
-        let mtu = set_up_tunnel(index, tunnel, underlay, port, netlink, dataplane).await?;
+        let listener = heartbeat_listener(config, tunnel);
+        let mtu = set_up_tunnel(index, tunnel, underlay, listener, netlink, dataplane).await?;
         tunnels.push(TunnelFacts {
             tunnel: tunnel.clone(),
             index,
@@ -219,7 +217,7 @@ async fn set_up_tunnel(
     index: u32,
     tunnel: &Tunnel,
     underlay: &Link,
-    heartbeat_port: u16,
+    heartbeat: Option<SocketAddrV4>,
     netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<u32> {
@@ -248,6 +246,10 @@ async fn set_up_tunnel(
             enabled: tunnel.enabled,
         })
         .await?;
+    if !tunnel.enabled {
+        info!(tunnel = tunnel.name, "disabled: no packet passes");
+        return Ok(mtu);
+    }
     let key = TunnelKey::new(
         tunnel.local_ip.octets(),
         tunnel.remote_ip.octets(),
@@ -258,7 +260,8 @@ async fn set_up_tunnel(
         dataplane_ifindex: end.index,
         user_mac: user.mac,
         dataplane_mac: end.mac,
-        heartbeat_port,
+        heartbeat_address: heartbeat.map_or([0; 4], |address| address.ip().octets()),
+        heartbeat_port: heartbeat.map_or(0, |address| address.port()),
         padding: [0; 2],
     };
     dataplane.set_tunnel(key, ingress, egress(index, tunnel, underlay))?;
@@ -302,14 +305,16 @@ fn header_byte(byte: HeaderByte, inherit: u32) -> (u8, u32) {
     }
 }
 
-/// The port of the heartbeats in `tunnel`; 0 if none run there.
-fn heartbeat_port(config: &Config, tunnel: &str) -> u16 {
-    match &config.cluster {
-        Some(cluster) if cluster.interfaces.iter().any(|name| name == tunnel) => {
-            cluster.heartbeat_port
-        }
-        _ => 0,
+/// Where heartbeats in `tunnel` come to; `None` if none run there.
+fn heartbeat_listener(config: &Config, tunnel: &Tunnel) -> Option<SocketAddrV4> {
+    let cluster = config.cluster.as_ref()?;
+    if !cluster.interfaces.contains(&tunnel.name) {
+        return None;
     }
+    Some(SocketAddrV4::new(
+        first_ipv4(tunnel)?,
+        cluster.heartbeat_port,
+    ))
 }
 
 fn open_sessions(
@@ -397,18 +402,22 @@ fn members<'a>(group: &'a Group, host_name: &str) -> Members<'a> {
     }
 }
 
-fn driven_groups(
-    cluster: &Cluster,
-    host_name: &str,
+/// The groups with their cores, whose lives begin now; no epoch up to `newest` is used again.
+pub fn driven_groups(
+    config: &Config,
     sessions: Vec<OpenSession>,
+    newest: Epoch,
 ) -> Vec<DrivenGroup> {
+    let Some(cluster) = &config.cluster else {
+        return Vec::new();
+    };
     let now = clock::now();
     let mut groups: Vec<_> = cluster
         .groups
         .iter()
         .map(|group| {
-            let Members { node, peer, .. } = members(group, host_name);
-            let core = Core::new(policy(cluster, group, node, peer), now);
+            let Members { node, peer, .. } = members(group, &config.host_name);
+            let core = Core::with_floor(policy(cluster, group, node, peer), newest, now);
             DrivenGroup::new(group.name.clone(), core, Vec::new())
         })
         .collect();

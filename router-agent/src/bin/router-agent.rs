@@ -34,7 +34,7 @@ enum Command {
         /// The configuration, in set form.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// Treat warnings about the configuration as errors.
+        /// Refuse what the language knows and this router does not carry out.
         #[arg(long)]
         strict: bool,
         #[arg(long, value_name = "PATH", default_value = control::DEFAULT_SOCKET, env = control::SOCKET_VARIABLE)]
@@ -49,7 +49,7 @@ enum Command {
     Check {
         #[arg(value_name = "FILE")]
         config: PathBuf,
-        /// Treat warnings as errors.
+        /// Refuse what the language knows and this router does not carry out.
         #[arg(long)]
         strict: bool,
     },
@@ -80,11 +80,13 @@ struct PinArguments {
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
+    // A reader of the log that stalls must not stall the agent: lines are dropped then.
+    let (log, _flushed_at_the_end) = tracing_appender::non_blocking(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(
             EnvFilter::try_from_env("ROUTER_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
         )
-        .with_writer(std::io::stderr)
+        .with_writer(log)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     match carry_out(Arguments::parse().command) {

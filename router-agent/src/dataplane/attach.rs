@@ -148,20 +148,14 @@ pub(super) fn tc(
     let place = match place {
         TcPlace::Ingress => TcAttachType::Ingress,
     };
-    let has_tcx = KernelVersion::current().context("cannot read the kernel's version")?
-        >= KernelVersion::new(6, 6, 0);
+    let has_tcx = has_tcx()?;
     if !has_tcx {
+        // A filter that an agent left when it died.
+        detach_filter(interface, name);
         match tc::qdisc_add_clsact(interface) {
             Err(tc::TcError::AlreadyAttached) | Ok(()) => {}
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot add clsact to {interface}"));
-            }
-        }
-        match tc::qdisc_detach_program(interface, place, name) {
-            Ok(()) | Err(tc::TcError::IoError(_)) => {}
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("cannot remove an old filter of {interface}"));
             }
         }
     }
@@ -175,6 +169,35 @@ pub(super) fn tc(
         // Dropping the link would remove the filter.
         std::mem::forget(link);
         Ok(())
+    }
+}
+
+fn has_tcx() -> Result<bool> {
+    let version = KernelVersion::current().context("cannot read the kernel's version")?;
+    Ok(version >= KernelVersion::new(6, 6, 0))
+}
+
+/// Removes the filters of our programs from every interface, where TC has no links that would end
+/// with their pins (before 6.6).
+pub(super) fn detach_filters() -> Result<()> {
+    if has_tcx()? {
+        return Ok(());
+    }
+    let interfaces = std::fs::read_dir("/sys/class/net").context("cannot list the interfaces")?;
+    for interface in interfaces {
+        let name = interface.context("cannot list the interfaces")?.file_name();
+        for program in [program::UNDERLAY_HANDOVER, program::TUNNEL_EGRESS] {
+            detach_filter(&name.to_string_lossy(), program);
+        }
+    }
+    Ok(())
+}
+
+fn detach_filter(interface: &str, program: &str) {
+    match tc::qdisc_detach_program(interface, TcAttachType::Ingress, program) {
+        Ok(()) => tracing::debug!(interface, program, "filter removed"),
+        // There is none: no clsact, or other people's filters only.
+        Err(error) => tracing::trace!(interface, program, %error, "no filter removed"),
     }
 }
 

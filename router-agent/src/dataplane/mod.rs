@@ -11,9 +11,12 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray},
 };
-use router_common::map::{
-    LocalState, MAX_SESSIONS, SessionConfig, SessionKey, SessionState, TunnelCounters,
-    TunnelEgress, TunnelIngress, TunnelKey, name,
+use router_common::{
+    identity::Epoch,
+    map::{
+        LocalState, MAX_SESSIONS, SessionConfig, SessionKey, SessionState, TunnelCounters,
+        TunnelEgress, TunnelIngress, TunnelKey, name,
+    },
 };
 
 use self::{attach::TcPlace, pins::Pins};
@@ -39,6 +42,7 @@ pub mod program {
 pub struct Dataplane {
     programs: Ebpf,
     pins: Pins,
+    newest_epoch: Epoch,
     /// No second agent may take these pins for left-overs.
     _lock: OwnedFd,
 }
@@ -49,6 +53,7 @@ impl Dataplane {
     pub fn load(bpffs: &Path) -> Result<Self> {
         let pins = Pins::below(bpffs);
         let lock = pins.lock()?;
+        let newest_epoch = newest_epoch(&pins);
         pins.remove()?;
         let programs = EbpfLoader::new()
             .load(OBJECT)
@@ -62,8 +67,14 @@ impl Dataplane {
         Ok(Self {
             programs,
             pins,
+            newest_epoch,
             _lock: lock,
         })
+    }
+
+    /// The newest epoch that an agent before this one, which died, knew; zero if it left none.
+    pub fn newest_epoch(&self) -> Epoch {
+        self.newest_epoch
     }
 
     /// Attaches the underlay programs to interface `name`; the mode that it got.
@@ -144,12 +155,12 @@ impl Dataplane {
     pub fn remove_left_over(bpffs: &Path) -> Result<()> {
         let pins = Pins::below(bpffs);
         let _lock = pins.lock()?;
-        pins.remove()
+        end(&pins)
     }
 
     /// Detaches the programs and removes the maps.
     pub fn remove(self) -> Result<()> {
-        self.pins.remove()
+        end(&self.pins)
     }
 
     fn array(&self, name: &str) -> Result<&MapData> {
@@ -169,6 +180,24 @@ impl Dataplane {
             .ok_or_else(|| anyhow!("the object has no map {name}"))?;
         T::try_from(map).with_context(|| format!("map {name}"))
     }
+}
+
+/// Detaches every program and removes every pin.
+fn end(pins: &Pins) -> Result<()> {
+    attach::detach_filters()?;
+    pins.remove()
+}
+
+/// What the pinned map of an agent that died says, if it has our layout.
+fn newest_epoch(pins: &Pins) -> Epoch {
+    let Ok(data) = MapData::from_pin(pins.map(name::LOCAL)) else {
+        return Epoch::default();
+    };
+    let Ok(local) = Array::<_, LocalState>::try_from(Map::Array(data)) else {
+        return Epoch::default();
+    };
+    let epochs = local.iter().flatten().map(|state| state.claim().epoch);
+    epochs.max().unwrap_or_default()
 }
 
 /// Reads the tunnels' counters.

@@ -28,6 +28,9 @@ pub fn open_socket(tunnel: &str, address: Ipv4Addr, port: u16) -> io::Result<Udp
     socket.set_multicast_if_v4(&address)?;
     socket.set_multicast_loop_v4(false)?;
     socket.set_tos_v4(NETWORK_CONTROL)?;
+    // A tunnel that inherits the TTL must carry probes across the underlay, to a group as well.
+    socket.set_ttl_v4(255)?;
+    socket.set_multicast_ttl_v4(255)?;
     // A probe that cannot be sent now is late anyway: the clock must not wait for it.
     socket.set_nonblocking(true)?;
     Ok(socket.into())

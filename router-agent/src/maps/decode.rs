@@ -67,6 +67,7 @@ impl Decode for TunnelIngress {
             dataplane_ifindex,
             user_mac,
             dataplane_mac,
+            heartbeat_address,
             heartbeat_port,
             padding: _,
         } = *self;
@@ -76,6 +77,10 @@ impl Decode for TunnelIngress {
             .with("dataplane_interface", interfaces.name(dataplane_ifindex))
             .with("user_mac", mac(user_mac))
             .with("dataplane_mac", mac(dataplane_mac))
+            .with(
+                "heartbeat_address",
+                (heartbeat_port != 0).then(|| ipv4(heartbeat_address)),
+            )
             .with(
                 "heartbeat_port",
                 (heartbeat_port != 0).then_some(heartbeat_port),
@@ -203,9 +208,11 @@ impl Decode for SessionState {
             peer_claim: _,
             peer_status: _,
             peer_address,
+            newest_echo_ns,
             probe_sequence,
             reply_sequence,
             first_probe_sequence,
+            first_reply_sequence,
             probes,
             replies,
             rtt_last_ns,
@@ -233,9 +240,11 @@ impl Decode for SessionState {
         .with("last_heard_ns", last_heard_ns)
         .with("last_reply_ns", last_reply_ns)
         .with("peer_tx_ns", peer_tx_ns)
+        .with("newest_echo_ns", newest_echo_ns)
         .with("probe_sequence", probe_sequence)
         .with("reply_sequence", reply_sequence)
         .with("first_probe_sequence", first_probe_sequence)
+        .with("first_reply_sequence", first_reply_sequence)
         .with("probes", probes)
         .with("replies", replies)
         .with("rtt_last_ns", rtt_last_ns)

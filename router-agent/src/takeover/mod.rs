@@ -3,7 +3,11 @@
 
 mod address;
 
-use std::{collections::BTreeMap, sync::mpsc::Sender, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::mpsc::Sender,
+    time::Duration,
+};
 
 use router_common::identity::Epoch;
 use tokio::{
@@ -40,13 +44,29 @@ pub struct Order {
     pub command: Command,
 }
 
-/// What a held group still has to do, and when.
+/// What a group's services shall be, and what is still to do for that.
 #[derive(Debug)]
-struct Held {
+struct Work {
     epoch: Epoch,
+    goal: Goal,
+    /// Numbers of the services that are not as they shall be.
+    missing: BTreeSet<usize>,
     /// When to announce again; the last entry comes first.
     announcements: Vec<Instant>,
-    retry: Option<(Instant, Duration)>,
+    retry: Option<Retry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    Held,
+    Released,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at: Instant,
+    /// The next one after this comes so much later.
+    delay: Duration,
 }
 
 /// The takeover thread's state.
@@ -55,7 +75,8 @@ pub struct Engine {
     announcer: Announcer,
     /// The services of each group, in the order in which they start.
     groups: Vec<Vec<ServiceTarget>>,
-    held: BTreeMap<usize, Held>,
+    /// By group; a group that was released whole has none.
+    work: BTreeMap<usize, Work>,
     /// Orders for an older epoch are refused.
     newest: Vec<Epoch>,
     outcomes: Sender<Input>,
@@ -73,7 +94,7 @@ impl Engine {
         Self {
             netlink,
             announcer,
-            held: BTreeMap::new(),
+            work: BTreeMap::new(),
             newest: vec![Epoch::default(); groups.len()],
             groups,
             outcomes,
@@ -84,7 +105,7 @@ impl Engine {
     /// Carries out orders until their sender is gone, then releases what is still held.
     pub async fn run(mut self, mut orders: UnboundedReceiver<Order>) {
         loop {
-            let due = self.held.values().filter_map(Held::due).min();
+            let due = self.work.values().filter_map(Work::due).min();
             let timer = async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -100,9 +121,9 @@ impl Engine {
                 () = timer => self.catch_up().await,
             }
         }
-        let held: Vec<_> = self.held.keys().copied().collect();
-        for group in held {
-            self.release(group).await;
+        let groups: Vec<_> = self.work.keys().copied().collect();
+        for group in groups {
+            self.aim(group, Goal::Released).await;
         }
     }
 
@@ -120,135 +141,157 @@ impl Engine {
         }
         self.newest[group] = epoch;
         match command {
-            Command::Take { epoch } => {
-                let held = Held {
-                    epoch,
-                    announcements: Held::announcements(),
-                    retry: None,
-                };
-                self.held.insert(group, held);
-                self.take(group, FIRST_RETRY).await;
-            }
-            Command::Announce { epoch: _ } => {
+            Command::Take { .. } => self.aim(group, Goal::Held).await,
+            Command::Release { .. } => self.aim(group, Goal::Released).await,
+            Command::Announce { .. } => {
                 self.announce(group);
-                if let Some(held) = self.held.get_mut(&group) {
-                    held.announcements = Held::announcements();
+                if let Some(work) = self.work.get_mut(&group) {
+                    work.announcements = announcements();
                 }
             }
-            Command::Release { epoch: _ } => self.release(group).await,
         }
+    }
+
+    /// Begins to make a group's services what they shall be.
+    async fn aim(&mut self, group: usize, goal: Goal) {
+        let work = Work {
+            epoch: self.newest[group],
+            goal,
+            missing: (0..self.groups[group].len()).collect(),
+            announcements: match goal {
+                Goal::Held => announcements(),
+                Goal::Released => Vec::new(),
+            },
+            retry: None,
+        };
+        self.work.insert(group, work);
+        self.pursue(group, FIRST_RETRY).await;
     }
 
     /// Does what is due of announcements and retries.
     async fn catch_up(&mut self) {
         let now = Instant::now();
-        let groups: Vec<_> = self.held.keys().copied().collect();
+        let groups: Vec<_> = self.work.keys().copied().collect();
         for group in groups {
-            let Some(held) = self.held.get_mut(&group) else {
+            let Some(work) = self.work.get_mut(&group) else {
                 continue;
             };
-            let announce = held.announcements.last().is_some_and(|&at| at <= now);
+            let announce = work.announcements.last().is_some_and(|&at| at <= now);
             if announce {
-                held.announcements.pop();
+                work.announcements.pop();
             }
-            let retry = held.retry.take_if(|(at, _)| *at <= now);
+            let retry = work.retry.take_if(|retry| retry.at <= now);
             if announce {
                 self.announce(group);
             }
-            if let Some((_, delay)) = retry {
-                self.take(group, delay.saturating_mul(2).min(LAST_RETRY))
+            if let Some(Retry { at: _, delay }) = retry {
+                self.pursue(group, delay.saturating_mul(2).min(LAST_RETRY))
                     .await;
             }
         }
     }
 
-    /// Takes all services of a group; those it has already stay. If any fails, tries again after
-    /// `delay`.
-    async fn take(&mut self, group: usize, delay: Duration) {
-        let Some(epoch) = self.held.get(&group).map(|held| held.epoch) else {
+    /// Works on every service that is not yet as it shall be: in order to take them, in reverse to
+    /// release them. What fails is tried again after `delay`.
+    async fn pursue(&mut self, group: usize, delay: Duration) {
+        let Some(mut work) = self.work.remove(&group) else {
             return;
         };
-        let mut failed = false;
-        for (number, target) in self.groups[group].iter().enumerate() {
-            let result = target.take(&self.netlink).await;
-            match &result {
-                Ok(()) => info!(epoch = epoch.0, %target, "taken"),
-                Err(error) => error!(epoch = epoch.0, %target, "cannot take: {error:#}"),
-            }
-            failed |= result.is_err();
-            self.tell(group, epoch, Step::Take, number, result.err());
-            if let Err(error) = target.announce(&self.announcer) {
-                warn!(epoch = epoch.0, %target, "cannot announce: {error}");
-            }
+        let Work { epoch, goal, .. } = work;
+        let mut missing: Vec<_> = work.missing.iter().copied().collect();
+        if goal == Goal::Released {
+            missing.reverse();
         }
-        let outcome = if failed {
-            if let Some(held) = self.held.get_mut(&group) {
-                held.retry = Some((Instant::now() + delay, delay));
+        for number in missing {
+            let target = &self.groups[group][number];
+            let result = match goal {
+                Goal::Held => target.take(&self.netlink).await,
+                Goal::Released => target.release(&self.netlink).await,
+            };
+            if result.is_ok() {
+                work.missing.remove(&number);
+                if goal == Goal::Held {
+                    self.announce_one(target);
+                }
             }
-            Input::TakeoverFailed { group, epoch }
-        } else {
-            Input::TakeoverDone { group, epoch }
-        };
-        // The clock thread outlives this one, but for a stop, when nobody needs to know.
-        let _ = self.outcomes.send(outcome);
+            let step = StepDone {
+                epoch,
+                step: match goal {
+                    Goal::Held => Step::Take,
+                    Goal::Released => Step::Release,
+                },
+                service: number,
+                done: clock::now(),
+                error: result.err().map(|error| format!("{error:#}")),
+            };
+            log(target, &step);
+            let news = News::Step(step);
+            // Without a reader there is nobody to tell.
+            let _ = self.reports.send(Report { group, news });
+        }
+        let whole = work.missing.is_empty();
+        if !whole {
+            work.retry = Some(Retry {
+                at: Instant::now() + delay,
+                delay,
+            });
+        }
+        if goal == Goal::Held {
+            let outcome = if whole {
+                Input::TakeoverDone { group, epoch }
+            } else {
+                Input::TakeoverFailed { group, epoch }
+            };
+            // The clock thread outlives this one, but for a stop, when nobody needs to know.
+            let _ = self.outcomes.send(outcome);
+        }
+        if goal == Goal::Held || !whole {
+            self.work.insert(group, work);
+        }
     }
 
+    /// Announces the services of a group that are held.
     fn announce(&self, group: usize) {
-        for target in &self.groups[group] {
-            if let Err(error) = target.announce(&self.announcer) {
-                warn!(%target, "cannot announce: {error}");
-            }
-        }
-    }
-
-    async fn release(&mut self, group: usize) {
-        let Some(Held { epoch, .. }) = self.held.remove(&group) else {
+        let Some(work) = self.work.get(&group) else {
             return;
         };
-        for (number, target) in self.groups[group].iter().enumerate().rev() {
-            let result = target.release(&self.netlink).await;
-            match &result {
-                Ok(()) => info!(epoch = epoch.0, %target, "released"),
-                Err(error) => error!(epoch = epoch.0, %target, "cannot release: {error:#}"),
+        for (number, target) in self.groups[group].iter().enumerate() {
+            if work.goal == Goal::Held && !work.missing.contains(&number) {
+                self.announce_one(target);
             }
-            self.tell(group, epoch, Step::Release, number, result.err());
         }
     }
 
-    fn tell(
-        &self,
-        group: usize,
-        epoch: Epoch,
-        step: Step,
-        service: usize,
-        error: Option<anyhow::Error>,
-    ) {
-        let step = StepDone {
-            epoch,
-            step,
-            service,
-            done: clock::now(),
-            error: error.map(|error| format!("{error:#}")),
-        };
-        let news = News::Step(step);
-        // Without a reader there is nobody to tell.
-        let _ = self.reports.send(Report { group, news });
+    fn announce_one(&self, target: &ServiceTarget) {
+        if let Err(error) = target.announce(&self.announcer) {
+            warn!(%target, "cannot announce: {error}");
+        }
     }
 }
 
-impl Held {
-    fn announcements() -> Vec<Instant> {
-        let now = Instant::now();
-        ANNOUNCE_AGAIN
-            .iter()
-            .rev()
-            .map(|&delay| now + delay)
-            .collect()
+fn log(target: &ServiceTarget, done: &StepDone) {
+    let epoch = done.epoch.0;
+    match (&done.error, done.step) {
+        (None, Step::Take) => info!(epoch, %target, "taken"),
+        (None, Step::Release) => info!(epoch, %target, "released"),
+        (Some(error), Step::Take) => error!(epoch, %target, "cannot take: {error}"),
+        (Some(error), Step::Release) => error!(epoch, %target, "cannot release: {error}"),
     }
+}
 
+fn announcements() -> Vec<Instant> {
+    let now = Instant::now();
+    ANNOUNCE_AGAIN
+        .iter()
+        .rev()
+        .map(|&delay| now + delay)
+        .collect()
+}
+
+impl Work {
     fn due(&self) -> Option<Instant> {
         let announcement = self.announcements.last().copied();
-        let retry = self.retry.map(|(at, _)| at);
+        let retry = self.retry.map(|retry| retry.at);
         announcement.into_iter().chain(retry).min()
     }
 }

@@ -129,7 +129,8 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
     table.row(["Owner:", group.owner.as_deref().unwrap_or("nobody")]);
     table.row(["Peer:", &finding(&group.peer_finding)]);
     table.row(["Prefer:", &preference(&group.prefer)]);
-    for path in &status.paths {
+    let of_group = |path: &&PathStatus| path.group == group.group;
+    for path in status.paths.iter().filter(of_group) {
         table.row([format!("Path {}:", path.interface), session(path)]);
     }
     for service in &group.services {

@@ -21,8 +21,11 @@ pub(super) fn check(
     let intervals = intervals(branch, report);
     if let Some(stated) = branch.value("mcast-group") {
         report.add(
-            Problem::warning(stated.place, "`cluster mcast-group` has no effect")
-                .help("heartbeats are unicast inside the tunnel; the line may be removed"),
+            Problem::warning(
+                stated.place,
+                "`cluster mcast-group` is used only until the peer is known",
+            )
+            .help("heartbeats are unicast inside the tunnel; the line may be removed"),
         );
     }
     let instances = branch.instances("group");

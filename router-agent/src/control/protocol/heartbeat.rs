@@ -24,7 +24,7 @@ pub struct HeartbeatStatus {
     pub rtt_max_us: Option<f64>,
     pub probes_sent: u64,
     pub replies_received: u64,
-    /// Of our probes, those that brought no reply.
+    /// Of our probes from the first that was answered to the last, those that brought no reply.
     pub round_trip_loss_percent: Option<f64>,
     /// Of the peer's probes, those that did not arrive.
     pub inbound_loss_percent: Option<f64>,

@@ -138,6 +138,8 @@ pub struct ServiceStatus {
 /// A path of the cluster to a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathStatus {
+    /// Group of the session.
+    pub group: String,
     pub interface: String,
     /// Host name of the peer.
     pub peer: String,

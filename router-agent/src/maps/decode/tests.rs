@@ -37,13 +37,15 @@ fn a_tunnels_directions() {
         dataplane_ifindex: 7,
         user_mac: [2, 0, 0, 0, 0, 0xab],
         dataplane_mac: [2, 0, 0, 0, 0, 0xac],
+        heartbeat_address: [169, 254, 0, 1],
         heartbeat_port: 6940,
         padding: [0; 2],
     };
     assert_eq!(
         text(&ingress),
         "tunnel_index 3, dataplane_ifindex 7, dataplane_interface eth0, \
-         user_mac 02:00:00:00:00:ab, dataplane_mac 02:00:00:00:00:ac, heartbeat_port 6940"
+         user_mac 02:00:00:00:00:ab, dataplane_mac 02:00:00:00:00:ac, \
+         heartbeat_address 169.254.0.1, heartbeat_port 6940"
     );
     let egress = TunnelEgress {
         index: 3,

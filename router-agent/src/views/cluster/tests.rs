@@ -54,6 +54,7 @@ fn pair() -> Status {
             ..GroupStatus::default()
         }],
         paths: vec![PathStatus {
+            group: "aws".to_owned(),
             interface: "tun00".to_owned(),
             peer: "vyatta-c".to_owned(),
             session_up: true,
@@ -175,6 +176,9 @@ fn two_groups() {
     lan.secondary.name = "vyatta-a".to_owned();
     lan.owner = Some("vyatta-c".to_owned());
     status.groups.push(lan);
+    let mut path = status.paths[0].clone();
+    path.group = "lan".to_owned();
+    status.paths.push(path);
     golden::check("cluster-two-groups", &cluster_status(&status));
 }
 
