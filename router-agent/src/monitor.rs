@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use surge_ping::{Client, Config, ICMP, PingIdentifier, PingSequence};
+use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence};
 use tokio::{
     sync::mpsc::UnboundedSender,
     time::{Instant, MissedTickBehavior, interval},
@@ -60,7 +60,7 @@ impl Monitor {
                     pinger.timeout(self.interval);
                     let answer = pinger.ping(PingSequence(sequence), &[0; 16]).await;
                     debug!(address = %self.address, ?answer, "monitor");
-                    answer.is_ok()
+                    answer.is_ok_and(|(packet, _)| is_reply_of(self.address, &packet))
                 }
                 None => false,
             };
@@ -87,6 +87,22 @@ impl Monitor {
                     return;
                 }
             }
+        }
+    }
+}
+
+/// Whether `packet` is an echo reply of `address` itself: errors about an echo come as answers, too.
+fn is_reply_of(address: IpAddr, packet: &IcmpPacket) -> bool {
+    /// RFC 792.
+    const ECHO_REPLY: u8 = 0;
+    /// RFC 4443 §4.2.
+    const ECHO_REPLY_V6: u8 = 129;
+    match packet {
+        IcmpPacket::V4(packet) => {
+            packet.get_icmp_type().0 == ECHO_REPLY && address == packet.get_source()
+        }
+        IcmpPacket::V6(packet) => {
+            packet.get_icmpv6_type().0 == ECHO_REPLY_V6 && address == packet.get_source()
         }
     }
 }

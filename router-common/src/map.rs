@@ -107,7 +107,7 @@ pub struct TunnelCounters {
     pub tx_bytes: u64,
     /// Arrived for this tunnel and could not be decapsulated.
     pub rx_errors: u64,
-    /// Could not be encapsulated or had no route.
+    /// Could not be encapsulated.
     pub tx_errors: u64,
     /// Neither IPv4 nor IPv6, as far as this version carries it.
     pub rx_unsupported: u64,

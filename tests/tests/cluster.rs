@@ -1,9 +1,9 @@
 //! Two agents: how they find each other, and what they do when one is lost.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::ensure;
-use router_agent::control::protocol::GroupStatus;
+use router_agent::control::protocol::{GroupStatus, MonitorState};
 use router_common::time::BootTime;
 use router_tests::{
     agent,
@@ -246,4 +246,80 @@ fn a_standby_comes_and_goes_without_a_lost_packet() {
     let report = traffic.finish().unwrap();
     assert_eq!(report.lost(), 0);
     assert_eq!(cluster.group(PRIMARY).unwrap().epoch, epoch);
+}
+
+/// The article's pair in which the primary monitors `address`.
+fn with_monitor(address: &str) -> impl Fn(Router) -> String + 'static {
+    let line = format!("set cluster group aws monitor {address}\n");
+    move |router| {
+        let config = router.article_config();
+        if router.name == PRIMARY.name {
+            config + &line
+        } else {
+            config
+        }
+    }
+}
+
+fn monitor_state(cluster: &Cluster) -> MonitorState {
+    let group = cluster.group(PRIMARY).unwrap();
+    group.monitors.first().unwrap().state
+}
+
+#[test]
+fn a_monitor_that_answers_is_reachable() {
+    let cluster = formed(with_monitor(SERVER_ADDRESS));
+    assert_eq!(monitor_state(&cluster), MonitorState::Reachable);
+}
+
+/// The router's own kernel answers for a neighbour that does not: with "host unreachable".
+#[test]
+fn a_node_whose_monitor_does_not_answer_leaves_the_group_to_its_peer() {
+    let cluster = Cluster::start(with_monitor("10.0.9.99")).unwrap();
+    cluster.await_active(SECONDARY, PATIENCE).unwrap();
+    poll::until(PATIENCE, || {
+        let state = monitor_state(&cluster);
+        ensure!(state == MonitorState::Unreachable, "the monitor is {state}");
+        let text = cluster.status_text(PRIMARY)?;
+        ensure!(text.contains("vyatta-a (this node): Down (at least 1 monitor not reachable)"));
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_tunnel_device_that_was_deleted_is_told() {
+    let cluster = formed(Router::article_config);
+    let node = cluster.node(PRIMARY);
+    node.exec(&["ip", "link", "delete", "tun00"]).unwrap();
+    poll::until(PATIENCE, || {
+        let text = cluster.status_text(PRIMARY)?;
+        ensure!(text.contains("our probes cannot be sent: "), "{text}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_second_agent_is_refused_and_the_first_goes_on() {
+    let cluster = formed(Router::article_config);
+    let node = cluster.node(PRIMARY);
+    let config = node.directory().join("second.conf");
+    fs::write(&config, PRIMARY.article_config()).unwrap();
+    let bpffs = node.directory().join("second-bpffs");
+    fs::create_dir(&bpffs).unwrap();
+    let (config, bpffs) = (config.to_str().unwrap(), bpffs.to_str().unwrap());
+    let script = format!(
+        "mount -t bpf bpf {bpffs}; exec {} run --config {config} --bpffs {bpffs} \
+         --control-socket /run/second.sock",
+        agent::binary("router-agent").unwrap().display()
+    );
+    let refusal = node.exec(&["sh", "-c", &script]).unwrap_err();
+    let refusal = format!("{refusal:#}");
+    assert!(
+        refusal.contains("another router-agent runs in this network namespace"),
+        "{refusal}"
+    );
+    cluster.settle(PRIMARY).unwrap();
+    node.exec(&["ping", "-c1", "-W1", "169.254.0.2"]).unwrap();
 }

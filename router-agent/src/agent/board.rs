@@ -2,19 +2,20 @@
 
 use std::{
     collections::VecDeque,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use router_common::{
     identity::{Claim, Flags, NodeId},
-    map::SessionState,
+    map::{Reason, SessionState},
     net::ipv4_from_word,
     time::BootTime,
 };
 
 use super::{
-    driver::ClockStatistics,
+    driver::{ClockStatistics, ProbeStatistics},
     report::{News, Report, Step, StepDone, View},
 };
 use crate::{
@@ -228,9 +229,23 @@ impl Facts {
         !state.last_heard().is_never() && now.since(state.last_heard()) < dead
     }
 
+    fn probes(&self, session: &SessionFacts) -> Option<&ProbeStatistics> {
+        self.clock.sessions.get(session.index as usize)
+    }
+
     /// Why a session is not up, or what else is wrong with it.
-    fn session_note(&self, state: &SessionState, now: BootTime) -> Option<String> {
+    fn session_note(&self, session: &SessionFacts, now: BootTime) -> Option<String> {
+        let state = &self.heard.read(session.index);
         let up = self.session_is_up(state, now);
+        let send_error = self
+            .probes(session)
+            .map_or(0, |probes| probes.last_error.load(Ordering::Relaxed));
+        if send_error != 0 {
+            return Some(format!(
+                "our probes cannot be sent: {}",
+                io::Error::from_raw_os_error(send_error)
+            ));
+        }
         let last_failure = BootTime::from_ns(state.last_mac_failure_ns);
         if !last_failure.is_never() && now.since(last_failure) < RECENT {
             Some(format!(
@@ -293,6 +308,18 @@ impl Facts {
         }
     }
 
+    /// What the driver refuses to the programs, if it does.
+    fn driver_trouble(&self) -> Option<String> {
+        // The map was there when the agent started.
+        let dropped = self.counters.reason(Reason::NoHeadroom).unwrap_or_default();
+        (dropped > 0).then(|| {
+            format!(
+                "{dropped} packets were dropped because the driver gives XDP no room for metadata: \
+                 start with --xdp-mode generic"
+            )
+        })
+    }
+
     fn notes(
         &self,
         group: usize,
@@ -319,11 +346,12 @@ impl Facts {
             let state = self.heard.read(session.index);
             // Of a session that is down, its path says why.
             if self.session_is_up(&state, now)
-                && let Some(note) = self.session_note(&state, now)
+                && let Some(note) = self.session_note(session, now)
             {
                 notes.push(format!("{}: {note}", session.path));
             }
         }
+        notes.extend(self.driver_trouble());
         if let Some(finding) = board.findings.back() {
             notes.push(format!("last finding: {finding}"));
         }
@@ -338,7 +366,9 @@ impl Facts {
     ) -> HeartbeatStatus {
         let state = self.heard.read(session.index);
         let group = &cluster.groups[session.group];
-        let sent = self.clock.probes.load(Ordering::Relaxed);
+        let sent = self
+            .probes(session)
+            .map_or(0, |probes| probes.sent.load(Ordering::Relaxed));
         let replied = state.replies > 0;
         HeartbeatStatus {
             group: group.name.clone(),
@@ -375,7 +405,7 @@ impl Facts {
             late_ticks: self.clock.late.load(Ordering::Relaxed),
             max_tick_lateness_us: in_us(self.clock.max_lateness_ns.load(Ordering::Relaxed)),
             session_up: self.session_is_up(&state, now),
-            note: self.session_note(&state, now),
+            note: self.session_note(session, now),
         }
     }
 
@@ -401,7 +431,9 @@ impl Facts {
             tos: header_byte(tunnel.tos),
             underlay: underlay.clone(),
             xdp_mode: mode.name().to_owned(),
-            xdp_mode_reason: mode.reason().map(ToOwned::to_owned),
+            xdp_mode_reason: self
+                .driver_trouble()
+                .or(mode.reason().map(ToOwned::to_owned)),
             admin_up: tunnel.enabled,
             link_up: tunnel.enabled && interface_is_up(&tunnel.name),
             multicast: tunnel.multicast,
@@ -443,7 +475,7 @@ impl Source for Board {
                         interface: session.path.clone(),
                         peer: facts.peer(&facts.groups()[session.group]).to_owned(),
                         session_up: facts.session_is_up(&state, now),
-                        note: facts.session_note(&state, now),
+                        note: facts.session_note(session, now),
                     }
                 })
                 .collect(),

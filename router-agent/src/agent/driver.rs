@@ -2,9 +2,10 @@
 //! commands on. It waits for nothing but time and its inbox.
 
 use std::{
+    io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI32, AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
@@ -16,7 +17,7 @@ use router_common::{
     time::BootTime,
 };
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
     realtime::{self, Priority},
@@ -32,6 +33,8 @@ use crate::{
 
 /// After an orderly stop the peers are told for this many probes, so that losses do not hide it.
 const FAREWELL_PROBES: u32 = 3;
+/// Between them, however long the keepalive interval is.
+const FAREWELL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A stop of our own shorter than this is not worth an operator's attention.
 const NOTABLE_STOP: Duration = Duration::from_millis(100);
@@ -77,11 +80,46 @@ impl Group {
 /// Figures that the clock thread keeps of itself.
 #[derive(Debug, Default)]
 pub struct ClockStatistics {
-    /// Probes sent in each session since the start.
-    pub probes: AtomicU64,
+    /// By the session's place in the maps.
+    pub sessions: Vec<ProbeStatistics>,
     /// Probes that went out later than half an interval.
     pub late: AtomicU64,
     pub max_lateness_ns: AtomicU64,
+}
+
+impl ClockStatistics {
+    pub fn of_sessions(count: usize) -> Self {
+        Self {
+            sessions: (0..count).map(|_| ProbeStatistics::default()).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The probes of one session.
+#[derive(Debug, Default)]
+pub struct ProbeStatistics {
+    pub sent: AtomicU64,
+    /// The error number of the last try; zero if it was sent.
+    pub last_error: AtomicI32,
+}
+
+impl ProbeStatistics {
+    fn note(&self, group: &str, result: &io::Result<()>) {
+        let error = match result {
+            Ok(()) => {
+                self.sent.fetch_add(1, Ordering::Relaxed);
+                0
+            }
+            Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+        };
+        let before = self.last_error.swap(error, Ordering::Relaxed);
+        match result {
+            Err(error) if before == 0 => warn!(group, %error, "probes cannot be sent"),
+            Ok(()) if before != 0 => info!(group, "probes are sent again"),
+            Ok(()) | Err(_) => {}
+        }
+    }
 }
 
 /// Everything that the clock thread needs.
@@ -101,6 +139,9 @@ impl Driver {
     /// Runs until stopped, and then until the peers have been told.
     pub fn run(mut self) {
         realtime::raise(Priority::Clock);
+        while let Ok(input) = self.inbox.try_recv() {
+            self.take_in(input, clock::now());
+        }
         let mut next_probe = clock::now();
         let mut farewell = None;
         while farewell != Some(0) {
@@ -113,9 +154,14 @@ impl Driver {
             }
             let wait = self.wake_at(next_probe).since(clock::now());
             match self.inbox.recv_timeout(wait) {
-                Ok(Input::Stop) => {
+                Ok(Input::Stop) if farewell.is_none() => {
                     self.handle_all(Event::Stop, clock::now());
-                    farewell = Some(FAREWELL_PROBES);
+                    farewell = Some(if self.groups.is_empty() {
+                        0
+                    } else {
+                        FAREWELL_PROBES
+                    });
+                    self.keepalive = self.keepalive.min(FAREWELL_INTERVAL);
                     next_probe = clock::now();
                 }
                 Ok(input) => self.take_in(input, clock::now()),
@@ -224,12 +270,13 @@ impl Driver {
             for session in &mut group.sessions {
                 let heard = self.sessions.read(session.index);
                 let local = self.local.read(session.index);
-                if let Err(error) = session.prober.probe(&local, &heard, now) {
-                    debug!(group = group.name, %error, "probe not sent");
+                let result = session.prober.probe(&local, &heard, now);
+                let statistics = self.statistics.sessions.get(session.index as usize);
+                if let Some(statistics) = statistics {
+                    statistics.note(&group.name, &result);
                 }
             }
         }
-        self.statistics.probes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The next time on the grid; times that have passed meanwhile are left out.

@@ -3,18 +3,20 @@
 
 pub mod board;
 pub mod driver;
+mod lock;
 pub mod preflight;
 pub mod realtime;
 pub mod report;
 mod setup;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use router_common::identity::Epoch;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -31,7 +33,7 @@ use self::{
 use crate::{
     config::Config,
     control::{protocol::MonitorState, server},
-    dataplane::ModeChoice,
+    dataplane::{Dataplane, ModeChoice},
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
     takeover::{Engine, Order, ServiceTarget},
@@ -51,66 +53,128 @@ pub struct Options {
 pub async fn run(config: Config, options: Options) -> Result<()> {
     let netlink = Netlink::open()?;
     let plan = setup::plan(&config, &options, &netlink).await?;
+    let _lock = lock::network_namespace()?;
     let listener = server::bind(&options.control_socket).with_context(|| {
         format!(
             "cannot listen for routerctl at {}",
             options.control_socket.display()
         )
     })?;
-    // Before anything that could be asked for by name: a stop must not be missed.
+    let _socket_file = RemovedAtTheEnd(&options.control_socket);
+    // Before anything is changed: a stop must not be missed.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let names: Vec<_> = config.tunnels.iter().map(|t| t.name.clone()).collect();
 
-    let setup = setup::carry_out(config, plan, &options, &netlink).await?;
-    let running = start(setup, &netlink).await?;
-    let server = tokio::spawn(server::serve(listener, running.board.clone()));
-    info!("running");
-    tokio::select! {
-        _ = terminate.recv() => info!("asked to terminate"),
-        _ = interrupt.recv() => info!("interrupted"),
+    let mut dataplane = Dataplane::load(&options.bpffs)?;
+    let outcome = async {
+        let setup = setup::carry_out(config, plan, &options, &netlink, &mut dataplane).await?;
+        let mut running = start(setup, dataplane.newest_epoch(), &netlink).await?;
+        let server = tokio::spawn(server::serve(listener, running.board.clone()));
+        info!("running");
+        let outcome = tokio::select! {
+            _ = terminate.recv() => Ok("asked to terminate"),
+            _ = interrupt.recv() => Ok("interrupted"),
+            Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
+        };
+        info!(reason = outcome.as_ref().ok(), "stopping");
+        running.stop().await;
+        server.abort();
+        outcome.map(|_| ())
     }
+    .await;
+    outcome.and(take_down(dataplane, &names, &netlink).await)
+}
 
-    running.stop().await?;
-    server.abort();
-    for name in names {
-        netlink.remove_tunnel(&name).await?;
+/// Ends the programs and removes the devices, as much of it as there is; the first error.
+async fn take_down(dataplane: Dataplane, tunnels: &[String], netlink: &Netlink) -> Result<()> {
+    let mut outcome = dataplane.remove();
+    for tunnel in tunnels {
+        outcome = outcome.and(netlink.remove_tunnel(tunnel).await);
     }
-    // The socket goes last: who still finds it gets no answer, and says so.
-    let _ = std::fs::remove_file(&options.control_socket);
     info!("stopped");
-    Ok(())
+    outcome
+}
+
+/// Removes what an agent that died, or `load`, left: programs, maps and devices. The tunnels that
+/// were removed. Service addresses stay; the next agent removes those of its configuration.
+pub async fn remove_left_overs(bpffs: &Path) -> Result<Vec<String>> {
+    let _lock = lock::network_namespace()?;
+    Dataplane::remove_left_over(bpffs)?;
+    Netlink::open()?.remove_all_tunnels().await
+}
+
+/// The control socket's file: who still finds it gets no answer.
+struct RemovedAtTheEnd<'a>(&'a Path);
+
+impl Drop for RemovedAtTheEnd<'_> {
+    fn drop(&mut self) {
+        // It may have been removed by others.
+        let _ = std::fs::remove_file(self.0);
+    }
 }
 
 /// The threads at work.
 struct Running {
     board: Arc<Board>,
-    dataplane: crate::dataplane::Dataplane,
     inbox: mpsc::Sender<Input>,
     threads: Vec<JoinHandle<()>>,
+    /// Names of threads that have ended, in order or not.
+    ended: UnboundedReceiver<&'static str>,
 }
 
 impl Running {
-    /// Releases what is held, tells the peers, and ends the programs.
-    async fn stop(self) -> Result<()> {
+    /// Releases what is held and tells the peers.
+    async fn stop(self) {
         // A clock thread that has ended has nothing to stop.
         let _ = self.inbox.send(Input::Stop);
         let threads = self.threads;
-        tokio::task::spawn_blocking(move || {
+        let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {
                     error!("a thread had panicked");
                 }
             }
-        })
-        .await?;
-        self.dataplane.remove()
+        });
+        if joined.await.is_err() {
+            error!("the threads could not be waited for");
+        }
     }
 }
 
-async fn start(setup: Setup, netlink: &Netlink) -> Result<Running> {
+/// Tells of a thread's end when it is dropped, also by a panic.
+struct TellsEnd {
+    thread: &'static str,
+    to: UnboundedSender<&'static str>,
+}
+
+impl Drop for TellsEnd {
+    fn drop(&mut self) {
+        // Nobody listens while the agent stops.
+        let _ = self.to.send(self.thread);
+    }
+}
+
+fn spawn(
+    name: &'static str,
+    ended: &UnboundedSender<&'static str>,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let tells_end = TellsEnd {
+        thread: name,
+        to: ended.clone(),
+    };
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let _tells_end = tells_end;
+            work();
+        })
+        .with_context(|| format!("cannot start thread {name}"))
+}
+
+async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Running> {
     let Setup {
-        dataplane,
         facts,
         sessions,
         keepalive,
@@ -121,16 +185,23 @@ async fn start(setup: Setup, netlink: &Netlink) -> Result<Running> {
     let (inbox, inbox_receiver) = mpsc::channel();
     let (orders, orders_receiver) = unbounded_channel();
     let (reports, reports_receiver) = unbounded_channel();
+    let (ended_sender, ended) = unbounded_channel();
     setup::clear_services(&targets, netlink).await;
-    let engine = spawn_engine(targets, orders_receiver, inbox.clone(), reports.clone())?;
+    realtime::lock_memory();
+
+    let engine = spawn_engine(
+        targets,
+        orders_receiver,
+        inbox.clone(),
+        reports.clone(),
+        &ended_sender,
+    )?;
     let board = Arc::new(Board::new(facts));
     tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
-    watch(monitors, &inbox, &reports).await;
-
-    realtime::lock_memory();
+    watch(monitors, &inbox, &reports);
     let facts = board.facts();
     let driver = Driver {
-        groups: setup::driven_groups(&facts.config, sessions, dataplane.newest_epoch()),
+        groups: setup::driven_groups(&facts.config, sessions, newest),
         keepalive,
         generation: facts.generation,
         sessions: Arc::clone(&facts.heard),
@@ -140,15 +211,12 @@ async fn start(setup: Setup, netlink: &Netlink) -> Result<Running> {
         orders,
         reports,
     };
-    let clock = thread::Builder::new()
-        .name("probe-clock".to_owned())
-        .spawn(move || driver.run())
-        .context("cannot start the clock thread")?;
+    let clock = spawn("probe-clock", &ended_sender, move || driver.run())?;
     Ok(Running {
         board,
-        dataplane,
         inbox,
         threads: vec![clock, engine],
+        ended,
     })
 }
 
@@ -165,6 +233,7 @@ fn spawn_engine(
     orders: UnboundedReceiver<Order>,
     outcomes: mpsc::Sender<Input>,
     reports: UnboundedSender<Report>,
+    ended: &UnboundedSender<&'static str>,
 ) -> Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -176,36 +245,24 @@ fn spawn_engine(
         Netlink::open()?
     };
     let engine = Engine::new(netlink, announcer, targets, outcomes, reports);
-    thread::Builder::new()
-        .name("takeover".to_owned())
-        .spawn(move || {
-            realtime::raise(Priority::Takeover);
-            runtime.block_on(engine.run(orders));
-        })
-        .context("cannot start the takeover thread")
+    spawn("takeover", ended, move || {
+        realtime::raise(Priority::Takeover);
+        runtime.block_on(engine.run(orders));
+    })
 }
 
-/// Starts the monitors, and waits until each has given its first verdict, so that a node does not
-/// claim a group before it knows whether it is of use.
-async fn watch(
-    monitors: Vec<Monitor>,
-    inbox: &mpsc::Sender<Input>,
-    reports: &UnboundedSender<Report>,
-) {
+/// Starts the monitors. Until all of a group's have answered they count as unreachable, so that a
+/// node does not claim a group before it knows whether it is of use.
+fn watch(monitors: Vec<Monitor>, inbox: &mpsc::Sender<Input>, reports: &UnboundedSender<Report>) {
     let groups = monitors.iter().map(|monitor| monitor.group + 1).max();
     let mut states = vec![Vec::new(); groups.unwrap_or(0)];
     let (verdicts, mut receiver) = unbounded_channel();
     for monitor in monitors {
-        states[monitor.group].push(MonitorState::Initializing);
+        let group = monitor.group;
+        states[group].push(MonitorState::Initializing);
+        // Either receiver is gone only while the agent stops.
+        let _ = inbox.send(Input::Monitors { group, ok: false });
         tokio::spawn(monitor.run(verdicts.clone()));
-    }
-    drop(verdicts);
-    let is_open = |state: &MonitorState| *state == MonitorState::Initializing;
-    while states.iter().flatten().any(is_open) {
-        let Some(verdict) = receiver.recv().await else {
-            return;
-        };
-        pass_on(verdict, &mut states, inbox, reports);
     }
     let (inbox, reports) = (inbox.clone(), reports.clone());
     tokio::spawn(async move {

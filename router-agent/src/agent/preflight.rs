@@ -5,8 +5,8 @@ use std::{fmt, path::Path};
 use aya::util::KernelVersion;
 use rustix::{fs::statfs, process::geteuid};
 
-/// The oldest kernel with all that the programs need: `bpf_xdp_load_bytes` (5.18), multi-buffer
-/// XDP (5.18), `bpf_redirect_neigh` (5.10), and a long-term kernel that is tested.
+/// The programs need `bpf_xdp_load_bytes` (Linux 5.18) and `bpf_redirect_neigh` (5.10); this is the
+/// first long-term kernel with both.
 const OLDEST_KERNEL: (u8, u8, u16) = (6, 1, 0);
 /// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;

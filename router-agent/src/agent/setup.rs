@@ -76,7 +76,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
         for name in [tunnel.name.clone(), dataplane_end(&tunnel.name)] {
             if links
                 .iter()
-                .any(|link| link.name == name && !link.is_ours())
+                .any(|link| link.name == name && !link.is_ours(&links))
             {
                 problems.push(Problem::new(
                     format!("interface {name} exists already, and router-agent did not make it"),
@@ -108,7 +108,6 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
 
 /// All that the threads need.
 pub struct Setup {
-    pub dataplane: Dataplane,
     pub facts: Facts,
     pub sessions: Vec<OpenSession>,
     pub keepalive: Duration,
@@ -117,76 +116,22 @@ pub struct Setup {
     pub monitors: Vec<Monitor>,
 }
 
-/// Makes the devices, loads the programs and opens the sessions. If something fails, what was made
-/// is taken back.
+/// Makes the devices and opens the sessions. What it made before it failed is the caller's to take
+/// back.
 pub async fn carry_out(
     config: Config,
     plan: Plan,
     options: &Options,
     netlink: &Netlink,
-) -> Result<Setup> {
-    let mut dataplane = Dataplane::load(&options.bpffs)?;
-    match build(&config, &plan, options, netlink, &mut dataplane).await {
-        Ok((tunnels, sessions)) => {
-            let facts = Facts {
-                generation: generation()?,
-                started: clock::now(),
-                tunnels,
-                sessions: sessions
-                    .iter()
-                    .map(|session| session.facts.clone())
-                    .collect(),
-                heard: Arc::new(dataplane.sessions()?),
-                counters: dataplane.counters()?,
-                clock: Arc::new(ClockStatistics::default()),
-                config,
-            };
-            let cluster = facts.config.cluster.as_ref();
-            Ok(Setup {
-                sessions,
-                keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
-                monitors: cluster.map_or_else(Vec::new, monitors),
-                local: dataplane.local()?,
-                targets: plan.targets,
-                facts,
-                dataplane,
-            })
-        }
-        Err(error) => {
-            // The first error is the one to tell.
-            if let Err(second) = dataplane.remove() {
-                warn!("while taking back: {second:#}");
-            }
-            for tunnel in &config.tunnels {
-                if let Err(second) = netlink.remove_tunnel(&tunnel.name).await {
-                    warn!("while taking back: {second:#}");
-                }
-            }
-            Err(error)
-        }
-    }
-}
-
-/// A session that the programs know.
-pub struct OpenSession {
-    facts: SessionFacts,
-    prober: Prober,
-}
-
-async fn build(
-    config: &Config,
-    plan: &Plan,
-    options: &Options,
-    netlink: &Netlink,
     dataplane: &mut Dataplane,
-) -> Result<(Vec<TunnelFacts>, Vec<OpenSession>)> {
+) -> Result<Setup> {
     let mut tunnels: Vec<TunnelFacts> = Vec::new();
     for ((index, tunnel), underlay) in (0_u32..).zip(&config.tunnels).zip(&plan.underlays) {
         let mode = match tunnels.iter().find(|done| done.underlay == underlay.name) {
             Some(done) => done.mode.clone(),
             None => attach_underlay(dataplane, &underlay.name, options.xdp_mode)?,
         };
-        let listener = heartbeat_listener(config, tunnel);
+        let listener = heartbeat_listener(&config, tunnel);
         let mtu = set_up_tunnel(index, tunnel, underlay, listener, netlink, dataplane).await?;
         tunnels.push(TunnelFacts {
             tunnel: tunnel.clone(),
@@ -200,7 +145,33 @@ async fn build(
         Some(cluster) => open_sessions(cluster, &config.host_name, &tunnels, dataplane)?,
         None => Vec::new(),
     };
-    Ok((tunnels, sessions))
+    let cluster = config.cluster.as_ref();
+    Ok(Setup {
+        keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
+        monitors: cluster.map_or_else(Vec::new, monitors),
+        local: dataplane.local()?,
+        targets: plan.targets,
+        facts: Facts {
+            generation: generation()?,
+            started: clock::now(),
+            tunnels,
+            sessions: sessions
+                .iter()
+                .map(|session| session.facts.clone())
+                .collect(),
+            heard: Arc::new(dataplane.sessions()?),
+            counters: dataplane.counters()?,
+            clock: Arc::new(ClockStatistics::of_sessions(sessions.len())),
+            config,
+        },
+        sessions,
+    })
+}
+
+/// A session that the programs know.
+pub struct OpenSession {
+    facts: SessionFacts,
+    prober: Prober,
 }
 
 fn attach_underlay(dataplane: &mut Dataplane, name: &str, choice: ModeChoice) -> Result<Mode> {

@@ -17,6 +17,7 @@ use router_agent::{
     control,
     dataplane::{DEFAULT_BPFFS, Dataplane, ModeChoice},
 };
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
 /// Makes two routers act as one.
@@ -62,7 +63,7 @@ enum Command {
         #[command(flatten)]
         pins: PinArguments,
     },
-    /// Detach and remove what `load`, or an agent that died, left.
+    /// Detach and remove what `load`, or an agent that died, left: programs, maps and tunnels.
     Unload {
         #[command(flatten)]
         pins: PinArguments,
@@ -121,11 +122,7 @@ fn carry_out(command: Command) -> Result<()> {
                 bpffs,
                 xdp_mode,
             };
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("cannot start")?
-                .block_on(agent::run(config, options))
+            runtime()?.block_on(agent::run(config, options))
         }
         Command::Check { config, strict } => {
             let loaded = load(&config, strict)?;
@@ -168,9 +165,19 @@ fn carry_out(command: Command) -> Result<()> {
             pins: PinArguments { bpffs },
         } => {
             refuse_if_unfit(preflight::system_problems(&bpffs))?;
-            Dataplane::remove_left_over(&bpffs)
+            for tunnel in runtime()?.block_on(agent::remove_left_overs(&bpffs))? {
+                println!("removed {tunnel}");
+            }
+            Ok(())
         }
     }
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")
 }
 
 fn refuse_if_unfit(problems: Vec<Problem>) -> Result<()> {

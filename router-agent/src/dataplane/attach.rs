@@ -90,8 +90,10 @@ pub(super) fn xdp(
         ModeChoice::Auto => match attach_xdp(program, interface, XdpMode::Driver) {
             Ok(link) => (link, Mode::Native),
             Err(native) => (
-                attach_xdp(program, interface, XdpMode::Skb)
-                    .map_err(|error| refused(interface, "generic", &error))?,
+                attach_xdp(program, interface, XdpMode::Skb).map_err(|error| {
+                    refused(interface, "generic", &error)
+                        .context(refused(interface, "native", &native))
+                })?,
                 Mode::Generic(explain(&native)),
             ),
         },
@@ -131,8 +133,22 @@ fn explain(error: &ProgramError) -> String {
         Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error() => {
             "the device has too few queues for XDP on every CPU".to_owned()
         }
-        _ => format!("{:#}", anyhow!(error.to_string())),
+        Some(code) if code == rustix::io::Errno::EXIST.raw_os_error() => {
+            "a program is attached in another mode; `ip link show` names it".to_owned()
+        }
+        _ => chain(error),
     }
+}
+
+/// An error with its sources.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// Attaches TC program `name` to `interface`: a TCX link, pinned, where the kernel has it (6.6),

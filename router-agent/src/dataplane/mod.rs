@@ -14,7 +14,7 @@ use aya::{
 use router_common::{
     identity::Epoch,
     map::{
-        LocalState, MAX_SESSIONS, SessionConfig, SessionKey, SessionState, TunnelCounters,
+        LocalState, MAX_SESSIONS, Reason, SessionConfig, SessionKey, SessionState, TunnelCounters,
         TunnelEgress, TunnelIngress, TunnelKey, name,
     },
 };
@@ -54,22 +54,34 @@ impl Dataplane {
         let pins = Pins::below(bpffs);
         let lock = pins.lock()?;
         let newest_epoch = newest_epoch(&pins);
-        pins.remove()?;
+        pins.clear()?;
         let programs = EbpfLoader::new()
             .load(OBJECT)
             .context("the kernel refused the programs")?;
-        pins.create()?;
-        for (name, map) in programs.maps() {
-            let path = pins.map(name);
-            map.pin(&path)
-                .with_context(|| format!("cannot pin map {name} at {}", path.display()))?;
-        }
-        Ok(Self {
+        let dataplane = Self {
             programs,
             pins,
             newest_epoch,
             _lock: lock,
-        })
+        };
+        match dataplane.pin_maps() {
+            Ok(()) => Ok(dataplane),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = dataplane.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn pin_maps(&self) -> Result<()> {
+        self.pins.create()?;
+        for (name, map) in self.programs.maps() {
+            let path = self.pins.map(name);
+            map.pin(&path)
+                .with_context(|| format!("cannot pin map {name} at {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// The newest epoch that an agent before this one, which died, knew; zero if it left none.
@@ -147,8 +159,15 @@ impl Dataplane {
 
     /// A reader of the tunnels' counters that lives on its own.
     pub fn counters(&self) -> Result<Counters> {
-        let map = MapData::from_pin(self.pins.map(name::COUNTERS))?;
-        Ok(Counters(PerCpuArray::try_from(Map::PerCpuArray(map))?))
+        let open = |name| -> Result<Map> {
+            let data = MapData::from_pin(self.pins.map(name))
+                .with_context(|| format!("cannot open map {name}"))?;
+            Ok(Map::PerCpuArray(data))
+        };
+        Ok(Counters {
+            tunnels: open(name::COUNTERS)?.try_into()?,
+            reasons: open(name::REASONS)?.try_into()?,
+        })
     }
 
     /// Ends what an agent that died, or `load`, left below `bpffs`.
@@ -201,13 +220,21 @@ fn newest_epoch(pins: &Pins) -> Epoch {
 }
 
 /// Reads the tunnels' counters.
-pub struct Counters(PerCpuArray<MapData, TunnelCounters>);
+pub struct Counters {
+    tunnels: PerCpuArray<MapData, TunnelCounters>,
+    reasons: PerCpuArray<MapData, u64>,
+}
 
 impl Counters {
+    /// Packets counted for a reason that belongs to no tunnel.
+    pub fn reason(&self, reason: Reason) -> Result<u64> {
+        Ok(self.reasons.get(&(reason as u32), 0)?.iter().sum())
+    }
+
     /// The counters of tunnel `index`, summed over the CPUs.
     pub fn of(&self, index: u32) -> Result<TunnelCounters> {
         let mut sum = TunnelCounters::default();
-        for counters in self.0.get(&index, 0)?.iter() {
+        for counters in self.tunnels.get(&index, 0)?.iter() {
             let TunnelCounters {
                 rx_packets,
                 rx_bytes,

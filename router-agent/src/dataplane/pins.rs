@@ -2,9 +2,9 @@
 //! version, so that an agent never takes maps of another layout for its own.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
 };
 
@@ -55,28 +55,41 @@ impl Pins {
     }
 
     /// Keeps others off these pins for as long as the returned descriptor is open. A process that
-    /// dies leaves no lock behind.
+    /// dies leaves no lock behind. Only root can reach what is locked.
     pub fn lock(&self) -> Result<OwnedFd> {
-        let bpffs = self.top.parent().unwrap_or(&self.top);
-        let directory =
-            File::open(bpffs).with_context(|| format!("cannot open {}", bpffs.display()))?;
+        let cannot = || format!("cannot lock {}", self.top.display());
+        match DirBuilder::new().mode(0o700).create(&self.top) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(cannot);
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let directory = File::open(&self.top).with_context(cannot)?;
         flock(&directory, FlockOperation::NonBlockingLockExclusive).with_context(|| {
             format!(
                 "another router-agent uses {}; stop it first, or give this one a BPF file system \
                  of its own (--bpffs)",
-                bpffs.display()
+                self.top.display()
             )
         })?;
         Ok(directory.into())
     }
 
     /// Removes the pins of every version; with its pin a link ends, and the program is detached.
-    pub fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.top) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error)
-                .with_context(|| format!("cannot remove old pins in {}", self.top.display())),
-            _ => Ok(()),
+    /// What is locked stays.
+    pub fn clear(&self) -> Result<()> {
+        let cannot = || format!("cannot remove the pins in {}", self.top.display());
+        for entry in fs::read_dir(&self.top).with_context(cannot)? {
+            let path = entry.with_context(cannot)?.path();
+            fs::remove_dir_all(path).with_context(cannot)?;
         }
+        Ok(())
+    }
+
+    /// As [`Pins::clear`], and leaves nothing.
+    pub fn remove(&self) -> Result<()> {
+        self.clear()?;
+        fs::remove_dir(&self.top).with_context(|| format!("cannot remove {}", self.top.display()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The probes that a node sends on its clock. What comes back the kernel keeps.
 
 use std::{
-    io,
+    fmt, io,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     sync::Arc,
 };
@@ -36,8 +36,7 @@ pub fn open_socket(tunnel: &str, address: Ipv4Addr, port: u16) -> io::Result<Udp
     Ok(socket.into())
 }
 
-/// Sends the probes of one session.
-#[derive(Debug)]
+/// Sends the probes of one session. Holds a secret.
 pub struct Prober {
     socket: Arc<UdpSocket>,
     /// Where to probe while the peer's address is not known.
@@ -46,6 +45,16 @@ pub struct Prober {
     node: NodeId,
     key: Key,
     sequence: u64,
+}
+
+impl fmt::Debug for Prober {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prober")
+            .field("session", &self.session)
+            .field("node", &self.node)
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Prober {

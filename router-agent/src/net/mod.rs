@@ -33,12 +33,20 @@ pub struct Link {
     /// Carrier and lower layers are up.
     pub running: bool,
     is_ours: bool,
+    /// The other end of a veth pair, if it is one; else zero.
+    peer_index: u32,
 }
 
 impl Link {
-    /// Whether an agent made this device.
-    pub fn is_ours(&self) -> bool {
-        self.is_ours
+    /// Whether an agent made this device: it carries the alias, or it is one end of a veth pair
+    /// called like a tunnel and its dataplane end, left by an agent that died in between.
+    pub fn is_ours(&self, all: &[Self]) -> bool {
+        let is_other_end = |other: &&Self| {
+            other.index == self.peer_index
+                && (other.name == dataplane_end(&self.name)
+                    || self.name == dataplane_end(&other.name))
+        };
+        self.is_ours || all.iter().any(|other| is_other_end(&other))
     }
 
     fn from_message(message: LinkMessage) -> Self {
@@ -50,6 +58,7 @@ impl Link {
             admin_up: message.header.flags.contains(LinkFlags::Up),
             running: false,
             is_ours: false,
+            peer_index: 0,
         };
         for attribute in message.attributes {
             match attribute {
@@ -60,6 +69,7 @@ impl Link {
                     link.running = matches!(state, State::Up | State::Unknown);
                 }
                 LinkAttribute::IfAlias(alias) => link.is_ours = alias == OURS,
+                LinkAttribute::Link(index) => link.peer_index = index,
                 _ => {}
             }
         }
@@ -243,13 +253,31 @@ impl Netlink {
 
     /// Deletes a tunnel's device if there is one and it is ours.
     pub async fn remove_tunnel(&self, name: &str) -> Result<()> {
-        match self.link(name).await? {
+        let links = self.links().await?;
+        match links.iter().find(|link| link.name == name) {
             None => Ok(()),
-            Some(link) if link.is_ours => self.delete(name).await,
+            Some(link) if link.is_ours(&links) => self.delete(name).await,
             Some(_) => {
                 bail!("interface {name} exists already and is not ours; rename or delete it")
             }
         }
+    }
+
+    /// Deletes every device that an agent made.
+    pub async fn remove_all_tunnels(&self) -> Result<Vec<String>> {
+        let links = self.links().await?;
+        let mut removed = Vec::new();
+        for link in links.iter().filter(|link| link.is_ours) {
+            // With one end of a pair goes the other.
+            if links
+                .iter()
+                .any(|end| end.name == dataplane_end(&link.name))
+            {
+                self.delete(&link.name).await?;
+                removed.push(link.name.clone());
+            }
+        }
+        Ok(removed)
     }
 
     async fn delete(&self, name: &str) -> Result<()> {
@@ -306,15 +334,26 @@ impl Netlink {
             .await
             .context("cannot list the addresses")?;
         for message in messages {
-            self.handle
-                .address()
-                .del(message)
-                .execute()
-                .await
-                .with_context(|| format!("cannot remove address {net}"))?;
+            match self.handle.address().del(message).execute().await {
+                Err(error) if !is_gone(&error) => {
+                    return Err(error).with_context(|| format!("cannot remove address {net}"));
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
         Ok(())
     }
+}
+
+/// Whether the kernel says that there is nothing to remove.
+fn is_gone(error: &rtnetlink::Error) -> bool {
+    let rtnetlink::Error::NetlinkError(message) = error else {
+        return false;
+    };
+    matches!(
+        message.to_io().raw_os_error(),
+        Some(libc::EADDRNOTAVAIL | libc::ENODEV)
+    )
 }
 
 /// Keeps IPv6 off an interface, as far as the kernel has IPv6 at all.

@@ -48,14 +48,23 @@ impl ServiceTarget {
         })
     }
 
-    pub async fn take(&self, netlink: &Netlink) -> Result<()> {
-        netlink
-            .add_address(
-                self.link.index,
-                self.service.address,
-                self.service.broadcast,
-            )
+    /// Adds the address. An interface that was made anew since the last time is
+    /// found by its name.
+    pub async fn take(&mut self, netlink: &Netlink) -> Result<()> {
+        let Self { service, link } = self;
+        let (net, broadcast) = (service.address, service.broadcast);
+        if netlink
+            .add_address(link.index, net, broadcast)
             .await
+            .is_ok()
+        {
+            return Ok(());
+        }
+        let Some(found) = netlink.link(&link.name).await? else {
+            bail!("interface {} has gone", link.name);
+        };
+        *link = found;
+        netlink.add_address(link.index, net, broadcast).await
     }
 
     pub fn announce(&self, announcer: &Announcer) -> io::Result<()> {

@@ -203,7 +203,7 @@ impl Engine {
             missing.reverse();
         }
         for number in missing {
-            let target = &self.groups[group][number];
+            let target = &mut self.groups[group][number];
             let result = match goal {
                 Goal::Held => target.take(&self.netlink).await,
                 Goal::Released => target.release(&self.netlink).await,
@@ -211,7 +211,7 @@ impl Engine {
             if result.is_ok() {
                 work.missing.remove(&number);
                 if goal == Goal::Held {
-                    self.announce_one(target);
+                    announce(&self.announcer, target);
                 }
             }
             let step = StepDone {
@@ -257,15 +257,15 @@ impl Engine {
         };
         for (number, target) in self.groups[group].iter().enumerate() {
             if work.goal == Goal::Held && !work.missing.contains(&number) {
-                self.announce_one(target);
+                announce(&self.announcer, target);
             }
         }
     }
+}
 
-    fn announce_one(&self, target: &ServiceTarget) {
-        if let Err(error) = target.announce(&self.announcer) {
-            warn!(%target, "cannot announce: {error}");
-        }
+fn announce(announcer: &Announcer, target: &ServiceTarget) {
+    if let Err(error) = target.announce(announcer) {
+        warn!(%target, "cannot announce: {error}");
     }
 }
 

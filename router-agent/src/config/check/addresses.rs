@@ -86,8 +86,33 @@ fn services(root: &Branch, tunnels: &[Checked], report: &mut Report) {
         for address in &tunnel.addresses {
             owners.insert(
                 address.value.addr(),
-                (format!("tunnel {}", tunnel.name), address.place),
+                (
+                    format!("an address of tunnel {}", tunnel.name),
+                    address.place,
+                ),
             );
+        }
+    }
+    for tunnel in root
+        .branch("interfaces")
+        .iter()
+        .flat_map(|interfaces| interfaces.instances("tunnel"))
+    {
+        for end in ["local-ip", "remote-ip"] {
+            if let Some(stated) = tunnel.branch.value(end)
+                && let Value::Ipv4(address) = stated.value
+            {
+                let owner = format!("{end} of tunnel {}", tunnel.name);
+                owners.insert(address.into(), (owner, stated.place));
+            }
+        }
+    }
+    for group in cluster.instances("group") {
+        for stated in group.branch.values("monitor") {
+            if let Value::Ip(address) = stated.value {
+                let owner = format!("monitor of group {}", group.name);
+                owners.insert(address, (owner, stated.place));
+            }
         }
     }
     for group in cluster.instances("group") {
@@ -98,15 +123,15 @@ fn services(root: &Branch, tunnels: &[Checked], report: &mut Report) {
             let address = service.address.addr();
             if let Some((owner, place)) = owners.get(&address) {
                 report.add(
-                    Problem::error(
-                        stated.place,
-                        format!("{address} belongs to {owner} already"),
-                    )
-                    .help("an address moves with one group only, and is not that of a tunnel")
-                    .also(*place, "stated first here"),
+                    Problem::error(stated.place, format!("{address} is {owner} already"))
+                        .help("an address moves with one group only, and has no other use")
+                        .also(*place, "stated first here"),
                 );
             } else {
-                owners.insert(address, (format!("group {}", group.name), stated.place));
+                owners.insert(
+                    address,
+                    (format!("a service of group {}", group.name), stated.place),
+                );
             }
         }
     }

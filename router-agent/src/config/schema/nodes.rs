@@ -198,10 +198,7 @@ static TUNNEL: &[Node] = &[
         "Address of this host in the tunnel, with its network's length",
     ),
     leaf("description", Type::Text(256), "Free text"),
-    flag(
-        "disable",
-        "Keep the tunnel in the configuration but do not set it up",
-    ),
+    flag("disable", "Keep the interface down; no packet passes"),
     leaf(
         "encapsulation",
         Type::Choice(&[
