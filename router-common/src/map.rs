@@ -114,6 +114,29 @@ pub struct TunnelCounters {
     pub tx_unsupported: u64,
 }
 
+impl core::ops::AddAssign<&Self> for TunnelCounters {
+    fn add_assign(&mut self, other: &Self) {
+        let Self {
+            rx_packets,
+            rx_bytes,
+            tx_packets,
+            tx_bytes,
+            rx_errors,
+            tx_errors,
+            rx_unsupported,
+            tx_unsupported,
+        } = other;
+        self.rx_packets = self.rx_packets.wrapping_add(*rx_packets);
+        self.rx_bytes = self.rx_bytes.wrapping_add(*rx_bytes);
+        self.tx_packets = self.tx_packets.wrapping_add(*tx_packets);
+        self.tx_bytes = self.tx_bytes.wrapping_add(*tx_bytes);
+        self.rx_errors = self.rx_errors.wrapping_add(*rx_errors);
+        self.tx_errors = self.tx_errors.wrapping_add(*tx_errors);
+        self.rx_unsupported = self.rx_unsupported.wrapping_add(*rx_unsupported);
+        self.tx_unsupported = self.tx_unsupported.wrapping_add(*tx_unsupported);
+    }
+}
+
 /// Which session a heartbeat belongs to: where it arrived and what it says.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]

@@ -8,7 +8,6 @@ use std::{
 };
 
 use router_common::{
-    identity::{Claim, Flags, NodeId},
     map::{Reason, SessionState},
     net::ipv4_from_word,
     time::BootTime,
@@ -17,15 +16,19 @@ use router_common::{
 use super::{
     driver::{ClockStatistics, ProbeStatistics},
     report::{News, Report, Step, StepDone, View},
+    words::{
+        finding_word, header_byte, in_ms, in_us, interface_is_up, loss_percent, own_state,
+        owner_name, peer_state, state_word,
+    },
 };
 use crate::{
     clock,
     cluster::{Finding, PeerFinding, State},
-    config::{Cluster, Config, Group, HeaderByte, Role, Tunnel},
+    config::{Cluster, Config, Group, Role, Tunnel},
     control::{
         protocol::{
-            GroupStatus, HeartbeatStatus, MonitorState, MonitorStatus, NodeState, NodeStatus,
-            PathStatus, ServiceStatus, Status, Step as StepStatus, Transition, TunnelStatus,
+            GroupStatus, HeartbeatStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus,
+            ServiceStatus, Status, Step as StepStatus, Transition, TunnelStatus,
         },
         server::Source,
     },
@@ -283,7 +286,7 @@ impl Facts {
         let view = board.view;
         let peer_state = peer_state(view, self.newest(number).flags());
         let role = self.role(group);
-        let own_state = own_state(view, role, board);
+        let own_state = own_state(view, role, &board.monitors);
         let node = |name: &String, this_node| NodeStatus {
             name: name.clone(),
             this_node,
@@ -502,110 +505,4 @@ impl Source for Board {
                 .collect()
         })
     }
-}
-
-/// The operator's word for what this node is.
-fn own_state(view: Option<View>, role: Role, board: &GroupBoard) -> NodeState {
-    let Some(view) = view else {
-        return NodeState::Initializing;
-    };
-    match view.state {
-        State::Initializing if view.peer == PeerFinding::NeverHeard => match role {
-            Role::Primary => NodeState::StartedWaitingForSecondary,
-            Role::Secondary => NodeState::StartedWaitingForPrimary,
-        },
-        State::Initializing => NodeState::Initializing,
-        State::Standby => NodeState::ActiveStandby,
-        State::Candidate => NodeState::InTransition,
-        State::Active => NodeState::Active,
-        State::Fault => {
-            let unreachable = |monitor: &MonitorStatus| monitor.state == MonitorState::Unreachable;
-            if board.monitors.iter().any(unreachable) {
-                NodeState::DownMonitorUnreachable
-            } else {
-                NodeState::Down
-            }
-        }
-    }
-}
-
-/// The operator's word for what the peer is, as far as it told us.
-fn peer_state(view: Option<View>, flags: Flags) -> NodeState {
-    let Some(view) = view else {
-        return NodeState::Unknown;
-    };
-    match view.peer {
-        PeerFinding::NeverHeard if view.state == State::Initializing => NodeState::Unknown,
-        PeerFinding::NeverHeard | PeerFinding::KernelSilent | PeerFinding::AgentDead => {
-            NodeState::Down
-        }
-        PeerFinding::Alive => {
-            if flags.contains(Flags::FORWARDING) {
-                NodeState::Active
-            } else if flags.contains(Flags::CANDIDATE) {
-                NodeState::InTransition
-            } else if flags.contains(Flags::ELIGIBLE) {
-                NodeState::ActiveStandby
-            } else {
-                NodeState::Down
-            }
-        }
-    }
-}
-
-fn owner_name(claim: Claim, group: &Group) -> Option<String> {
-    match claim.owner {
-        NodeId::PRIMARY => Some(group.primary.clone()),
-        NodeId::NONE => None,
-        NodeId(_) => Some(group.secondary.clone()),
-    }
-}
-
-fn state_word(state: State) -> &'static str {
-    match state {
-        State::Initializing => "initializing",
-        State::Standby => "standby",
-        State::Candidate => "candidate",
-        State::Active => "active",
-        State::Fault => "fault",
-    }
-}
-
-fn finding_word(finding: PeerFinding) -> &'static str {
-    match finding {
-        PeerFinding::NeverHeard => "never-heard",
-        PeerFinding::Alive => "alive",
-        PeerFinding::KernelSilent => "kernel-silent",
-        PeerFinding::AgentDead => "agent-dead",
-    }
-}
-
-fn header_byte(byte: HeaderByte) -> String {
-    match byte {
-        HeaderByte::Fixed(value) => value.to_string(),
-        HeaderByte::Inherit => "inherit".to_owned(),
-    }
-}
-
-fn interface_is_up(name: &str) -> bool {
-    std::fs::read_to_string(format!("/sys/class/net/{name}/operstate"))
-        .is_ok_and(|state| state.trim_end() == "up")
-}
-
-fn in_ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
-fn in_us(ns: u64) -> f64 {
-    Duration::from_nanos(ns).as_secs_f64() * 1e6
-}
-
-/// Of the messages numbered `first` to `last`, those that did not arrive.
-#[expect(clippy::cast_precision_loss, reason = "a percentage of some digits")]
-fn loss_percent(first: u64, last: u64, arrived: u64) -> Option<f64> {
-    if arrived == 0 {
-        return None;
-    }
-    let expected = last.saturating_sub(first).saturating_add(1);
-    Some(100.0 * expected.saturating_sub(arrived) as f64 / expected as f64)
 }

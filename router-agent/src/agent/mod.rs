@@ -8,6 +8,7 @@ pub mod preflight;
 pub mod realtime;
 pub mod report;
 mod setup;
+mod words;
 
 use std::{
     path::{Path, PathBuf},

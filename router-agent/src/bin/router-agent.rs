@@ -15,7 +15,7 @@ use router_agent::{
     },
     config::{self, Facts, Loaded, Refused},
     control,
-    dataplane::{DEFAULT_BPFFS, Dataplane, ModeChoice},
+    dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, ModeChoice},
 };
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
@@ -73,7 +73,7 @@ enum Command {
 #[derive(clap::Args)]
 struct PinArguments {
     /// The mounted BPF file system.
-    #[arg(long, value_name = "DIRECTORY", default_value = DEFAULT_BPFFS, env = "ROUTER_BPFFS")]
+    #[arg(long, value_name = "DIRECTORY", default_value = DEFAULT_BPFFS, env = BPFFS_VARIABLE)]
     bpffs: PathBuf,
 }
 

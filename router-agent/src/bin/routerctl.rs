@@ -14,7 +14,8 @@ use router_agent::{
         client::Client,
         protocol::{AgentVersion, TunnelStatus},
     },
-    maps::{self, BPFFS_VARIABLE, DEFAULT_BPFFS, KernelInterfaces, PinnedMaps},
+    dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS},
+    maps::{self, KernelInterfaces, PinnedMaps},
     views::{
         self,
         json::{Document, Versions, View, transitions},

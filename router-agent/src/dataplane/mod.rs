@@ -19,11 +19,11 @@ use router_common::{
     },
 };
 
-use self::{attach::TcPlace, pins::Pins};
+use self::attach::TcPlace;
 pub use self::{
     attach::{Mode, ModeChoice, attach_pass},
     mapped::MappedArray,
-    pins::DEFAULT_BPFFS,
+    pins::{BPFFS_VARIABLE, DEFAULT_BPFFS, Pins},
 };
 
 /// The object that holds the programs, as `cargo xtask build-ebpf` built it.
@@ -235,24 +235,7 @@ impl Counters {
     pub fn of(&self, index: u32) -> Result<TunnelCounters> {
         let mut sum = TunnelCounters::default();
         for counters in self.tunnels.get(&index, 0)?.iter() {
-            let TunnelCounters {
-                rx_packets,
-                rx_bytes,
-                tx_packets,
-                tx_bytes,
-                rx_errors,
-                tx_errors,
-                rx_unsupported,
-                tx_unsupported,
-            } = counters;
-            sum.rx_packets += rx_packets;
-            sum.rx_bytes += rx_bytes;
-            sum.tx_packets += tx_packets;
-            sum.tx_bytes += tx_bytes;
-            sum.rx_errors += rx_errors;
-            sum.tx_errors += tx_errors;
-            sum.rx_unsupported += rx_unsupported;
-            sum.tx_unsupported += tx_unsupported;
+            sum += counters;
         }
         Ok(sum)
     }

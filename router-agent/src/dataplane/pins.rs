@@ -15,6 +15,9 @@ use rustix::fs::{FlockOperation, flock};
 /// The default mount point of the BPF file system.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 
+/// Environment variable that names another mount point.
+pub const BPFFS_VARIABLE: &str = "ROUTER_BPFFS";
+
 /// The pin directory of this version.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -32,8 +35,17 @@ impl Pins {
         }
     }
 
+    /// The directory that holds those of all versions.
+    pub fn top(&self) -> &Path {
+        &self.top
+    }
+
+    pub fn maps(&self) -> PathBuf {
+        self.directory.join("maps")
+    }
+
     pub fn map(&self, name: &str) -> PathBuf {
-        self.directory.join("maps").join(name)
+        self.maps().join(name)
     }
 
     /// Where the link of `program` on `interface` is pinned. Dots cannot be part of a pin's name;

@@ -20,4 +20,4 @@ pub use error::MapsError;
 pub use fields::Fields;
 pub use interface::{InterfaceNames, KernelInterfaces};
 pub use list::{MapFacts, Maps, list};
-pub use pins::{BPFFS_VARIABLE, DEFAULT_BPFFS, PinnedMaps};
+pub use pins::PinnedMaps;

@@ -9,28 +9,23 @@ use aya::maps::MapData;
 use router_common::map::LAYOUT_VERSION;
 
 use super::error::{MapsError, io_error};
-
-/// Where the BPF file system is mounted unless told otherwise.
-pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
-
-/// Environment variable that names another mount.
-pub const BPFFS_VARIABLE: &str = "ROUTER_BPFFS";
+use crate::dataplane::Pins;
 
 /// The pinned maps of the layout that this program knows.
 #[derive(Clone, Debug)]
 pub struct PinnedMaps {
-    /// `<bpffs>/router`.
-    top: PathBuf,
-    /// `<bpffs>/router/v<layout>/maps`.
+    pins: Pins,
     directory: PathBuf,
 }
 
 impl PinnedMaps {
     /// Finds the directory below the BPF file system at `bpffs`; fails if nothing is pinned.
     pub fn below(bpffs: &Path) -> Result<Self, MapsError> {
-        let top = bpffs.join("router");
-        let directory = top.join(format!("v{LAYOUT_VERSION}")).join("maps");
-        let pins = Self { top, directory };
+        let pins = Pins::below(bpffs);
+        let pins = Self {
+            directory: pins.maps(),
+            pins,
+        };
         let entries = fs::read_dir(&pins.directory).map(Iterator::count);
         match entries.map_err(|error| (error.kind(), error)) {
             Ok(1..) => Ok(pins),
@@ -51,7 +46,7 @@ impl PinnedMaps {
 
     /// Opens the map pinned as `name`; `None` if there is none.
     pub(super) fn open(&self, name: &'static str) -> Result<Option<MapData>, MapsError> {
-        let path = self.directory.join(name);
+        let path = self.pins.map(name);
         MapData::from_pin(&path).map(Some).or_else(|error| {
             match io_error(&error).map(io::Error::kind) {
                 Some(io::ErrorKind::NotFound) => Ok(None),
@@ -65,7 +60,7 @@ impl PinnedMaps {
     }
 
     fn none_pinned(&self) -> MapsError {
-        let versions: Vec<String> = fs::read_dir(&self.top)
+        let versions: Vec<String> = fs::read_dir(self.pins.top())
             .into_iter()
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())

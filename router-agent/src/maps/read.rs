@@ -42,21 +42,11 @@ impl Total for u64 {
 
 impl Total for TunnelCounters {
     fn total(each_cpu: &[Self]) -> Self {
-        let sum = |field: fn(&Self) -> u64| {
-            each_cpu
-                .iter()
-                .fold(0, |sum: u64, counters| sum.wrapping_add(field(counters)))
-        };
-        Self {
-            rx_packets: sum(|counters| counters.rx_packets),
-            rx_bytes: sum(|counters| counters.rx_bytes),
-            tx_packets: sum(|counters| counters.tx_packets),
-            tx_bytes: sum(|counters| counters.tx_bytes),
-            rx_errors: sum(|counters| counters.rx_errors),
-            tx_errors: sum(|counters| counters.tx_errors),
-            rx_unsupported: sum(|counters| counters.rx_unsupported),
-            tx_unsupported: sum(|counters| counters.tx_unsupported),
+        let mut total = Self::default();
+        for counters in each_cpu {
+            total += counters;
         }
+        total
     }
 }
 

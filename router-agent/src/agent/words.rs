@@ -1,0 +1,118 @@
+//! The words in which an operator reads what the agent knows.
+
+use std::time::Duration;
+
+use router_common::identity::{Claim, Flags, NodeId};
+
+use super::report::View;
+use crate::{
+    cluster::{PeerFinding, State},
+    config::{Group, HeaderByte, Role},
+    control::protocol::{MonitorState, MonitorStatus, NodeState},
+};
+
+/// The operator's word for what this node is.
+pub(super) fn own_state(view: Option<View>, role: Role, monitors: &[MonitorStatus]) -> NodeState {
+    let Some(view) = view else {
+        return NodeState::Initializing;
+    };
+    match view.state {
+        State::Initializing if view.peer == PeerFinding::NeverHeard => match role {
+            Role::Primary => NodeState::StartedWaitingForSecondary,
+            Role::Secondary => NodeState::StartedWaitingForPrimary,
+        },
+        State::Initializing => NodeState::Initializing,
+        State::Standby => NodeState::ActiveStandby,
+        State::Candidate => NodeState::InTransition,
+        State::Active => NodeState::Active,
+        State::Fault => {
+            let unreachable = |monitor: &MonitorStatus| monitor.state == MonitorState::Unreachable;
+            if monitors.iter().any(unreachable) {
+                NodeState::DownMonitorUnreachable
+            } else {
+                NodeState::Down
+            }
+        }
+    }
+}
+
+/// The operator's word for what the peer is, as far as it told us.
+pub(super) fn peer_state(view: Option<View>, flags: Flags) -> NodeState {
+    let Some(view) = view else {
+        return NodeState::Unknown;
+    };
+    match view.peer {
+        PeerFinding::NeverHeard if view.state == State::Initializing => NodeState::Unknown,
+        PeerFinding::NeverHeard | PeerFinding::KernelSilent | PeerFinding::AgentDead => {
+            NodeState::Down
+        }
+        PeerFinding::Alive => {
+            if flags.contains(Flags::FORWARDING) {
+                NodeState::Active
+            } else if flags.contains(Flags::CANDIDATE) {
+                NodeState::InTransition
+            } else if flags.contains(Flags::ELIGIBLE) {
+                NodeState::ActiveStandby
+            } else {
+                NodeState::Down
+            }
+        }
+    }
+}
+
+pub(super) fn owner_name(claim: Claim, group: &Group) -> Option<String> {
+    match claim.owner {
+        NodeId::PRIMARY => Some(group.primary.clone()),
+        NodeId::NONE => None,
+        NodeId(_) => Some(group.secondary.clone()),
+    }
+}
+
+pub(super) fn state_word(state: State) -> &'static str {
+    match state {
+        State::Initializing => "initializing",
+        State::Standby => "standby",
+        State::Candidate => "candidate",
+        State::Active => "active",
+        State::Fault => "fault",
+    }
+}
+
+pub(super) fn finding_word(finding: PeerFinding) -> &'static str {
+    match finding {
+        PeerFinding::NeverHeard => "never-heard",
+        PeerFinding::Alive => "alive",
+        PeerFinding::KernelSilent => "kernel-silent",
+        PeerFinding::AgentDead => "agent-dead",
+    }
+}
+
+pub(super) fn header_byte(byte: HeaderByte) -> String {
+    match byte {
+        HeaderByte::Fixed(value) => value.to_string(),
+        HeaderByte::Inherit => "inherit".to_owned(),
+    }
+}
+
+pub(super) fn interface_is_up(name: &str) -> bool {
+    std::fs::read_to_string(format!("/sys/class/net/{name}/operstate"))
+        .is_ok_and(|state| state.trim_end() == "up")
+}
+
+pub(super) fn in_ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+pub(super) fn in_us(ns: u64) -> f64 {
+    Duration::from_nanos(ns).as_secs_f64() * 1e6
+}
+
+/// Of the messages numbered `first` to `last`, those that did not arrive.
+#[expect(clippy::cast_precision_loss, reason = "a percentage of some digits")]
+pub(super) fn loss_percent(first: u64, last: u64, arrived: u64) -> Option<f64> {
+    if arrived == 0 {
+        return None;
+    }
+    let expected = last.saturating_sub(first).saturating_add(1);
+    Some(100.0 * expected.saturating_sub(arrived) as f64 / expected as f64)
+}
