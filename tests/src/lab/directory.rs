@@ -150,12 +150,18 @@ impl Owner {
     }
 }
 
-/// When the process started, in ticks since boot: field 22 of `/proc/PID/stat`, see proc(5).
+/// When the process started, in ticks since boot: field 22 of `/proc/PID/stat`, see proc(5). A
+/// zombie, which nobody has waited for yet, does not live.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the name in parentheses and may itself hold spaces and parentheses.
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = after_name.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -172,6 +178,18 @@ mod tests {
             start: start - 1,
         };
         assert!(!predecessor.is_alive());
+    }
+
+    #[test]
+    fn a_zombie_owns_nothing() {
+        let mut child = process::Command::new("true").spawn().unwrap();
+        let start = crate::poll::until(std::time::Duration::from_secs(5), || {
+            anyhow::ensure!(start_time(child.id()).is_none(), "still alive");
+            Ok(())
+        });
+        assert!(Path::new(&format!("/proc/{}/stat", child.id())).exists());
+        child.wait().unwrap();
+        start.unwrap();
     }
 
     #[test]
