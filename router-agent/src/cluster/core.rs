@@ -108,7 +108,7 @@ pub struct Advertisement {
 /// | Unknown  | S after *wait*     | ·                          | ·                            | · |
 /// | Silent   | S after *wait*     | C                          | A                            | · |
 /// | Headless | S after *wait*     | C                          | A                            | · |
-/// | Out      | S                  | C; second: after *announcing* | A                         | · |
+/// | Out      | S                  | C; second: after *announcing*, or *patience* before the first epoch | A                         | · |
 /// | Ready    | S                  | C; second: after *patience* | A after *announcing*        | · |
 /// | Asking   | S                  | first: C; second: ·        | first: A after *announcing*; second: S | S if it asks for failback; Fault if we are not well |
 /// | Owner    | S                  | first, with auto-failback: C after *failback-hold* | S; asked for failback: S after *yielding* | first: ·; second: S |
@@ -426,6 +426,12 @@ impl Core {
             (Standby, Peer::Out) if first => {
                 Move::now(Candidate(Vacancy), Cause::UnownedAndPeerOut)
             }
+            // Before the first epoch a peer that is out is most likely starting, and goes first.
+            (Standby, Peer::Out) if self.newest.epoch == Epoch::default() => Move::at(
+                held.after(policy.patience()),
+                Candidate(Vacancy),
+                Cause::UnownedAndPeerOut,
+            ),
             (Standby, Peer::Out) => Move::at(
                 held.after(policy.announcing()),
                 Candidate(Vacancy),

@@ -588,6 +588,21 @@ proptest! {
     }
 }
 
+/// The primary's first message as Standby is lost, so that to the secondary it looks like one who
+/// will not take its turn.
+#[test]
+fn a_starting_primary_goes_first_although_a_message_is_lost() {
+    let mut sim = Sim::new(8_833_959_128_199_853_116, true, Sabotage::None);
+    sim.lossy = true;
+    sim.nodes[1].powered = false;
+    sim.nodes[1].core = None;
+    sim.run(182).expect("rules hold");
+    sim.apply(Op::PowerOn(1)).expect("rules hold");
+    sim.settled().expect("settles");
+    let secondary = &sim.nodes[1].history;
+    assert!(secondary.iter().all(|t| t.to != State::Active));
+}
+
 /// The random faults that pass the sound core find each planted defect.
 #[test]
 fn planted_defects_are_found_by_random_faults() {
