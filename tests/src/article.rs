@@ -188,37 +188,21 @@ pub fn cloud_interface(router: &str) -> &'static str {
 
 /// Drops GRE where the cloud forwards it; all else, the LAN too, stays as it is.
 pub fn cut_tunnel(lab: &Lab) -> Result<()> {
-    lab.node(CLOUD)
-        .exec(&[
-            "ip",
-            "rule",
-            "add",
-            "pref",
-            "1",
-            "ipproto",
-            "47",
-            "blackhole",
-        ])
-        .map(drop)
+    drop_gre(lab, &[])
 }
 
 /// As [`cut_tunnel`], only for what `router` sends.
 pub fn cut_tunnel_from(lab: &Lab, router: &str) -> Result<()> {
-    let interface = cloud_interface(router);
-    lab.node(CLOUD)
-        .exec(&[
-            "ip",
-            "rule",
-            "add",
-            "pref",
-            "1",
-            "iif",
-            interface,
-            "ipproto",
-            "47",
-            "blackhole",
-        ])
-        .map(drop)
+    drop_gre(lab, &["iif", cloud_interface(router)])
+}
+
+fn drop_gre(lab: &Lab, from: &[&str]) -> Result<()> {
+    let rule = [
+        &["ip", "rule", "add", "pref", "1"],
+        from,
+        &["ipproto", "47", "blackhole"],
+    ];
+    lab.node(CLOUD).exec(&rule.concat()).map(drop)
 }
 
 /// Undoes one [`cut_tunnel`] or [`cut_tunnel_from`].

@@ -33,7 +33,7 @@ use crate::{
     dataplane::{Dataplane, MappedArray, Mode, ModeChoice},
     heartbeat::{Prober, open_socket},
     monitor::Monitor,
-    net::{Link, Netlink, TunnelDevice, dataplane_end},
+    net::{Address, Link, Netlink, TunnelDevice, dataplane_end},
     takeover::ServiceTarget,
 };
 
@@ -59,8 +59,8 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
     let addresses = netlink.addresses().await?;
     let mut underlays = Vec::new();
     for tunnel in &config.tunnels {
-        match netlink.link_with_address(tunnel.local_ip.into()).await? {
-            Some(link) => underlays.push(link),
+        match link_with_address(tunnel.local_ip, &links, &addresses) {
+            Some(link) => underlays.push(link.clone()),
             None => problems.push(Problem::new(
                 format!(
                     "tunnel {}: local-ip {} is on no interface of this system",
@@ -104,6 +104,16 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
     } else {
         Err(Unfit(problems).into())
     }
+}
+
+/// The interface that has address `ip`.
+fn link_with_address<'a>(
+    ip: Ipv4Addr,
+    links: &'a [Link],
+    addresses: &[Address],
+) -> Option<&'a Link> {
+    let address = addresses.iter().find(|address| address.net.addr() == ip)?;
+    links.iter().find(|link| link.index == address.link_index)
 }
 
 /// All that the threads need.

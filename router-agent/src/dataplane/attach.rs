@@ -61,12 +61,6 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Where a TC program is attached.
-#[derive(Clone, Copy)]
-pub(super) enum TcPlace {
-    Ingress,
-}
-
 /// Attaches XDP program `name` to `interface` and pins the link.
 pub(super) fn xdp(
     programs: &mut Ebpf,
@@ -151,19 +145,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Attaches TC program `name` to `interface`: a TCX link, pinned, where the kernel has it (6.6),
+/// Attaches TC program `name` at the ingress of `interface`: a TCX link, pinned, where the kernel has it (6.6),
 /// else a filter at the clsact qdisc, which stays by itself.
-pub(super) fn tc(
-    programs: &mut Ebpf,
-    name: &str,
-    interface: &str,
-    place: TcPlace,
-    pins: &Pins,
-) -> Result<()> {
+pub(super) fn tc(programs: &mut Ebpf, name: &str, interface: &str, pins: &Pins) -> Result<()> {
     let program: &mut SchedClassifier = loaded(programs, name)?;
-    let place = match place {
-        TcPlace::Ingress => TcAttachType::Ingress,
-    };
     let has_tcx = has_tcx()?;
     if !has_tcx {
         // A filter that an agent left when it died.
@@ -176,7 +161,7 @@ pub(super) fn tc(
         }
     }
     let id = program
-        .attach(interface, place)
+        .attach(interface, TcAttachType::Ingress)
         .with_context(|| format!("cannot attach {name} to {interface} by TC"))?;
     let link: SchedClassifierLink = program.take_link(id)?;
     if has_tcx {

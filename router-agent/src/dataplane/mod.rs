@@ -19,7 +19,6 @@ use router_common::{
     },
 };
 
-use self::attach::TcPlace;
 pub use self::{
     attach::{Mode, ModeChoice, attach_pass},
     mapped::MappedArray,
@@ -95,7 +94,6 @@ impl Dataplane {
             &mut self.programs,
             program::UNDERLAY_HANDOVER,
             name,
-            TcPlace::Ingress,
             &self.pins,
         )?;
         attach::xdp(
@@ -113,7 +111,6 @@ impl Dataplane {
             &mut self.programs,
             program::TUNNEL_EGRESS,
             dataplane_end,
-            TcPlace::Ingress,
             &self.pins,
         )
     }

@@ -2,7 +2,7 @@
 
 pub mod announce;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, bail};
 use futures::TryStreamExt as _;
@@ -11,7 +11,7 @@ use rtnetlink::{
     Handle, LinkUnspec, LinkVeth,
     packet_route::{
         address::{AddressAttribute, AddressFlags},
-        link::{LinkAttribute, LinkFlags, LinkMessage, State},
+        link::{LinkAttribute, LinkMessage},
     },
 };
 
@@ -29,9 +29,6 @@ pub struct Link {
     /// Bytes.
     pub mtu: u32,
     pub mac: [u8; 6],
-    pub admin_up: bool,
-    /// Carrier and lower layers are up.
-    pub running: bool,
     is_ours: bool,
     /// The other end of a veth pair, if it is one; else zero.
     peer_index: u32,
@@ -55,8 +52,6 @@ impl Link {
             name: String::new(),
             mtu: 0,
             mac: [0; 6],
-            admin_up: message.header.flags.contains(LinkFlags::Up),
-            running: false,
             is_ours: false,
             peer_index: 0,
         };
@@ -65,9 +60,6 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Address(mac) => link.mac = mac.try_into().unwrap_or_default(),
-                LinkAttribute::OperState(state) => {
-                    link.running = matches!(state, State::Up | State::Unknown);
-                }
                 LinkAttribute::IfAlias(alias) => link.is_ours = alias == OURS,
                 LinkAttribute::Link(index) => link.peer_index = index,
                 _ => {}
@@ -164,18 +156,6 @@ impl Netlink {
             }
         }
         Ok(addresses)
-    }
-
-    /// The interface that has address `ip`.
-    pub async fn link_with_address(&self, ip: IpAddr) -> Result<Option<Link>> {
-        let addresses = self.addresses().await?;
-        let Some(address) = addresses.iter().find(|address| address.net.addr() == ip) else {
-            return Ok(None);
-        };
-        let links = self.links().await?;
-        Ok(links
-            .into_iter()
-            .find(|link| link.index == address.link_index))
     }
 
     /// Makes a tunnel's veth pair anew and returns (the user's end, the dataplane end).
