@@ -5,12 +5,15 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod checksum;
+pub mod ecn;
 pub mod gre;
 pub mod heartbeat;
 pub mod identity;
 #[cfg(feature = "user")]
 pub mod kdf;
 pub mod map;
+pub mod martian;
 pub mod net;
 pub mod packet;
 pub mod siphash;
