@@ -14,6 +14,7 @@ pub mod identity;
 pub mod kdf;
 pub mod map;
 pub mod martian;
+pub mod mss;
 pub mod net;
 pub mod packet;
 pub mod siphash;
