@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 
-pub use crate::gre::TunnelKey;
+pub use crate::gre::{Format, TunnelKey, TunnelKey6};
 use crate::{
     identity::{Claim, Flags, NodeId},
     net::Mac,
@@ -18,7 +18,7 @@ use crate::{
 
 /// Raised with every change of a map's layout; the pins of each layout live in a directory of
 /// their own.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 pub const MAX_TUNNELS: u32 = 16_384;
 pub const MAX_SESSIONS: u32 = 4_096;
@@ -27,12 +27,21 @@ pub const MAX_SESSIONS: u32 = 4_096;
 pub mod name {
     /// [`TunnelKey`](super::TunnelKey) → [`TunnelIngress`](super::TunnelIngress).
     pub const TUNNELS: &str = "TUNNELS";
-    /// Interface index of a tunnel's dataplane end → [`TunnelEgress`](super::TunnelEgress).
+    /// [`TunnelKey6`](super::TunnelKey6) → [`TunnelIngress`](super::TunnelIngress).
+    pub const TUNNELS6: &str = "TUNNELS6";
+    /// Tunnel index → [`TunnelDevice`](super::TunnelDevice).
+    pub const DEVICES: &str = "DEVICES";
+    /// Interface index of either end of a tunnel's device →
+    /// [`TunnelEgress`](super::TunnelEgress).
     pub const EGRESS: &str = "EGRESS";
+    /// Tunnel index → [`Sequence`](super::Sequence).
+    pub const SEQUENCES: &str = "SEQUENCES";
     /// Tunnel index → [`TunnelCounters`](super::TunnelCounters), per CPU.
     pub const COUNTERS: &str = "COUNTERS";
     /// [`Reason`](super::Reason) → packets, per CPU.
     pub const REASONS: &str = "REASONS";
+    /// Zero → [`Settings`](super::Settings).
+    pub const SETTINGS: &str = "SETTINGS";
     /// [`SessionKey`](super::SessionKey) → session index.
     pub const SESSION_INDEX: &str = "SESSION_INDEX";
     /// Session index → [`SessionConfig`](super::SessionConfig).
@@ -42,11 +51,15 @@ pub mod name {
     /// Session index → [`LocalState`](super::LocalState), memory-mapped, agent writes.
     pub const LOCAL: &str = "LOCAL";
 
-    pub const ALL: [&str; 8] = [
+    pub const ALL: [&str; 12] = [
         TUNNELS,
+        TUNNELS6,
+        DEVICES,
         EGRESS,
+        SEQUENCES,
         COUNTERS,
         REASONS,
+        SETTINGS,
         SESSION_INDEX,
         SESSION_CONFIG,
         SESSIONS,
@@ -54,16 +67,20 @@ pub mod name {
     ];
 }
 
-/// Where packets of a tunnel go that arrive on the underlay.
+/// What packets of a tunnel must be like that arrive on the underlay, and where they go.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct TunnelIngress {
-    /// Index into COUNTERS; also part of [`SessionKey`].
+    /// Index into DEVICES, SEQUENCES and COUNTERS; also part of [`SessionKey`].
     pub index: u32,
-    /// The dataplane end of the tunnel's veth pair.
-    pub dataplane_ifindex: u32,
+    pub format: Format,
+    /// Bits of [`ingress_flag`].
+    pub flags: u32,
+    /// The tunnel's device.
+    pub user_ifindex: u32,
     pub user_mac: Mac,
-    pub dataplane_mac: Mac,
+    /// The VLAN by which the underlay is reached, which frames may be tagged with; zero if none.
+    pub vlan: u16,
     /// Inner destination of the peer's heartbeats, but for those to a group address.
     pub heartbeat_address: [u8; 4],
     /// UDP port of the heartbeats, host order; 0 if none run in this tunnel.
@@ -71,70 +88,173 @@ pub struct TunnelIngress {
     pub padding: [u8; 2],
 }
 
+/// Bits of [`TunnelIngress::flags`].
+pub mod ingress_flag {
+    /// Packets may be forwarded without the stack.
+    pub const TRANSIT: u32 = 1;
+    /// The segment size that TCP announces is lowered on the way to the stack.
+    pub const ADJUST_MSS: u32 = 1 << 1;
+}
+
+/// The device of a tunnel, as packets enter it from the underlay.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct TunnelDevice {
+    /// The user's end of the veth pair; zero if there is no such tunnel.
+    pub user_ifindex: u32,
+    /// The other end, at which the TC program sits.
+    pub dataplane_ifindex: u32,
+    /// Bytes; what is longer enters past the dataplane end, which would drop it.
+    pub mtu: u32,
+    /// Largest TCP segment to announce, in bytes; zero to leave it as it is.
+    pub mss_ipv4: u16,
+    pub mss_ipv6: u16,
+}
+
 /// How packets of a tunnel leave by the underlay.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct TunnelEgress {
-    /// Index into COUNTERS.
+    /// Index into DEVICES, SEQUENCES and COUNTERS.
     pub index: u32,
     pub underlay_ifindex: u32,
-    pub local: [u8; 4],
-    pub remote: [u8; 4],
-    pub key: [u8; 4],
+    pub format: Format,
     /// Bits of [`egress_flag`].
     pub flags: u32,
-    /// Outer TTL, unless inherited.
+    /// IPv4 in the first four bytes.
+    pub local: [u8; 16],
+    pub remote: [u8; 16],
+    pub key: [u8; 4],
+    /// 20 bits, host order; unless inherited.
+    pub flow_label: u32,
+    /// Outer TTL or hop limit, unless inherited.
     pub ttl: u8,
-    /// Outer type of service, unless inherited.
+    /// Outer type of service or traffic class, unless inherited.
     pub tos: u8,
+    /// Largest TCP segment to announce, in bytes; zero to leave it as it is.
+    pub mss_ipv4: u16,
+    pub mss_ipv6: u16,
     pub padding: [u8; 2],
 }
 
 /// Bits of [`TunnelEgress::flags`].
 pub mod egress_flag {
-    pub const HAS_KEY: u32 = 1;
-    pub const TTL_INHERIT: u32 = 1 << 1;
-    pub const TOS_INHERIT: u32 = 1 << 2;
+    pub const TTL_INHERIT: u32 = 1;
+    pub const TOS_INHERIT: u32 = 1 << 1;
+    pub const FLOW_LABEL_INHERIT: u32 = 1 << 2;
+    /// The path's MTU is so small that routers on it may fragment outer packets.
+    pub const MAY_FRAGMENT: u32 = 1 << 3;
+    /// Packets may be forwarded without the stack.
+    pub const TRANSIT: u32 = 1 << 4;
 }
 
-/// Packets and bytes of a tunnel; bytes are those of the inner packets.
+/// Sequence numbers of a tunnel (RFC 2890 §2.2).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct TunnelCounters {
-    pub rx_packets: u64,
-    pub rx_bytes: u64,
-    pub tx_packets: u64,
-    pub tx_bytes: u64,
-    /// Arrived for this tunnel and could not be decapsulated.
-    pub rx_errors: u64,
-    /// Could not be encapsulated.
-    pub tx_errors: u64,
-    /// Neither IPv4 nor IPv6, as far as this version carries it.
-    pub rx_unsupported: u64,
-    pub tx_unsupported: u64,
+pub struct Sequence {
+    /// How many packets were sent; the next one's number is its lower half.
+    pub sent: u64,
+    /// The number after the newest received.
+    pub next_received: u32,
+    /// 1 once one was received.
+    pub any_received: u32,
 }
 
-impl core::ops::AddAssign<&Self> for TunnelCounters {
-    fn add_assign(&mut self, other: &Self) {
-        let Self {
-            rx_packets,
-            rx_bytes,
-            tx_packets,
-            tx_bytes,
-            rx_errors,
-            tx_errors,
-            rx_unsupported,
-            tx_unsupported,
-        } = other;
-        self.rx_packets = self.rx_packets.wrapping_add(*rx_packets);
-        self.rx_bytes = self.rx_bytes.wrapping_add(*rx_bytes);
-        self.tx_packets = self.tx_packets.wrapping_add(*tx_packets);
-        self.tx_bytes = self.tx_bytes.wrapping_add(*tx_bytes);
-        self.rx_errors = self.rx_errors.wrapping_add(*rx_errors);
-        self.tx_errors = self.tx_errors.wrapping_add(*tx_errors);
-        self.rx_unsupported = self.rx_unsupported.wrapping_add(*rx_unsupported);
-        self.tx_unsupported = self.tx_unsupported.wrapping_add(*tx_unsupported);
+impl Sequence {
+    /// Takes in a received number; whether it is no older than what was received before.
+    #[inline(always)]
+    pub fn accept(&mut self, number: u32) -> bool {
+        if self.any_received != 0 && number.wrapping_sub(self.next_received) > u32::MAX / 2 {
+            return false;
+        }
+        self.any_received = 1;
+        self.next_received = number.wrapping_add(1);
+        true
     }
+}
+
+/// What holds for all packets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Settings {
+    /// How the Ethernet source begins that XDP gives a decapsulated packet, so that TC knows it;
+    /// drawn at random. The tunnel's index follows, big-endian. Zero: nothing is decapsulated.
+    pub marker: [u8; 4],
+}
+
+impl Settings {
+    /// The source address that marks a packet of tunnel `index`.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "an index is below MAX_TUNNELS")]
+    pub const fn marked(&self, index: u32) -> Mac {
+        let [a, b, c, d] = self.marker;
+        let [high, low] = (index as u16).to_be_bytes();
+        [a, b, c, d, high, low]
+    }
+
+    /// The tunnel index that a source address marks.
+    #[inline(always)]
+    pub fn index_of(&self, source: Mac) -> Option<u32> {
+        let [a, b, c, d, high, low] = source;
+        (self.marker != [0; 4] && self.marker == [a, b, c, d])
+            .then(|| u32::from(u16::from_be_bytes([high, low])))
+    }
+}
+
+const _: () = assert!(MAX_TUNNELS <= 1 << 16, "an index fits the marked address");
+
+macro_rules! tunnel_counters {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// Packets and bytes of a tunnel; bytes are those of the inner packets.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+        pub struct TunnelCounters {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        impl TunnelCounters {
+            /// Each counter with its name.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),+].into_iter()
+            }
+        }
+
+        impl core::ops::AddAssign<&Self> for TunnelCounters {
+            fn add_assign(&mut self, other: &Self) {
+                $(self.$name = self.$name.wrapping_add(other.$name);)+
+            }
+        }
+    };
+}
+
+tunnel_counters! {
+    rx_packets,
+    rx_bytes,
+    tx_packets,
+    tx_bytes,
+    /// Arrived for this tunnel and could not be decapsulated.
+    rx_errors,
+    /// Could not be encapsulated.
+    tx_errors,
+    /// Of a protocol that the tunnel does not carry.
+    rx_unsupported,
+    tx_unsupported,
+    /// Checksum wrong, missing, or there against the configuration.
+    rx_checksum_errors,
+    /// Sequence number old or missing.
+    rx_sequence_errors,
+    /// Congestion marked on the way for a sender that does not know of it (RFC 6040 §4.2).
+    rx_ecn_errors,
+    /// Left to the slow path.
+    rx_slow,
+    /// Of `rx_packets`, forwarded without the stack.
+    rx_transit,
+    /// Of `tx_packets`, forwarded without the stack.
+    tx_transit,
+    /// The far end's keepalives, answered.
+    keepalives_answered,
+    /// Our own keepalives, come back.
+    keepalives_heard,
 }
 
 /// Which session a heartbeat belongs to: where it arrived and what it says.
@@ -304,83 +424,79 @@ impl LocalState {
 pub enum Reason {
     /// A GRE packet whose addresses and key name no tunnel of ours; left to the stack.
     NoTunnel = 0,
-    /// A GRE packet that the fast path does not take: options, fragment, flags; left to the stack.
-    NotFast = 1,
+    /// Options before GRE; left to the stack, and so to the slow path.
+    OuterOptions = 1,
+    /// A fragment; left to the stack, and so to the slow path.
+    OuterFragment = 2,
+    /// A GRE version other than 0; left to the stack.
+    Version = 3,
+    /// GRE in UDP with a UDP checksum; left to the stack, and so to the slow path.
+    UdpChecksum = 4,
+    /// Outer lengths that contradict each other; left to the stack.
+    Truncated = 5,
     /// A heartbeat-sized message for a session that we do not have; dropped.
-    NoSession = 2,
+    NoSession = 6,
     /// A packet on the heartbeat port that is no heartbeat by its length; dropped.
-    NotHeartbeat = 3,
-    /// The driver could not move the packet's start or take metadata; dropped.
-    NoHeadroom = 4,
-    /// A frame of a dataplane end without a tunnel; dropped.
-    NoEgress = 5,
+    NotHeartbeat = 7,
+    /// The driver could not move the packet's start; dropped.
+    NoHeadroom = 8,
+    /// A frame of a dataplane end, or marked for one, without a tunnel; dropped.
+    NoEgress = 9,
+    /// A frame from outside with the mark of decapsulated packets; dropped.
+    Impostor = 10,
 }
 
 impl Reason {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::NoTunnel,
-        Self::NotFast,
+        Self::OuterOptions,
+        Self::OuterFragment,
+        Self::Version,
+        Self::UdpChecksum,
+        Self::Truncated,
         Self::NoSession,
         Self::NotHeartbeat,
         Self::NoHeadroom,
         Self::NoEgress,
+        Self::Impostor,
     ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::NoTunnel => "no-tunnel",
-            Self::NotFast => "not-fast-path",
+            Self::OuterOptions => "outer-options",
+            Self::OuterFragment => "outer-fragment",
+            Self::Version => "version",
+            Self::UdpChecksum => "udp-checksum",
+            Self::Truncated => "truncated",
             Self::NoSession => "no-session",
             Self::NotHeartbeat => "not-a-heartbeat",
             Self::NoHeadroom => "no-headroom",
             Self::NoEgress => "no-egress",
+            Self::Impostor => "impostor",
         }
-    }
-}
-
-/// What XDP tells TC about a packet that it decapsulated, in the packet's metadata area.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Handover {
-    magic: u32,
-    /// Interface through which the packet is to enter the tunnel device.
-    pub dataplane_ifindex: u32,
-}
-
-impl Handover {
-    const MAGIC: u32 = 0x6472_7630;
-
-    #[inline(always)]
-    pub const fn to(dataplane_ifindex: u32) -> Self {
-        Self {
-            magic: Self::MAGIC,
-            dataplane_ifindex,
-        }
-    }
-
-    #[inline(always)]
-    pub const fn is_ours(&self) -> bool {
-        self.magic == Self::MAGIC
     }
 }
 
 const _: () = {
-    assert!(size_of::<TunnelIngress>() == 28);
-    assert!(size_of::<TunnelEgress>() == 28);
-    assert!(size_of::<TunnelCounters>() == 64);
+    assert!(size_of::<TunnelIngress>() == 32);
+    assert!(size_of::<TunnelDevice>() == 16);
+    assert!(size_of::<TunnelEgress>() == 64);
+    assert!(size_of::<Sequence>() == 16);
+    assert!(size_of::<Settings>() == 4);
+    assert!(size_of::<TunnelCounters>() == 128);
     assert!(size_of::<SessionKey>() == 8);
     assert!(size_of::<SessionConfig>() == 48);
     assert!(size_of::<SessionState>() == 24 * 8);
     assert!(size_of::<LocalState>() == 24);
-    assert!(size_of::<Handover>() == 8);
     assert!(size_of::<NodeId>() == 4);
 };
 
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        SessionConfig, SessionKey, SessionState, TunnelCounters, TunnelEgress, TunnelIngress,
-        TunnelKey,
+        LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters,
+        TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
     };
 
     macro_rules! pod {
@@ -393,14 +509,18 @@ mod user {
         };
     }
     pod!(
+        LocalState,
+        Sequence,
         SessionConfig,
         SessionKey,
         SessionState,
+        Settings,
         TunnelCounters,
+        TunnelDevice,
         TunnelEgress,
         TunnelIngress,
         TunnelKey,
-        super::LocalState,
+        TunnelKey6,
     );
 }
 
@@ -434,6 +554,28 @@ mod tests {
             state.agent_age(),
             Duration::from_micros(u64::from(u32::MAX))
         );
+    }
+
+    #[test]
+    fn old_sequence_numbers_are_refused() {
+        let mut sequence = Sequence::default();
+        assert!(sequence.accept(u32::MAX - 1));
+        assert!(!sequence.accept(u32::MAX - 1), "again");
+        assert!(sequence.accept(u32::MAX));
+        assert!(sequence.accept(5), "after the wrap, with a gap");
+        assert!(!sequence.accept(3), "from the gap");
+        assert!(sequence.accept(6));
+    }
+
+    #[test]
+    fn marked_addresses_tell_their_tunnel() {
+        let settings = Settings {
+            marker: [2, 3, 5, 7],
+        };
+        let marked = settings.marked(MAX_TUNNELS - 1);
+        assert_eq!(settings.index_of(marked), Some(MAX_TUNNELS - 1));
+        assert_eq!(settings.index_of([2, 3, 5, 8, 0, 1]), None);
+        assert_eq!(Settings::default().index_of([0; 6]), None, "unset");
     }
 
     #[test]

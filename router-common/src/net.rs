@@ -18,6 +18,10 @@ pub const ETH_P_TEB: u16 = 0x6558;
 pub const PROTO_TCP: u8 = 6;
 pub const PROTO_UDP: u8 = 17;
 pub const PROTO_GRE: u8 = 47;
+/// RFC 8200 §4.5.
+pub const PROTO_FRAGMENT: u8 = 44;
+/// RFC 8200 §4.6.
+pub const PROTO_DESTINATION_OPTIONS: u8 = 60;
 /// Destination port of GRE in UDP (RFC 8086 §3.1).
 pub const GRE_UDP_PORT: u16 = 4754;
 
@@ -203,6 +207,17 @@ impl Ipv4 {
         self
     }
 
+    /// The same header with the directions exchanged, which leaves the checksum as it is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ..self
+        }
+    }
+
     /// The same header with the checksum made right.
     #[inline(always)]
     #[must_use]
@@ -293,6 +308,17 @@ impl Ipv6 {
         u16::from_be_bytes(self.payload_length)
     }
 
+    /// The same header with the directions exchanged.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ..self
+        }
+    }
+
     #[inline(always)]
     #[must_use]
     pub const fn with_traffic_class(mut self, traffic_class: u8) -> Self {
@@ -337,6 +363,19 @@ impl Udp {
             length: length.to_be_bytes(),
             checksum: [0; 2],
         }
+    }
+
+    /// A source port that tells flows apart (RFC 8086 §3.2.1): in the range of ephemeral ports.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
+    pub const fn entropy_port(hash: u32) -> u16 {
+        ((hash >> 16) as u16 ^ hash as u16) | 0xc000
+    }
+
+    #[inline(always)]
+    pub const fn has_checksum(&self) -> bool {
+        let [high, low] = self.checksum;
+        high | low != 0
     }
 
     #[inline(always)]

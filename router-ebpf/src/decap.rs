@@ -1,60 +1,142 @@
-//! Underlay to tunnel.
+//! Underlay to tunnel, before the stack.
 
-use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC,
-    helpers::generated::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_meta},
-    programs::{TcContext, XdpContext},
-};
+use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
 use router_common::{
-    gre::{self, Gre},
-    map::{Handover, TunnelIngress},
+    ecn,
+    gre::{self, Format, Gre, NotFast},
+    map::TunnelIngress,
     net::{self, ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Mac},
     packet::Packet as _,
 };
 
 use crate::{
     frame::Frame,
-    heartbeat, maps,
+    heartbeat, keepalive, lookup, maps,
     verdict::{Action, Refusal},
 };
-
-const HANDOVER_LEN: i32 = size_of::<Handover>() as i32;
 
 #[inline(always)]
 pub fn receive(ctx: &XdpContext) -> Result<Action, Refusal> {
     let frame = Frame(ctx);
-    let gre = gre::parse(&frame).map_err(Refusal::NotFast)?;
-    // SAFETY: an element may be replaced while we read it, as any hash map's; its parts are
-    // integers and a tunnel's parts do not change while its key stays.
-    let tunnel = unsafe { maps::TUNNELS.get(gre.tunnel) }.ok_or(Refusal::NoTunnel)?;
+    let ethernet: Ethernet = frame.read(0).ok_or(Refusal::NotFast(NotFast::NotGre))?;
+    if maps::settings().index_of(ethernet.source).is_some() {
+        return Err(Refusal::Impostor);
+    }
+    let link = gre::link(&frame).ok_or(Refusal::NotFast(NotFast::NotGre))?;
+    let (tunnel, gre) = match link.ether_type {
+        ETH_P_IPV4 => {
+            let gre = gre::over_ipv4(&frame, link.offset).map_err(Refusal::NotFast)?;
+            (lookup::ipv4(&frame, &gre), gre)
+        }
+        ETH_P_IPV6 => {
+            let gre = gre::over_ipv6(&frame, link.offset).map_err(Refusal::NotFast)?;
+            (lookup::ipv6_in_frame(ctx, &gre), gre)
+        }
+        _ => return Err(Refusal::NotFast(NotFast::NotGre)),
+    };
+    let tunnel = tunnel.ok_or(Refusal::NoTunnel)?;
+    if link.vlan != 0 && link.vlan != tunnel.vlan {
+        return Err(Refusal::NoTunnel);
+    }
     if gre.inner_offset + gre.inner_length > frame.len() {
         return Err(Refusal::Malformed {
             index: tunnel.index,
         });
     }
-    match gre.inner_protocol {
+    admit(&gre, tunnel)?;
+    if tunnel.format.has(Format::LAYER2) {
+        return Ok(Action::ToStack);
+    }
+    in_order(&gre, tunnel)?;
+    layer3(ctx, &gre, tunnel)
+}
+
+/// What RFC 2784 §2.3 and the tunnel's configuration say of the GRE header, as Linux reads them.
+#[inline(always)]
+pub fn admit(gre: &Gre, tunnel: &TunnelIngress) -> Result<(), Refusal> {
+    let index = tunnel.index;
+    if gre.header.is_illegal() {
+        return Err(Refusal::Malformed { index });
+    }
+    if gre.header.has_checksum() != tunnel.format.has(Format::CHECKSUM) {
+        return Err(Refusal::Checksum { index });
+    }
+    if gre.header.has_checksum() {
+        return Err(Refusal::Slow { index });
+    }
+    Ok(())
+}
+
+/// A tunnel with sequence numbers takes none that is older than what it has (RFC 2890 §2.2).
+#[inline(always)]
+pub fn in_order(gre: &Gre, tunnel: &TunnelIngress) -> Result<(), Refusal> {
+    let index = tunnel.index;
+    if !tunnel.format.has(Format::SEQUENCE)
+        || (gre.header.has_sequence() && maps::accept_sequence(index, gre.header.sequence))
+    {
+        Ok(())
+    } else {
+        Err(Refusal::Sequence { index })
+    }
+}
+
+#[inline(always)]
+fn layer3(ctx: &XdpContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<Action, Refusal> {
+    let frame = Frame(ctx);
+    let index = tunnel.index;
+    match gre.header.protocol {
         ETH_P_IPV4 => {
-            let inner: Ipv4 = frame.read(gre.inner_offset).ok_or(Refusal::Malformed {
-                index: tunnel.index,
-            })?;
-            if let Some(udp) = heartbeat::recognise(frame, &gre, tunnel, &inner) {
-                heartbeat::receive(frame, &gre, tunnel, &inner, &udp)
-            } else {
-                let mac = net::mac_for_ipv4(inner.destination, tunnel.user_mac);
-                decapsulate(ctx, &gre, tunnel, mac)
+            let inner: Ipv4 = frame
+                .read(gre.inner_offset)
+                .ok_or(Refusal::Malformed { index })?;
+            if let Some(udp) = heartbeat::recognise(frame, gre, tunnel, &inner) {
+                return heartbeat::receive(frame, gre, tunnel, &inner, &udp);
             }
+            if keepalive::is_for_us_to_return(frame, gre, &inner) {
+                return keepalive::give_back(ctx, gre, tunnel);
+            }
+            if let Some(tos) = congestion(gre, inner.tos, index)? {
+                frame
+                    .write(gre.inner_offset, &inner.with_tos(tos))
+                    .ok_or(Refusal::Malformed { index })?;
+            }
+            let mac = net::mac_for_ipv4(inner.destination, tunnel.user_mac);
+            decapsulate(ctx, gre, tunnel, mac)
         }
         ETH_P_IPV6 => {
-            let (first, last) =
-                ipv6_destination_ends(frame, gre.inner_offset).ok_or(Refusal::Malformed {
-                    index: tunnel.index,
-                })?;
+            let (first, last) = ipv6_destination_ends(frame, gre.inner_offset)
+                .ok_or(Refusal::Malformed { index })?;
+            let start: [u8; 2] = frame
+                .read(gre.inner_offset)
+                .ok_or(Refusal::Malformed { index })?;
+            let class = (start[0] << 4) | (start[1] >> 4);
+            if let Some(class) = congestion(gre, class, index)? {
+                let start = [
+                    (start[0] & 0xf0) | (class >> 4),
+                    (class << 4) | (start[1] & 0x0f),
+                ];
+                frame
+                    .write(gre.inner_offset, &start)
+                    .ok_or(Refusal::Malformed { index })?;
+            }
             let mac = net::mac_for_ipv6(first, last, tunnel.user_mac);
-            decapsulate(ctx, &gre, tunnel, mac)
+            decapsulate(ctx, gre, tunnel, mac)
         }
-        _ => Err(Refusal::Unsupported {
-            index: tunnel.index,
-        }),
+        keepalive::PROTOCOL if gre.inner_length == 0 => {
+            maps::count(index, |counters| counters.keepalives_heard += 1);
+            Ok(Action::Consume)
+        }
+        _ => Err(Refusal::Unsupported { index }),
+    }
+}
+
+/// The inner type of service or traffic class, if it must change (RFC 6040 §4.2).
+#[inline(always)]
+fn congestion(gre: &Gre, inner: u8, index: u32) -> Result<Option<u8>, Refusal> {
+    match ecn::decapsulate(gre.outer_tos, inner) {
+        Some(tos) if tos == inner => Ok(None),
+        Some(tos) => Ok(Some(tos)),
+        None => Err(Refusal::Congestion { index }),
     }
 }
 
@@ -64,7 +146,8 @@ fn ipv6_destination_ends(frame: Frame<'_>, offset: usize) -> Option<(u8, [u8; 4]
     Some((frame.read(offset + 24)?, frame.read(offset + 36)?))
 }
 
-/// Takes the outer headers off, puts an Ethernet header on, and notes where the packet belongs.
+/// Takes the outer headers off and puts an Ethernet header on, whose source says to
+/// [`crate::deliver`] where the packet belongs.
 #[inline(always)]
 fn decapsulate(
     ctx: &XdpContext,
@@ -73,52 +156,17 @@ fn decapsulate(
     destination: Mac,
 ) -> Result<Action, Refusal> {
     let removed = (gre.inner_offset - Ethernet::LEN) as i32;
-    // Metadata first: it moves along with the packet's start, and a driver without it refuses
-    // before anything has changed.
-    // SAFETY: `ctx.ctx` is the context that this program was called with.
-    if unsafe { bpf_xdp_adjust_meta(ctx.ctx, -HANDOVER_LEN) } != 0 {
-        return Err(Refusal::NoHeadroom);
-    }
-    // SAFETY: as above; no pointer into the packet is alive.
+    // SAFETY: `ctx.ctx` is the context that this program was called with; no pointer into the
+    // packet is alive.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, removed) } != 0 {
         return Err(Refusal::NoHeadroom);
     }
-    let ethernet = Ethernet::new(destination, tunnel.dataplane_mac, gre.inner_protocol);
+    let source = maps::settings().marked(tunnel.index);
+    let ethernet = Ethernet::new(destination, source, gre.header.protocol);
     Frame(ctx).write(0, &ethernet).ok_or(Refusal::NoHeadroom)?;
-
-    let metadata = ctx.metadata();
-    if metadata + size_of::<Handover>() > ctx.data() {
-        return Err(Refusal::NoHeadroom);
-    }
-    // SAFETY: the metadata area was just made and measured; any alignment will do.
-    unsafe {
-        (metadata as *mut Handover).write_unaligned(Handover::to(tunnel.dataplane_ifindex));
-    };
-
     maps::count(tunnel.index, |counters| {
         counters.rx_packets += 1;
         counters.rx_bytes += gre.inner_length as u64;
     });
-    Ok(Action::Deliver)
-}
-
-/// Sends a packet that [`decapsulate`] marked out of its tunnel's dataplane end, by which it
-/// enters the tunnel device. Any other packet goes on its way.
-#[inline(always)]
-pub fn hand_over(ctx: &TcContext) -> i32 {
-    // SAFETY: the context of this very call.
-    let (metadata, data) = unsafe {
-        let skb = ctx.skb.skb;
-        ((*skb).data_meta as usize, (*skb).data as usize)
-    };
-    if metadata + size_of::<Handover>() > data {
-        return TC_ACT_UNSPEC;
-    }
-    // SAFETY: measured just before.
-    let handover = unsafe { (metadata as *const Handover).read_unaligned() };
-    if !handover.is_ours() {
-        return TC_ACT_UNSPEC;
-    }
-    // SAFETY: a helper without memory arguments.
-    unsafe { bpf_redirect(handover.dataplane_ifindex, 0) as i32 }
+    Ok(Action::ToStack)
 }

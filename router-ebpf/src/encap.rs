@@ -2,82 +2,269 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_FIXED_GSO,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+        BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::generated::bpf_redirect_neigh,
+    helpers::generated::{
+        bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh,
+        bpf_skb_change_head, bpf_skb_vlan_pop,
+    },
     programs::TcContext,
 };
 use router_common::{
-    gre::{self, GreBase},
+    ecn,
+    gre::{Format, GreBase},
     map::{TunnelEgress, egress_flag},
-    net::{ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, PROTO_GRE},
+    net::{
+        ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, GRE_UDP_PORT, Ipv4, Ipv6, PROTO_GRE,
+        PROTO_UDP, Udp,
+    },
+    packet::Packet as _,
 };
 
-use crate::{maps, verdict::SendRefusal};
+use crate::{checksum, maps, mss, skb::Skb, verdict::SendRefusal};
 
-/// GSO packets stay whole: the segment size is kept, because the tunnel's MTU already leaves room
-/// for the outer headers.
-const ROOM_FLAGS: u64 =
-    (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_GRE) as u64;
+/// Marks a packet of ours that already has its outer headers.
+const ENCAPSULATED: u32 = 0x6772_6531;
+
+/// Outer TTL where it is to be inherited from what has none.
+const DEFAULT_TTL: u8 = 64;
+
+/// What the outer header takes from the inner packet.
+#[derive(Clone, Copy)]
+struct Inner {
+    protocol: u16,
+    tos: u8,
+    ttl: u8,
+    flow_label: u32,
+}
 
 #[inline(always)]
 pub fn send(ctx: &TcContext) -> Result<i32, SendRefusal> {
-    // SAFETY: the context of this very call.
-    let (ifindex, protocol) = unsafe {
-        let skb = ctx.skb.skb;
-        ((*skb).ifindex, u16::from_be((*skb).protocol as u16))
-    };
+    let skb = Skb(ctx);
     // SAFETY: an element may be replaced while we read it; its parts are integers and change only
     // with the tunnel's configuration.
-    let egress = unsafe { maps::EGRESS.get(ifindex) }.ok_or(SendRefusal::NoEgress)?;
+    let egress = unsafe { maps::EGRESS.get(skb.ifindex()) }.ok_or(SendRefusal::NoEgress)?;
     let index = egress.index;
-    let (tos, ttl) = match protocol {
-        ETH_P_IPV4 => inner_ipv4_bytes(ctx),
-        ETH_P_IPV6 => inner_ipv6_bytes(ctx),
-        _ => return Err(SendRefusal::Unsupported { index }),
+    if skb.mark() == ENCAPSULATED {
+        return forward(ctx, egress);
     }
-    .ok_or(SendRefusal::NoRoom { index })?;
-
-    let has_key = egress.flags & egress_flag::HAS_KEY != 0;
-    let overhead = gre::overhead(has_key);
+    if egress.format.has(Format::LAYER2) {
+        return send_frame(ctx, egress);
+    }
+    let inner = inner(ctx).ok_or(SendRefusal::Unsupported { index })?;
+    mss::clamp(ctx, egress.mss_ipv4, egress.mss_ipv6);
     let inner_length = ctx.len().saturating_sub(Ethernet::LEN as u32);
-    // A GSO packet may be longer than its header can say; segmentation writes the true lengths.
-    let total_length = (inner_length + overhead as u32).min(u32::from(u16::MAX)) as u16;
+    make_room(ctx, egress, 0)?;
+    put_headers(ctx, egress, &inner, inner.protocol, inner_length)?;
+    forward(ctx, egress)
+}
 
-    ctx.adjust_room(overhead as i32, BPF_ADJ_ROOM_MAC, ROOM_FLAGS)
-        .map_err(|_| SendRefusal::NoRoom { index })?;
-    let outer = Ipv4::new(
-        PROTO_GRE,
-        egress.local,
-        egress.remote,
-        inherited(egress, egress_flag::TOS_INHERIT, tos, egress.tos),
-        inherited(egress, egress_flag::TTL_INHERIT, ttl, egress.ttl),
-        total_length,
-    );
-    // The redirect drops frames to group addresses; it writes the addresses anew in any case.
-    ctx.store(0, &Ethernet::new([0; 6], [0; 6], ETH_P_IPV4), 0)
-        .and_then(|()| ctx.store(Ethernet::LEN, &outer, 0))
-        .and_then(|()| {
-            let base = GreBase::new(protocol, has_key);
-            ctx.store(Ethernet::LEN + Ipv4::LEN, &base, 0)
-        })
-        .and_then(|()| {
-            if has_key {
-                ctx.store(Ethernet::LEN + Ipv4::LEN + GreBase::LEN, &egress.key, 0)
-            } else {
-                Ok(())
+/// Puts outer headers before a whole Ethernet frame.
+#[inline(always)]
+fn send_frame(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal> {
+    let skb = Skb(ctx);
+    let index = egress.index;
+    let no_room = SendRefusal::NoRoom { index };
+    let addresses: [u8; 12] = skb.read(0).ok_or(no_room)?;
+    let mut tags = [[0_u8; 4]; 2];
+    let mut tag_count = 0;
+    // What the kernel keeps apart from the packet belongs to the inner frame. Taking one tag off
+    // brings the next one out.
+    for slot in &mut tags {
+        if let Some((tpid, tci)) = skb.vlan() {
+            let ([a, b], [c, d]) = (tpid.to_be_bytes(), tci.to_be_bytes());
+            *slot = [a, b, c, d];
+            tag_count += 1;
+            // SAFETY: the context of this very call.
+            if unsafe { bpf_skb_vlan_pop(ctx.skb.skb) } != 0 {
+                return Err(no_room);
             }
-        })
-        .map_err(|_| SendRefusal::NoRoom { index })?;
+        }
+    }
+    let protocol = skb.protocol();
+    let tags_length = 4 * tag_count;
+    let header_length = Ethernet::LEN + tags_length;
+    let payload_length = ctx.len().saturating_sub(Ethernet::LEN as u32);
+    let inner_length = payload_length + header_length as u32;
+    let inner = inner(ctx);
+    let is_ip = inner.is_some();
+    if is_ip {
+        make_room(ctx, egress, header_length)?;
+    } else {
+        // The kernel makes room in IP packets only.
+        let added = egress.format.outer_length() + header_length;
+        // SAFETY: the context of this very call.
+        if unsafe { bpf_skb_change_head(ctx.skb.skb, added as u32, 0) } != 0 {
+            return Err(no_room);
+        }
+    }
+    let inner = inner.unwrap_or(Inner {
+        protocol,
+        tos: 0,
+        ttl: DEFAULT_TTL,
+        flow_label: 0,
+    });
+    let frame = Ethernet::LEN + egress.format.outer_length();
+    skb.write(frame, &addresses).ok_or(no_room)?;
+    let mut offset = frame + addresses.len();
+    if tag_count > 0 {
+        skb.write(offset, &tags[0]).ok_or(no_room)?;
+        offset += 4;
+    }
+    if tag_count > 1 {
+        skb.write(offset, &tags[1]).ok_or(no_room)?;
+        offset += 4;
+    }
+    skb.write(offset, &protocol.to_be_bytes()).ok_or(no_room)?;
+    put_headers(ctx, egress, &inner, ETH_P_TEB, inner_length)?;
+    if is_ip {
+        forward(ctx, egress)
+    } else {
+        come_again(ctx)
+    }
+}
 
+/// The kernel finds a neighbour only for what it takes for IP. What it does not, although the outer
+/// header is now one, enters the dataplane end once more, where it is looked at anew.
+#[inline(always)]
+fn come_again(ctx: &TcContext) -> Result<i32, SendRefusal> {
+    ctx.set_mark(ENCAPSULATED);
+    // SAFETY: a helper without memory arguments.
+    Ok(unsafe { bpf_redirect(Skb(ctx).ifindex(), u64::from(BPF_F_INGRESS)) } as i32)
+}
+
+/// Finds route and neighbour by the outer header and resolves the neighbour if it must.
+#[inline(always)]
+fn forward(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal> {
+    ctx.set_mark(0);
+    // SAFETY: a null pointer with length zero asks for that lookup.
+    Ok(unsafe { bpf_redirect_neigh(egress.underlay_ifindex, core::ptr::null_mut(), 0, 0) } as i32)
+}
+
+/// Makes room for the outer headers and `frame_header` bytes of an inner Ethernet header.
+///
+/// GSO packets stay whole: the segment size is kept, because the tunnel's MTU already leaves room.
+#[inline(always)]
+fn make_room(
+    ctx: &TcContext,
+    egress: &TunnelEgress,
+    frame_header: usize,
+) -> Result<(), SendRefusal> {
+    /// `BPF_F_ADJ_ROOM_ENCAP_L2(len)` of linux/bpf.h.
+    const INNER_LENGTH_SHIFT: u32 = 56;
+    let mut flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+    flags |= u64::from(if egress.format.has(Format::IPV6) {
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6
+    } else {
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+    });
+    flags |= u64::from(if egress.format.has(Format::UDP) {
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP
+    } else {
+        BPF_F_ADJ_ROOM_ENCAP_L4_GRE
+    });
+    if frame_header != 0 {
+        flags |= u64::from(BPF_F_ADJ_ROOM_ENCAP_L2_ETH);
+        flags |= (frame_header as u64) << INNER_LENGTH_SHIFT;
+    }
+    let added = egress.format.outer_length() + frame_header;
+    ctx.adjust_room(added as i32, BPF_ADJ_ROOM_MAC, flags)
+        .map_err(|_| SendRefusal::NoRoom {
+            index: egress.index,
+        })
+}
+
+/// Writes the outer headers, for which there is room, and counts the packet.
+#[inline(always)]
+fn put_headers(
+    ctx: &TcContext,
+    egress: &TunnelEgress,
+    inner: &Inner,
+    gre_protocol: u16,
+    inner_length: u32,
+) -> Result<(), SendRefusal> {
+    let skb = Skb(ctx);
+    let index = egress.index;
+    let no_room = SendRefusal::NoRoom { index };
+    let format = egress.format;
+    // A GSO packet may be longer than its header can say; segmentation writes the true lengths.
+    let total_length = (inner_length + format.outer_length() as u32).min(u32::from(u16::MAX)) as u16;
+    let payload_length = total_length - format.ip_length() as u16;
+    let protocol = if format.has(Format::UDP) {
+        PROTO_UDP
+    } else {
+        PROTO_GRE
+    };
+    let ttl = inherited(egress, egress_flag::TTL_INHERIT, inner.ttl, egress.ttl);
+    let tos = inherited(egress, egress_flag::TOS_INHERIT, inner.tos, egress.tos);
+    let tos = ecn::encapsulate(tos, inner.tos);
+    if format.has(Format::IPV6) {
+        let flow_label = if egress.flags & egress_flag::FLOW_LABEL_INHERIT != 0 {
+            inner.flow_label
+        } else {
+            egress.flow_label
+        };
+        let outer = Ipv6::new(
+            protocol,
+            egress.local,
+            egress.remote,
+            tos,
+            flow_label,
+            ttl,
+            payload_length,
+        );
+        // The redirect drops frames to group addresses; it writes the addresses anew in any case.
+        let ethernet = Ethernet::new([0; 6], [0; 6], ETH_P_IPV6);
+        skb.write(0, &ethernet).ok_or(no_room)?;
+        skb.write(Ethernet::LEN, &outer).ok_or(no_room)?;
+    } else {
+        let (local, remote) = (first_four(&egress.local), first_four(&egress.remote));
+        let outer = if egress.flags & egress_flag::MAY_FRAGMENT != 0 {
+            // SAFETY: a helper without arguments.
+            let identification = unsafe { bpf_get_prandom_u32() } as u16;
+            Ipv4::fragmentable(protocol, local, remote, tos, ttl, total_length, identification)
+        } else {
+            Ipv4::new(protocol, local, remote, tos, ttl, total_length)
+        };
+        let ethernet = Ethernet::new([0; 6], [0; 6], ETH_P_IPV4);
+        skb.write(0, &ethernet).ok_or(no_room)?;
+        skb.write(Ethernet::LEN, &outer).ok_or(no_room)?;
+    }
+    let mut offset = Ethernet::LEN + format.ip_length();
+    if format.has(Format::UDP) {
+        // SAFETY: the context of this very call.
+        let hash = unsafe { bpf_get_hash_recalc(ctx.skb.skb) };
+        let udp = Udp::without_checksum(Udp::entropy_port(hash), GRE_UDP_PORT, payload_length);
+        skb.write(offset, &udp).ok_or(no_room)?;
+        offset += Udp::LEN;
+    }
+    let gre_offset = offset;
+    let base = GreBase::new(format.bits(), gre_protocol);
+    skb.write(offset, &base).ok_or(no_room)?;
+    offset += GreBase::LEN;
+    if format.has(Format::CHECKSUM) {
+        skb.write(offset, &[0_u8; 4]).ok_or(no_room)?;
+        offset += 4;
+    }
+    if format.has(Format::KEY) {
+        skb.write(offset, &egress.key).ok_or(no_room)?;
+        offset += 4;
+    }
+    if format.has(Format::SEQUENCE) {
+        let sequence = maps::next_sequence(index).ok_or(no_room)?;
+        skb.write(offset, &sequence.to_be_bytes()).ok_or(no_room)?;
+    }
+    if format.has(Format::CHECKSUM) {
+        let sum = checksum::of(ctx, gre_offset).ok_or(no_room)?;
+        skb.write(gre_offset + GreBase::LEN, &sum).ok_or(no_room)?;
+    }
     maps::count(index, |counters| {
         counters.tx_packets += 1;
         counters.tx_bytes += u64::from(inner_length);
     });
-    // Finds route and neighbour by the outer header and resolves the neighbour if it must.
-    // SAFETY: a null pointer with length zero asks for that lookup.
-    Ok(unsafe { bpf_redirect_neigh(egress.underlay_ifindex, core::ptr::null_mut(), 0, 0) } as i32)
+    Ok(())
 }
 
 #[inline(always)]
@@ -89,16 +276,35 @@ fn inherited(egress: &TunnelEgress, flag: u32, inner: u8, fixed: u8) -> u8 {
     }
 }
 
-/// (type of service, TTL) of the inner packet.
 #[inline(always)]
-fn inner_ipv4_bytes(ctx: &TcContext) -> Option<(u8, u8)> {
-    let header: Ipv4 = ctx.load(Ethernet::LEN).ok()?;
-    Some((header.tos, header.ttl))
+fn first_four(address: &[u8; 16]) -> [u8; 4] {
+    [address[0], address[1], address[2], address[3]]
 }
 
-/// (traffic class, hop limit) of the inner packet (RFC 8200 §3).
+/// `None` if the packet is not IP.
 #[inline(always)]
-fn inner_ipv6_bytes(ctx: &TcContext) -> Option<(u8, u8)> {
-    let start: [u8; 8] = ctx.load(Ethernet::LEN).ok()?;
-    Some(((start[0] << 4) | (start[1] >> 4), start[7]))
+fn inner(ctx: &TcContext) -> Option<Inner> {
+    let skb = Skb(ctx);
+    match skb.protocol() {
+        ETH_P_IPV4 => {
+            let header: Ipv4 = skb.read(Ethernet::LEN)?;
+            Some(Inner {
+                protocol: ETH_P_IPV4,
+                tos: header.tos,
+                ttl: header.ttl,
+                flow_label: 0,
+            })
+        }
+        ETH_P_IPV6 => {
+            // RFC 8200 §3.
+            let start: [u8; 8] = skb.read(Ethernet::LEN)?;
+            Some(Inner {
+                protocol: ETH_P_IPV6,
+                tos: (start[0] << 4) | (start[1] >> 4),
+                ttl: start[7],
+                flow_label: u32::from_be_bytes([0, start[1] & 0x0f, start[2], start[3]]),
+            })
+        }
+        _ => None,
+    }
 }

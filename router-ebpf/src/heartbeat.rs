@@ -1,13 +1,15 @@
 //! Verifies a heartbeat, keeps what it says, and turns a probe into its reply, without any
 //! process.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::{
+    bindings::xdp_md, helpers::generated::bpf_ktime_get_boot_ns, programs::XdpContext,
+};
 use router_common::{
-    gre::{self, Gre},
+    gre::Gre,
     heartbeat::{self, Admission, Content, Heartbeat, Kind, Known},
     identity::NodeId,
     map::{SessionKey, SessionState, TunnelIngress},
-    net::{Ethernet, Ipv4, PROTO_GRE, PROTO_UDP, Udp},
+    net::{Ethernet, Ipv4, Ipv6, PROTO_UDP, Udp},
     packet::Packet as _,
     time::BootTime,
 };
@@ -17,6 +19,9 @@ use crate::{
     maps,
     verdict::{Action, Refusal},
 };
+
+/// Of a reply, in both of its IP headers.
+const TTL: u8 = 255;
 
 /// The UDP header, if the packet is for us on the tunnel's heartbeat port; others' packets to that
 /// port are theirs.
@@ -43,7 +48,7 @@ pub fn receive(
 ) -> Result<Action, Refusal> {
     if udp.length() != Heartbeat::UDP_LENGTH
         || inner.total_length() != Heartbeat::IPV4_LENGTH
-        || gre.inner_length < usize::from(Heartbeat::IPV4_LENGTH)
+        || gre.inner_length != usize::from(Heartbeat::IPV4_LENGTH)
     {
         return Err(Refusal::NotHeartbeat);
     }
@@ -180,24 +185,17 @@ fn answer(
     reply: &Heartbeat,
 ) -> Option<Action> {
     let ethernet: Ethernet = frame.read(0)?;
-    let outer: Ipv4 = frame.read(Ethernet::LEN)?;
-    let has_key = gre.tunnel.key().is_some();
-    let outer_length = gre::overhead(has_key) as u16 + Heartbeat::IPV4_LENGTH;
     frame.write(
         0,
         &Ethernet::new(ethernet.source, ethernet.destination, ethernet.ether_type()),
     )?;
-    frame.write(
-        Ethernet::LEN,
-        &Ipv4::new(
-            PROTO_GRE,
-            outer.destination,
-            outer.source,
-            outer.tos,
-            255,
-            outer_length,
-        ),
-    )?;
+    let version: u8 = frame.read(gre.outer_offset)?;
+    if version >> 4 == 4 {
+        let outer: Ipv4 = frame.read(gre.outer_offset)?;
+        frame.write(gre.outer_offset, &outer.reversed().with_ttl(TTL))?;
+    } else {
+        reverse_ipv6(frame.0.ctx, gre.outer_offset)?;
+    }
     frame.write(
         gre.inner_offset,
         &Ipv4::new(
@@ -205,7 +203,7 @@ fn answer(
             local_address,
             inner.source,
             inner.tos,
-            255,
+            TTL,
             Heartbeat::IPV4_LENGTH,
         ),
     )?;
@@ -215,4 +213,13 @@ fn answer(
     )?;
     frame.store(gre.inner_offset + Ipv4::LEN + Udp::LEN, reply)?;
     Some(Action::Answer)
+}
+
+// In a frame of its own, for the limit of a program's stack.
+#[inline(never)]
+fn reverse_ipv6(ctx: *mut xdp_md, outer_offset: usize) -> Option<()> {
+    let ctx = XdpContext::new(ctx);
+    let frame = Frame(&ctx);
+    let outer: Ipv6 = frame.load(outer_offset)?;
+    frame.store(outer_offset, &outer.reversed().with_hop_limit(TTL))
 }

@@ -2,6 +2,7 @@
 //! parse → tunnel → heartbeat or decapsulation → verdict.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -12,11 +13,18 @@
     reason = "the entry macros hand the context over by value"
 )]
 
+mod checksum;
 mod decap;
+mod deliver;
 mod encap;
 mod frame;
 mod heartbeat;
+mod keepalive;
+mod layer2;
+mod lookup;
 mod maps;
+mod mss;
+mod skb;
 mod verdict;
 
 use aya_ebpf::{
@@ -31,12 +39,12 @@ pub fn underlay(ctx: XdpContext) -> u32 {
     verdict::of_xdp(decap::receive(&ctx))
 }
 
-/// On the underlay, TC ingress: moves what XDP decapsulated into its tunnel device. The packet
-/// goes by way of an sk_buff because that keeps offload state such as a partial checksum, which a
-/// redirect from XDP would lose.
+/// On the underlay, TC ingress: moves what XDP decapsulated into its tunnel device, and
+/// decapsulates for layer-2 tunnels. The packet goes by way of an sk_buff because that keeps
+/// offload state such as a partial checksum, which a redirect from XDP would lose.
 #[classifier]
 pub fn underlay_handover(ctx: TcContext) -> i32 {
-    decap::hand_over(&ctx)
+    deliver::hand_over(&ctx)
 }
 
 /// On a tunnel's dataplane end, TC ingress: puts the outer headers before what the stack sent.

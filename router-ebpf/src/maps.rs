@@ -6,21 +6,35 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use router_common::map::{
-    LocalState, MAX_SESSIONS, MAX_TUNNELS, Reason, SessionConfig, SessionKey, SessionState,
-    TunnelCounters, TunnelEgress, TunnelIngress, TunnelKey,
+    LocalState, MAX_SESSIONS, MAX_TUNNELS, Reason, Sequence, SessionConfig, SessionKey,
+    SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey,
+    TunnelKey6,
 };
 
 #[map]
 pub static TUNNELS: HashMap<TunnelKey, TunnelIngress> = HashMap::with_max_entries(MAX_TUNNELS, 0);
 
 #[map]
-pub static EGRESS: HashMap<u32, TunnelEgress> = HashMap::with_max_entries(MAX_TUNNELS, 0);
+pub static TUNNELS6: HashMap<TunnelKey6, TunnelIngress> = HashMap::with_max_entries(MAX_TUNNELS, 0);
+
+#[map]
+pub static DEVICES: Array<TunnelDevice> = Array::with_max_entries(MAX_TUNNELS, 0);
+
+/// Each tunnel by both ends of its device.
+#[map]
+pub static EGRESS: HashMap<u32, TunnelEgress> = HashMap::with_max_entries(2 * MAX_TUNNELS, 0);
+
+#[map]
+pub static SEQUENCES: Array<Sequence> = Array::with_max_entries(MAX_TUNNELS, 0);
 
 #[map]
 pub static COUNTERS: PerCpuArray<TunnelCounters> = PerCpuArray::with_max_entries(MAX_TUNNELS, 0);
 
 #[map]
 pub static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
+
+#[map]
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static SESSION_INDEX: HashMap<SessionKey, u32> = HashMap::with_max_entries(MAX_SESSIONS, 0);
@@ -33,6 +47,53 @@ pub static SESSIONS: Array<SessionState> = Array::with_max_entries(MAX_SESSIONS,
 
 #[map]
 pub static LOCAL: Array<LocalState> = Array::with_max_entries(MAX_SESSIONS, BPF_F_MMAPABLE);
+
+/// What holds for all packets; nothing is marked or recognised while it is unset.
+#[inline(always)]
+pub fn settings() -> Settings {
+    SETTINGS.get(0).copied().unwrap_or_default()
+}
+
+/// The next sequence number of tunnel `index`; `None` if there is no such tunnel.
+#[inline(always)]
+pub fn next_sequence(index: u32) -> Option<u32> {
+    let sequence = SEQUENCES.get_ptr_mut(index)?;
+    // SAFETY: an array element, aligned and never freed while the program runs; other CPUs change
+    // the word by the same instruction only.
+    let before = unsafe { atomic_add(&raw mut (*sequence).sent, 1) };
+    Some(before as u32)
+}
+
+/// Whether the number that arrived in tunnel `index` is in order. Packets of a tunnel are one flow
+/// on the underlay, so they meet on one CPU.
+#[inline(always)]
+pub fn accept_sequence(index: u32, number: u32) -> bool {
+    let Some(sequence) = SEQUENCES.get_ptr_mut(index) else {
+        return false;
+    };
+    // SAFETY: an array element, aligned and never freed while the program runs; readers take it
+    // word by word.
+    unsafe { (*sequence).accept(number) }
+}
+
+/// The value before. `core`'s atomics are not offered for this target.
+///
+/// # Safety
+///
+/// `word` must be valid for reads and writes.
+#[inline(always)]
+unsafe fn atomic_add(word: *mut u64, by: u64) -> u64 {
+    let mut value = by;
+    // SAFETY: one instruction on memory that the caller vouches for (RFC 9669 §5.3).
+    unsafe {
+        core::arch::asm!(
+            "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(reg) value,
+        );
+    };
+    value
+}
 
 /// Counts one packet for `reason`.
 #[inline(always)]

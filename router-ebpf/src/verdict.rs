@@ -1,15 +1,18 @@
 //! The one place where a refusal becomes a verdict.
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, xdp_action};
-use router_common::{gre::NotFast, map::Reason};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use router_common::{
+    gre::NotFast,
+    map::{Reason, TunnelCounters},
+};
 
 use crate::maps;
 
 /// What to do with a frame that was handled.
 #[derive(Clone, Copy)]
 pub enum Action {
-    /// Decapsulated; on to the stack, where [`crate::underlay_handover`] takes it.
-    Deliver,
+    /// On to the stack, where [`crate::underlay_handover`] takes it.
+    ToStack,
     /// Turned into its answer; out by where it came.
     Answer,
     /// Consumed.
@@ -23,52 +26,114 @@ pub enum Refusal {
     NotFast(NotFast),
     /// GRE, but of no tunnel of ours.
     NoTunnel,
-    /// For tunnel `index`, and its lengths contradict each other.
+    /// For tunnel `index`, and for the slow path.
+    Slow { index: u32 },
+    /// For tunnel `index`, and its headers are illegal or contradict each other.
     Malformed { index: u32 },
-    /// For tunnel `index`, carrying a protocol that we do not.
+    /// For tunnel `index`, carrying a protocol that it does not.
     Unsupported { index: u32 },
+    /// For tunnel `index`, with a checksum against its configuration, or without.
+    Checksum { index: u32 },
+    /// For tunnel `index`, without a sequence number or with an old one.
+    Sequence { index: u32 },
+    /// For tunnel `index`, congestion marked where nobody would understand it.
+    Congestion { index: u32 },
     /// A heartbeat of a session that we do not have.
     NoSession,
     /// On the heartbeat port, but no heartbeat.
     NotHeartbeat,
     /// A heartbeat that was refused, and counted in its session.
     Refused,
-    /// The driver gives no room for metadata or cannot move the packet's start.
+    /// The packet's start cannot be moved.
     NoHeadroom,
+    /// From outside, with our mark.
+    Impostor,
 }
 
+/// Where a refused frame goes.
+enum Fate {
+    Stack,
+    Drop,
+}
+
+/// Counts the refusal and decides.
 #[inline(always)]
-pub fn of_xdp(result: Result<Action, Refusal>) -> u32 {
-    match result {
-        Ok(Action::Deliver) | Err(Refusal::NotFast(NotFast::NotGre)) => xdp_action::XDP_PASS,
-        Ok(Action::Answer) => xdp_action::XDP_TX,
-        Ok(Action::Consume) | Err(Refusal::Refused) => xdp_action::XDP_DROP,
-        Err(Refusal::NotFast(
-            NotFast::OuterOptions
-            | NotFast::OuterFragment
-            | NotFast::Version
-            | NotFast::Flags
-            | NotFast::Truncated,
-        )) => counted(Reason::NotFast, xdp_action::XDP_PASS),
-        Err(Refusal::NoTunnel) => counted(Reason::NoTunnel, xdp_action::XDP_PASS),
-        Err(Refusal::Malformed { index }) => {
-            maps::count(index, |counters| counters.rx_errors += 1);
-            xdp_action::XDP_DROP
+fn fate(refusal: Refusal) -> Fate {
+    match refusal {
+        Refusal::NotFast(NotFast::NotGre) => Fate::Stack,
+        Refusal::NotFast(NotFast::OuterOptions) => to_stack(Reason::OuterOptions),
+        Refusal::NotFast(NotFast::OuterFragment) => to_stack(Reason::OuterFragment),
+        Refusal::NotFast(NotFast::Version) => to_stack(Reason::Version),
+        Refusal::NotFast(NotFast::UdpChecksum) => to_stack(Reason::UdpChecksum),
+        Refusal::NotFast(NotFast::Truncated) => to_stack(Reason::Truncated),
+        Refusal::NoTunnel => to_stack(Reason::NoTunnel),
+        Refusal::Slow { index } => {
+            maps::count(index, |counters| counters.rx_slow += 1);
+            Fate::Stack
         }
-        Err(Refusal::Unsupported { index }) => {
-            maps::count(index, |counters| counters.rx_unsupported += 1);
-            xdp_action::XDP_DROP
+        Refusal::Malformed { index } => dropped_by(index, |counters| counters.rx_errors += 1),
+        Refusal::Unsupported { index } => {
+            dropped_by(index, |counters| counters.rx_unsupported += 1)
         }
-        Err(Refusal::NoSession) => counted(Reason::NoSession, xdp_action::XDP_DROP),
-        Err(Refusal::NotHeartbeat) => counted(Reason::NotHeartbeat, xdp_action::XDP_DROP),
-        Err(Refusal::NoHeadroom) => counted(Reason::NoHeadroom, xdp_action::XDP_DROP),
+        Refusal::Checksum { index } => {
+            dropped_by(index, |counters| counters.rx_checksum_errors += 1)
+        }
+        Refusal::Sequence { index } => {
+            dropped_by(index, |counters| counters.rx_sequence_errors += 1)
+        }
+        Refusal::Congestion { index } => dropped_by(index, |counters| counters.rx_ecn_errors += 1),
+        Refusal::Refused => Fate::Drop,
+        Refusal::NoSession => dropped(Reason::NoSession),
+        Refusal::NotHeartbeat => dropped(Reason::NotHeartbeat),
+        Refusal::NoHeadroom => dropped(Reason::NoHeadroom),
+        Refusal::Impostor => dropped(Reason::Impostor),
     }
 }
 
 #[inline(always)]
-fn counted(reason: Reason, verdict: u32) -> u32 {
+fn to_stack(reason: Reason) -> Fate {
     maps::count_reason(reason);
-    verdict
+    Fate::Stack
+}
+
+#[inline(always)]
+fn dropped(reason: Reason) -> Fate {
+    maps::count_reason(reason);
+    Fate::Drop
+}
+
+#[inline(always)]
+fn dropped_by(index: u32, change: impl FnOnce(&mut TunnelCounters)) -> Fate {
+    maps::count(index, change);
+    Fate::Drop
+}
+
+/// The verdict of the XDP program.
+#[inline(always)]
+pub fn of_xdp(result: Result<Action, Refusal>) -> u32 {
+    match result {
+        Ok(Action::ToStack) => xdp_action::XDP_PASS,
+        Ok(Action::Answer) => xdp_action::XDP_TX,
+        Ok(Action::Consume) => xdp_action::XDP_DROP,
+        Err(refusal) => match fate(refusal) {
+            Fate::Stack => xdp_action::XDP_PASS,
+            Fate::Drop => xdp_action::XDP_DROP,
+        },
+    }
+}
+
+/// The verdict of TC on the underlay; `Ok` holds the one that the redirect gave. What is left to
+/// the stack was counted by XDP.
+#[inline(always)]
+pub fn of_layer2(result: Result<i32, Refusal>) -> i32 {
+    match result {
+        Ok(verdict) => verdict,
+        Err(Refusal::NotFast(_) | Refusal::NoTunnel | Refusal::Slow { .. }) => TC_ACT_UNSPEC,
+        Err(refusal) => match fate(refusal) {
+            Fate::Stack => TC_ACT_UNSPEC,
+            Fate::Drop => TC_ACT_SHOT,
+        },
+    }
 }
 
 /// Why a packet of the stack was not sent through its tunnel.
@@ -76,14 +141,14 @@ fn counted(reason: Reason, verdict: u32) -> u32 {
 pub enum SendRefusal {
     /// The interface is no dataplane end of ours.
     NoEgress,
-    /// Neither IPv4 nor IPv6.
+    /// Not of a protocol that the tunnel carries.
     Unsupported { index: u32 },
     /// The outer headers could not be put before it.
     NoRoom { index: u32 },
 }
 
-/// The verdict for TC; `Ok` holds the one that the redirect gave. What cannot be sent is dropped:
-/// the dataplane end leads nowhere else.
+/// The verdict for TC at the tunnel; `Ok` holds the one that the redirect gave. What cannot be sent
+/// is dropped: the dataplane end leads nowhere else.
 #[inline(always)]
 pub fn of_tc(result: Result<i32, SendRefusal>) -> i32 {
     match result {

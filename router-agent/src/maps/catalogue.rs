@@ -2,8 +2,8 @@
 
 use aya::maps::{MapInfo, MapType};
 use router_common::map::{
-    LocalState, SessionConfig, SessionKey, SessionState, TunnelCounters, TunnelEgress,
-    TunnelIngress, TunnelKey, name,
+    LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters,
+    TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, name,
 };
 
 use super::MapsError;
@@ -12,9 +12,13 @@ use super::MapsError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     Tunnels,
+    Tunnels6,
+    Devices,
     Egress,
+    Sequences,
     Counters,
     Reasons,
+    Settings,
     SessionIndex,
     SessionConfig,
     Sessions,
@@ -22,11 +26,15 @@ pub enum Known {
 }
 
 impl Known {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Tunnels,
+        Self::Tunnels6,
+        Self::Devices,
         Self::Egress,
+        Self::Sequences,
         Self::Counters,
         Self::Reasons,
+        Self::Settings,
         Self::SessionIndex,
         Self::SessionConfig,
         Self::Sessions,
@@ -45,9 +53,13 @@ impl Known {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tunnels => name::TUNNELS,
+            Self::Tunnels6 => name::TUNNELS6,
+            Self::Devices => name::DEVICES,
             Self::Egress => name::EGRESS,
+            Self::Sequences => name::SEQUENCES,
             Self::Counters => name::COUNTERS,
             Self::Reasons => name::REASONS,
+            Self::Settings => name::SETTINGS,
             Self::SessionIndex => name::SESSION_INDEX,
             Self::SessionConfig => name::SESSION_CONFIG,
             Self::Sessions => name::SESSIONS,
@@ -59,10 +71,14 @@ impl Known {
     const fn key_size(self) -> usize {
         match self {
             Self::Tunnels => size_of::<TunnelKey>(),
+            Self::Tunnels6 => size_of::<TunnelKey6>(),
             Self::SessionIndex => size_of::<SessionKey>(),
-            Self::Egress
+            Self::Devices
+            | Self::Egress
+            | Self::Sequences
             | Self::Counters
             | Self::Reasons
+            | Self::Settings
             | Self::SessionConfig
             | Self::Sessions
             | Self::Local => size_of::<u32>(),
@@ -72,8 +88,11 @@ impl Known {
     /// Bytes of a value, on one CPU.
     const fn value_size(self) -> usize {
         match self {
-            Self::Tunnels => size_of::<TunnelIngress>(),
+            Self::Tunnels | Self::Tunnels6 => size_of::<TunnelIngress>(),
+            Self::Devices => size_of::<TunnelDevice>(),
             Self::Egress => size_of::<TunnelEgress>(),
+            Self::Sequences => size_of::<Sequence>(),
+            Self::Settings => size_of::<Settings>(),
             Self::Counters => size_of::<TunnelCounters>(),
             Self::Reasons => size_of::<u64>(),
             Self::SessionIndex => size_of::<u32>(),
@@ -85,9 +104,14 @@ impl Known {
 
     const fn map_type(self) -> MapType {
         match self {
-            Self::Tunnels | Self::Egress | Self::SessionIndex => MapType::Hash,
+            Self::Tunnels | Self::Tunnels6 | Self::Egress | Self::SessionIndex => MapType::Hash,
             Self::Counters | Self::Reasons => MapType::PerCpuArray,
-            Self::SessionConfig | Self::Sessions | Self::Local => MapType::Array,
+            Self::Devices
+            | Self::Sequences
+            | Self::Settings
+            | Self::SessionConfig
+            | Self::Sessions
+            | Self::Local => MapType::Array,
         }
     }
 
@@ -135,7 +159,7 @@ mod tests {
         assert_eq!(Known::ALL.map(Known::name), name::ALL);
         assert_eq!(Known::from_name("sessions").unwrap(), Known::Sessions);
         let error = Known::from_name("TUNNEL").unwrap_err().to_string();
-        assert!(error.contains("there are: TUNNELS, EGRESS,"), "{error}");
+        assert!(error.contains("there are: TUNNELS, TUNNELS6,"), "{error}");
     }
 
     #[test]

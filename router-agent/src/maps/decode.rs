@@ -1,15 +1,17 @@
 //! From the types that kernel and agent share to named fields. Pure; secrets end here.
 
 use router_common::{
+    gre::Label,
     identity::{Claim, Flags, NodeId},
     map::{
-        LocalState, Reason, SessionConfig, SessionKey, SessionState, TunnelCounters, TunnelEgress,
-        TunnelIngress, TunnelKey, egress_flag,
+        Format, LocalState, Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings,
+        TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
+        egress_flag, ingress_flag,
     },
     net::{Mac, ipv4_from_word},
 };
 use serde_json::Value;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Fields, InterfaceNames};
 
@@ -31,6 +33,8 @@ pub enum Index {
     Tunnel(u32),
     Session(u32),
     Reason(u32),
+    /// Of an array with one element.
+    Only(u32),
 }
 
 impl Decode for InterfaceIndex {
@@ -47,36 +51,80 @@ impl Decode for Index {
             Self::Tunnel(index) => Fields::default().with("tunnel_index", index),
             Self::Session(index) => Fields::default().with("session_index", index),
             Self::Reason(index) => Fields::default().with("reason", reason(index)),
+            Self::Only(index) => Fields::default().with("index", index),
         }
     }
 }
 
 impl Decode for TunnelKey {
     fn decode(&self, _: &dyn InterfaceNames) -> Fields {
-        Fields::default()
-            .with("local", ipv4(self.local))
-            .with("remote", ipv4(self.remote))
-            .with("key", self.key())
+        let Self {
+            local,
+            remote,
+            label,
+        } = *self;
+        with_label(
+            Fields::default()
+                .with("local", ipv4(local))
+                .with("remote", ipv4(remote)),
+            label,
+        )
     }
+}
+
+impl Decode for TunnelKey6 {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self {
+            local,
+            remote,
+            label,
+        } = *self;
+        with_label(
+            Fields::default()
+                .with("local", ipv6(local))
+                .with("remote", ipv6(remote)),
+            label,
+        )
+    }
+}
+
+fn with_label(fields: Fields, label: Label) -> Fields {
+    let carrier = if label.is_udp() { "gre-udp" } else { "gre" };
+    fields
+        .with("key", label.key())
+        .with("encapsulation", carrier)
 }
 
 impl Decode for TunnelIngress {
     fn decode(&self, interfaces: &dyn InterfaceNames) -> Fields {
         let Self {
             index,
-            dataplane_ifindex,
+            format,
+            flags,
+            user_ifindex,
             user_mac,
-            dataplane_mac,
+            vlan,
             heartbeat_address,
             heartbeat_port,
             padding: _,
         } = *self;
         Fields::default()
             .with("tunnel_index", index)
-            .with("dataplane_ifindex", dataplane_ifindex)
-            .with("dataplane_interface", interfaces.name(dataplane_ifindex))
+            .with("format", format_names(format))
+            .with(
+                "flags",
+                names(
+                    flags,
+                    &[
+                        (ingress_flag::TRANSIT, "transit"),
+                        (ingress_flag::ADJUST_MSS, "adjust-mss"),
+                    ],
+                ),
+            )
+            .with("user_ifindex", user_ifindex)
+            .with("user_interface", interfaces.name(user_ifindex))
             .with("user_mac", mac(user_mac))
-            .with("dataplane_mac", mac(dataplane_mac))
+            .with("vlan", (vlan != 0).then_some(vlan))
             .with(
                 "heartbeat_address",
                 (heartbeat_port != 0).then(|| ipv4(heartbeat_address)),
@@ -88,74 +136,142 @@ impl Decode for TunnelIngress {
     }
 }
 
+impl Decode for TunnelDevice {
+    fn decode(&self, interfaces: &dyn InterfaceNames) -> Fields {
+        let Self {
+            user_ifindex,
+            dataplane_ifindex,
+            mtu,
+            mss_ipv4,
+            mss_ipv6,
+        } = *self;
+        Fields::default()
+            .with("user_ifindex", user_ifindex)
+            .with("user_interface", interfaces.name(user_ifindex))
+            .with("dataplane_ifindex", dataplane_ifindex)
+            .with("dataplane_interface", interfaces.name(dataplane_ifindex))
+            .with("mtu_bytes", mtu)
+            .with("mss_ipv4_bytes", (mss_ipv4 != 0).then_some(mss_ipv4))
+            .with("mss_ipv6_bytes", (mss_ipv6 != 0).then_some(mss_ipv6))
+    }
+}
+
 impl Decode for TunnelEgress {
     fn decode(&self, interfaces: &dyn InterfaceNames) -> Fields {
         let Self {
             index,
             underlay_ifindex,
+            format,
+            flags,
             local,
             remote,
             key,
-            flags,
+            flow_label,
             ttl,
             tos,
+            mss_ipv4,
+            mss_ipv6,
             padding: _,
         } = *self;
-        let has = |flag| flags & flag != 0;
-        let unless_inherited = |inherit, value: u8| {
-            if has(inherit) {
+        let unless_inherited = |inherit, value: u32| {
+            if flags & inherit != 0 {
                 Value::from("inherit")
             } else {
                 Value::from(value)
+            }
+        };
+        let address = |address: [u8; 16]| {
+            if format.has(Format::IPV6) {
+                ipv6(address)
+            } else {
+                let [a, b, c, d, ..] = address;
+                ipv4([a, b, c, d])
             }
         };
         Fields::default()
             .with("tunnel_index", index)
             .with("underlay_ifindex", underlay_ifindex)
             .with("underlay_interface", interfaces.name(underlay_ifindex))
-            .with("local", ipv4(local))
-            .with("remote", ipv4(remote))
+            .with("local", address(local))
+            .with("remote", address(remote))
             .with(
                 "key",
-                has(egress_flag::HAS_KEY).then(|| u32::from_be_bytes(key)),
+                format.has(Format::KEY).then(|| u32::from_be_bytes(key)),
             )
-            .with("ttl", unless_inherited(egress_flag::TTL_INHERIT, ttl))
-            .with("tos", unless_inherited(egress_flag::TOS_INHERIT, tos))
+            .with("format", format_names(format))
+            .with(
+                "ttl",
+                unless_inherited(egress_flag::TTL_INHERIT, u32::from(ttl)),
+            )
+            .with(
+                "tos",
+                unless_inherited(egress_flag::TOS_INHERIT, u32::from(tos)),
+            )
+            .with(
+                "flow_label",
+                unless_inherited(egress_flag::FLOW_LABEL_INHERIT, flow_label),
+            )
+            .with("mss_ipv4_bytes", (mss_ipv4 != 0).then_some(mss_ipv4))
+            .with("mss_ipv6_bytes", (mss_ipv6 != 0).then_some(mss_ipv6))
             .with(
                 "flags",
                 names(
                     flags,
                     &[
-                        (egress_flag::HAS_KEY, "has-key"),
                         (egress_flag::TTL_INHERIT, "ttl-inherit"),
                         (egress_flag::TOS_INHERIT, "tos-inherit"),
+                        (egress_flag::FLOW_LABEL_INHERIT, "flow-label-inherit"),
+                        (egress_flag::MAY_FRAGMENT, "may-fragment"),
+                        (egress_flag::TRANSIT, "transit"),
                     ],
                 ),
             )
     }
 }
 
-impl Decode for TunnelCounters {
+fn format_names(format: Format) -> Value {
+    names(
+        format.0,
+        &[
+            (Format::KEY.0, "key"),
+            (Format::CHECKSUM.0, "checksum"),
+            (Format::SEQUENCE.0, "sequence"),
+            (Format::UDP.0, "udp"),
+            (Format::IPV6.0, "ipv6"),
+            (Format::LAYER2.0, "layer2"),
+        ],
+    )
+}
+
+impl Decode for Sequence {
     fn decode(&self, _: &dyn InterfaceNames) -> Fields {
         let Self {
-            rx_packets,
-            rx_bytes,
-            tx_packets,
-            tx_bytes,
-            rx_errors,
-            tx_errors,
-            rx_unsupported,
-            tx_unsupported,
+            sent,
+            next_received,
+            any_received,
         } = *self;
         Fields::default()
-            .with("rx_packets", rx_packets)
-            .with("rx_bytes", rx_bytes)
-            .with("tx_packets", tx_packets)
-            .with("tx_bytes", tx_bytes)
-            .with("rx_errors", rx_errors)
-            .with("tx_errors", tx_errors)
-            .with("rx_unsupported", rx_unsupported)
-            .with("tx_unsupported", tx_unsupported)
+            .with("sent", sent)
+            .with("next_received", (any_received != 0).then_some(next_received))
+    }
+}
+
+impl Decode for Settings {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self { marker } = *self;
+        Fields::default().with(
+            "marker",
+            marker.map(|byte| format!("{byte:02x}")).join(":"),
+        )
+    }
+}
+
+impl Decode for TunnelCounters {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        self.named()
+            .fold(Fields::default(), |fields, (name, value)| {
+                fields.with(name, value)
+            })
     }
 }
 
@@ -273,6 +389,10 @@ impl Decode for LocalState {
 
 fn ipv4(octets: [u8; 4]) -> String {
     Ipv4Addr::from(octets).to_string()
+}
+
+fn ipv6(octets: [u8; 16]) -> String {
+    Ipv6Addr::from(octets).to_string()
 }
 
 fn mac(octets: Mac) -> String {

@@ -3,8 +3,8 @@
 use aya::maps::Map;
 use bytemuck::{NoUninit, bytes_of};
 use router_common::map::{
-    LocalState, SessionConfig, SessionKey, SessionState, TunnelCounters, TunnelEgress,
-    TunnelIngress, TunnelKey,
+    LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters,
+    TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
 };
 use serde::Serialize;
 
@@ -51,6 +51,10 @@ pub fn dump(
     let show = Show { all, interfaces };
     let entries = match known {
         Known::Tunnels => hash::<TunnelKey, TunnelIngress>(map).map(|read| show.every(read)),
+        Known::Tunnels6 => hash::<TunnelKey6, TunnelIngress>(map).map(|read| show.every(read)),
+        Known::Devices => array::<TunnelDevice>(map).map(|read| show.used(read, Index::Tunnel)),
+        Known::Sequences => array::<Sequence>(map).map(|read| show.used(read, Index::Tunnel)),
+        Known::Settings => array::<Settings>(map).map(|read| show.used(read, Index::Only)),
         Known::Egress => hash::<u32, TunnelEgress>(map)
             .map(|read| show.every(read.into_iter().map(|(k, v)| (InterfaceIndex(k), v)))),
         Known::Counters => {

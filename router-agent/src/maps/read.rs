@@ -59,16 +59,15 @@ mod tests {
         assert_eq!(u64::total(&[1, u64::MAX, 3]), 3);
         let one = TunnelCounters {
             rx_packets: 1,
-            rx_bytes: 2,
-            tx_packets: 3,
-            tx_bytes: 4,
-            rx_errors: 5,
-            tx_errors: 6,
-            rx_unsupported: 7,
-            tx_unsupported: 8,
+            keepalives_heard: 2,
+            ..TunnelCounters::default()
         };
         let total = TunnelCounters::total(&[one, TunnelCounters::default(), one]);
-        let words: [u64; 8] = bytemuck::must_cast(total);
-        assert_eq!(words, [2, 4, 6, 8, 10, 12, 14, 16]);
+        let expected = TunnelCounters {
+            rx_packets: 2,
+            keepalives_heard: 4,
+            ..TunnelCounters::default()
+        };
+        assert_eq!(total, expected);
     }
 }

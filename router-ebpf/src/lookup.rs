@@ -1,0 +1,53 @@
+//! Which tunnel a packet belongs to.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    programs::{TcContext, XdpContext},
+};
+use router_common::{
+    gre::{Gre, Label, TunnelKey, TunnelKey6},
+    map::TunnelIngress,
+    packet::Packet,
+};
+
+use crate::{frame::Frame, maps, skb::Skb};
+
+type Tunnel = Option<&'static TunnelIngress>;
+
+#[inline(always)]
+pub fn ipv4<P: Packet>(packet: &P, gre: &Gre) -> Tunnel {
+    let key = TunnelKey::of(packet, gre.outer_offset, gre.label)?;
+    // SAFETY: an element may be replaced while we read it, as any hash map's; its parts are
+    // integers and a tunnel's parts do not change while its key stays.
+    unsafe { maps::TUNNELS.get(key) }
+}
+
+#[inline(always)]
+pub fn ipv6_in_frame(ctx: &XdpContext, gre: &Gre) -> Tunnel {
+    frame_ipv6(ctx.ctx, gre.outer_offset, gre.label)
+}
+
+#[inline(always)]
+pub fn ipv6_in_skb(ctx: &TcContext, gre: &Gre) -> Tunnel {
+    skb_ipv6(ctx.skb.skb, gre.outer_offset, gre.label)
+}
+
+// LLVM: "Looks like the BPF stack limit is exceeded": it gives each long key a place of its own, so
+// these two live in frames of their own.
+#[inline(never)]
+fn frame_ipv6(ctx: *mut xdp_md, outer_offset: usize, label: Label) -> Tunnel {
+    let ctx = XdpContext::new(ctx);
+    ipv6(&TunnelKey6::of(&Frame(&ctx), outer_offset, label)?)
+}
+
+#[inline(never)]
+fn skb_ipv6(ctx: *mut __sk_buff, outer_offset: usize, label: Label) -> Tunnel {
+    let ctx = TcContext::new(ctx);
+    ipv6(&TunnelKey6::of(&Skb(&ctx), outer_offset, label)?)
+}
+
+#[inline(always)]
+fn ipv6(key: &TunnelKey6) -> Tunnel {
+    // SAFETY: as for IPv4.
+    unsafe { maps::TUNNELS6.get(key) }
+}
