@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use router_agent::config::{
-    Cluster, Config, Facts, Group, HeaderByte, Loaded, Refused, Role, Secret, Severity, Tunnel,
-    load, parse,
+    Cluster, Config, Encapsulation, Facts, FlowLabel, Group, HeaderByte, Loaded, Refused, Role,
+    Secret, Severity, Tunnel, load, parse,
 };
 
 fn fixtures() -> PathBuf {
@@ -43,14 +43,23 @@ fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config
             addresses: vec![address.parse().unwrap()],
             description: None,
             enabled: true,
-            local_ip: Ipv4Addr::from(local),
-            remote_ip: Ipv4Addr::from(remote),
+            encapsulation: Encapsulation::Gre,
+            local_ip: local.into(),
+            remote_ip: remote.into(),
             mtu: None,
             multicast: true,
             key: None,
+            checksum: false,
+            sequence: false,
             ttl: HeaderByte::Fixed(255),
             tos: HeaderByte::Inherit,
+            flow_label: FlowLabel::Fixed(0),
+            adjust_mss: None,
+            bridge: None,
+            keepalive: None,
+            fast_path: true,
         }],
+        ethernets: vec![],
         cluster: Some(Cluster {
             interfaces: vec!["tun00".to_owned()],
             secret: Secret::new("cloudpack"),

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     clock,
     cluster::{Core, Policy},
-    config::{Cluster, Config, Group, HeaderByte, Role, Tunnel},
+    config::{Cluster, Config, Encapsulation, Group, HeaderByte, Role, Tunnel},
     dataplane::{Dataplane, MappedArray, Mode, ModeChoice},
     heartbeat::{Prober, open_socket},
     monitor::Monitor,
@@ -107,11 +107,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
 }
 
 /// The interface that has address `ip`.
-fn link_with_address<'a>(
-    ip: Ipv4Addr,
-    links: &'a [Link],
-    addresses: &[Address],
-) -> Option<&'a Link> {
+fn link_with_address<'a>(ip: IpAddr, links: &'a [Link], addresses: &[Address]) -> Option<&'a Link> {
     let address = addresses.iter().find(|address| address.net.addr() == ip)?;
     links.iter().find(|link| link.index == address.link_index)
 }
@@ -231,11 +227,15 @@ async fn set_up_tunnel(
         info!(tunnel = tunnel.name, "disabled: no packet passes");
         return Ok(mtu);
     }
-    let key = TunnelKey::new(
-        tunnel.local_ip.octets(),
-        tunnel.remote_ip.octets(),
-        tunnel.key,
-    );
+    let (IpAddr::V4(local), IpAddr::V4(remote), Encapsulation::Gre) =
+        (tunnel.local_ip, tunnel.remote_ip, tunnel.encapsulation)
+    else {
+        return Err(anyhow!(
+            "{}: only gre over IPv4 is carried out by this version",
+            tunnel.name
+        ));
+    };
+    let key = TunnelKey::new(local.octets(), remote.octets(), tunnel.key);
     let ingress = TunnelIngress {
         index,
         dataplane_ifindex: end.index,
@@ -245,7 +245,7 @@ async fn set_up_tunnel(
         heartbeat_port: heartbeat.map_or(0, |address| address.port()),
         padding: [0; 2],
     };
-    dataplane.set_tunnel(key, ingress, egress(index, tunnel, underlay))?;
+    dataplane.set_tunnel(key, ingress, egress(index, tunnel, local, remote, underlay))?;
     dataplane.attach_tunnel(&end.name)?;
     info!(
         tunnel = tunnel.name,
@@ -258,7 +258,13 @@ async fn set_up_tunnel(
     Ok(mtu)
 }
 
-fn egress(index: u32, tunnel: &Tunnel, underlay: &Link) -> TunnelEgress {
+fn egress(
+    index: u32,
+    tunnel: &Tunnel,
+    local: Ipv4Addr,
+    remote: Ipv4Addr,
+    underlay: &Link,
+) -> TunnelEgress {
     let (ttl, ttl_flag) = header_byte(tunnel.ttl, egress_flag::TTL_INHERIT);
     let (tos, tos_flag) = header_byte(tunnel.tos, egress_flag::TOS_INHERIT);
     let key_flag = if tunnel.key.is_some() {
@@ -269,8 +275,8 @@ fn egress(index: u32, tunnel: &Tunnel, underlay: &Link) -> TunnelEgress {
     TunnelEgress {
         index,
         underlay_ifindex: underlay.index,
-        local: tunnel.local_ip.octets(),
-        remote: tunnel.remote_ip.octets(),
+        local: local.octets(),
+        remote: remote.octets(),
         key: tunnel.key.unwrap_or(0).to_be_bytes(),
         flags: ttl_flag | tos_flag | key_flag,
         ttl,

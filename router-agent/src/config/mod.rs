@@ -20,7 +20,10 @@ use std::io::Read;
 use std::path::Path;
 
 pub use diagnostic::{Diagnostic, Position, Refused, Severity, render_all};
-pub use model::{Cluster, Config, Group, HeaderByte, Role, Secret, ServiceAddress, Tunnel};
+pub use model::{
+    AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, FlowLabel, Group, HeaderByte,
+    Keepalive, Role, Secret, ServiceAddress, Tunnel, XdpMode,
+};
 
 use diagnostic::{Problem, Report};
 use source::{Masks, Place};

@@ -16,29 +16,131 @@ pub struct Config {
     pub host_name: String,
     /// In the order in which the file first names them; names are unique.
     pub tunnels: Vec<Tunnel>,
+    /// Those of which the file says something that is this router's business, in the order in
+    /// which it first names them; names are unique and none is a tunnel's.
+    pub ethernets: Vec<Ethernet>,
     pub cluster: Option<Cluster>,
+}
+
+/// `interfaces ethernet NAME`: an interface that the host has, of whatever kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ethernet {
+    pub name: String,
+    /// Whether packets between it and the tunnels may pass by the stack. Default false.
+    pub fast_path: bool,
+    pub xdp_mode: XdpMode,
+}
+
+/// Where XDP programs run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum XdpMode {
+    /// In the driver if it can, else in the stack.
+    #[default]
+    Auto,
+    Native,
+    Generic,
 }
 
 /// `interfaces tunnel tunN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
-    /// `tun0` to `tun999`; `tun0` and `tun00` are two tunnels.
+    /// `tun0` to `tun9999`; `tun0` and `tun00` are two tunnels.
     pub name: String,
-    /// Host address with the length of its network. May be empty.
+    /// Host address with the length of its network. May be empty, and is for a port of a bridge.
     pub addresses: Vec<IpNet>,
     /// At most 256 characters.
     pub description: Option<String>,
     /// False if the configuration says `disable`.
     pub enabled: bool,
-    pub local_ip: Ipv4Addr,
-    pub remote_ip: Ipv4Addr,
-    /// Bytes, 64 to 65511. Without it: the underlay's MTU less the overhead.
+    pub encapsulation: Encapsulation,
+    /// Of the family of `remote_ip`. Neither is unspecified, multicast, loopback, IPv6 link-local
+    /// or IPv4 mapped into IPv6.
+    pub local_ip: IpAddr,
+    /// Not `local_ip`.
+    pub remote_ip: IpAddr,
+    /// Bytes, 64 to 65511, and 1280 at least if the tunnel has an IPv6 address (RFC 8200 §5).
+    /// Without it: the underlay's MTU less the overhead.
     pub mtu: Option<u16>,
     pub multicast: bool,
     /// The GRE key. Zero is a key; none means that packets carry no key.
     pub key: Option<u32>,
+    /// Whether packets carry a GRE checksum and must (RFC 2784 §2.3).
+    pub checksum: bool,
+    /// Whether packets carry a GRE sequence number and must (RFC 2890 §2.2).
+    pub sequence: bool,
+    /// Outer time to live, default 255, or hop limit, default 64. Never `Fixed(0)`.
     pub ttl: HeaderByte,
+    /// Outer type of service, or traffic class. Default inherit.
     pub tos: HeaderByte,
+    /// Of the outer IPv6 header. `Fixed(0)` over IPv4.
+    pub flow_label: FlowLabel,
+    /// None: segment sizes of TCP are left alone. Not with `GreBridge`.
+    pub adjust_mss: Option<AdjustMss>,
+    /// Only with `GreBridge`, which may be without: then it is a layer 2 interface.
+    pub bridge: Option<BridgePort>,
+    /// None: no keepalive is sent. Only with `Gre` over IPv4.
+    pub keepalive: Option<Keepalive>,
+    /// Whether packets between it and other interfaces may pass by the stack. Default true.
+    pub fast_path: bool,
+}
+
+/// How a tunnel wraps packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encapsulation {
+    /// IPv4 and IPv6 packets in GRE (RFC 2784, RFC 7676).
+    Gre,
+    /// Ethernet frames in GRE, protocol type 0x6558. On the wire told from `Gre` by that alone.
+    GreBridge,
+    /// IPv4 and IPv6 packets in GRE in UDP (RFC 8086).
+    GreUdp,
+}
+
+impl fmt::Display for Encapsulation {
+    /// As it is written in the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gre => "gre",
+            Self::GreBridge => "gre-bridge",
+            Self::GreUdp => "gre-udp",
+        })
+    }
+}
+
+/// The flow label of the outer IPv6 header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowLabel {
+    /// 20 bits.
+    Fixed(u32),
+    /// The inner header's; zero if that is IPv4.
+    Inherit,
+}
+
+/// What the segment size in TCP's SYNs is lowered to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdjustMss {
+    /// What fits the tunnel's MTU.
+    Auto,
+    /// Bytes, 536 to 65495.
+    Fixed(u16),
+}
+
+/// The bridge that a tunnel is a port of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgePort {
+    pub bridge: String,
+    /// 1 to 65535. Without it: the kernel's choice.
+    pub cost: Option<u16>,
+    /// 0 to 63. Without it: the kernel's choice.
+    pub priority: Option<u8>,
+}
+
+/// Cisco's keepalives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// 1 s to 32767 s, default 10 s.
+    pub interval: Duration,
+    /// Keepalives in a row without an answer after which the tunnel is down: 1 to 255, default 3.
+    pub retries: u32,
 }
 
 /// Where a byte of the outer header comes from.
@@ -53,7 +155,7 @@ pub enum HeaderByte {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// The tunnels that carry heartbeats: at least one, each of them enabled, with multicast and
-    /// an IPv4 address.
+    /// an IPv4 address; none is `GreBridge` or has checksums or sequence numbers.
     pub interfaces: Vec<String>,
     pub secret: Secret,
     /// Kept as stated; heartbeats are unicast inside the tunnel.

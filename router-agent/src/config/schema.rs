@@ -3,6 +3,8 @@
 //! Parsing, checking of values, suggestions and remedies all read this one tree; so will help
 //! and printing.
 
+mod build;
+mod interfaces;
 mod nodes;
 
 pub(super) use nodes::ROOT;
@@ -19,6 +21,8 @@ pub(super) struct Node {
     pub status: Status,
     /// For a node that its parent must have: a value to show in the remedy.
     pub required: Option<&'static str>,
+    /// Whether a branch means something without a child: then its children have their defaults.
+    pub alone: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +58,8 @@ pub(super) enum Type {
     Name,
     TunnelName,
     InterfaceName,
+    /// The name of an interface that is not a tunnel of ours.
+    OtherInterface,
     /// A whole number within bounds, and its unit if it has one.
     Number {
         min: u32,
@@ -64,6 +70,11 @@ pub(super) enum Type {
     NumberOr {
         min: u32,
         max: u32,
+        words: &'static [Word],
+    },
+    /// A field of so many bits, in decimal or with `0x` in hexadecimal, or one of the words.
+    BitsOr {
+        width: u32,
         words: &'static [Word],
     },
     Bool,

@@ -208,9 +208,13 @@ impl Builder {
         let mut last = before;
         let mut path = String::from("set");
         let mut words = words.iter();
+        let mut complete = false;
 
         loop {
             let Some(word) = words.next() else {
+                if complete {
+                    return;
+                }
                 report.add(
                     Problem::error(last, "the line ends where a node is wanted").help(format!(
                         "the nodes possible after `{path}` are {}",
@@ -242,6 +246,7 @@ impl Builder {
                     };
                     branch = next;
                     nodes = children;
+                    complete = node.alone;
                 }
                 Kind::Tag(of, children) => {
                     let Some(name) = words.next() else {
@@ -260,11 +265,9 @@ impl Builder {
                     let Some(next) = branch.instance(node.name, name) else {
                         return;
                     };
-                    if words.as_slice().is_empty() {
-                        return;
-                    }
                     branch = next;
                     nodes = children;
+                    complete = true;
                 }
                 Kind::Leaf(_) | Kind::Multi(_) | Kind::Flag => {
                     match last_node(word, node, words.as_slice(), &path) {
@@ -379,8 +382,8 @@ fn form(of: &Type) -> String {
         Type::HostName => "HOST".to_owned(),
         Type::Name => "NAME".to_owned(),
         Type::TunnelName => "tunN".to_owned(),
-        Type::InterfaceName => "INTERFACE".to_owned(),
-        Type::Number { .. } | Type::NumberOr { .. } => "NUMBER".to_owned(),
+        Type::InterfaceName | Type::OtherInterface => "INTERFACE".to_owned(),
+        Type::Number { .. } | Type::NumberOr { .. } | Type::BitsOr { .. } => "NUMBER".to_owned(),
         Type::Bool => "true|false".to_owned(),
         Type::Choice(words) => words
             .iter()

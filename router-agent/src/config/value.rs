@@ -7,6 +7,10 @@ use ipnet::IpNet;
 use super::model::{HeaderByte, Secret, ServiceAddress};
 use super::schema::{Status, Type, Word, nearest};
 
+mod number;
+
+use number::{bits_or, number, number_or};
+
 /// A value in its proper type. `Debug` shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Value {
@@ -53,8 +57,10 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
         Type::Name => name(word),
         Type::TunnelName => tunnel_name(word),
         Type::InterfaceName => interface_name(word),
+        Type::OtherInterface => other_interface(word),
         Type::Number { min, max, unit } => number(word, *min, *max, unit).map(Value::Number),
         Type::NumberOr { min, max, words } => number_or(word, *min, *max, words),
+        Type::BitsOr { width, words } => bits_or(word, *width, words),
         Type::Bool => match word {
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),
@@ -128,10 +134,10 @@ fn name(word: &str) -> Result<Value, Bad> {
     }
 }
 
-/// Whether it is `tun` and one to three digits.
+/// Whether it is `tun` and one to four digits. Vyatta has three at most, too few for 10,000 tunnels.
 pub(super) fn is_tunnel_name(word: &str) -> bool {
     word.strip_prefix("tun")
-        .is_some_and(|n| (1..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()))
+        .is_some_and(|n| (1..=4).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn tunnel_name(word: &str) -> Result<Value, Bad> {
@@ -140,7 +146,7 @@ fn tunnel_name(word: &str) -> Result<Value, Bad> {
     } else {
         Err(bad(
             "is not a tunnel name",
-            "name the tunnel `tun0` to `tun999`",
+            "name the tunnel `tun0` to `tun9999`",
         ))
     }
 }
@@ -166,63 +172,14 @@ fn interface_name(word: &str) -> Result<Value, Bad> {
     }
 }
 
-fn with_unit(unit: &str) -> String {
-    if unit.is_empty() {
-        String::new()
-    } else {
-        format!(" {unit}")
+fn other_interface(word: &str) -> Result<Value, Bad> {
+    if is_tunnel_name(word) {
+        return Err(bad(
+            "is the name of a tunnel",
+            "name an interface that is not a tunnel of this router",
+        ));
     }
-}
-
-fn number(word: &str, min: u32, max: u32, unit: &str) -> Result<u32, Bad> {
-    let range = format!("{min} to {max}{}", with_unit(unit));
-    let digits = word.strip_prefix('-').unwrap_or(word);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        let help = match plain_milliseconds(word) {
-            Some(ms) if unit == "milliseconds" => {
-                format!("write it in milliseconds, without a unit: `{ms}`")
-            }
-            _ => format!("write a whole number, {range}"),
-        };
-        return Err(bad("is not a whole number", help));
-    }
-    match word.parse::<u32>() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        _ => Err(bad(
-            "is out of range",
-            format!("the legal range is {range}"),
-        )),
-    }
-}
-
-/// What is meant by `200ms` or `3s`.
-fn plain_milliseconds(word: &str) -> Option<u32> {
-    if let Some(ms) = word.strip_suffix("ms") {
-        ms.parse().ok()
-    } else {
-        word.strip_suffix('s')?
-            .parse::<u32>()
-            .ok()?
-            .checked_mul(1_000)
-    }
-}
-
-fn number_or(word: &str, min: u32, max: u32, words: &'static [Word]) -> Result<Value, Bad> {
-    if word.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
-        return number(word, min, max, "").map(Value::Number);
-    }
-    choice(word, words).map_err(|error| {
-        if error.reason == NOT_YET {
-            return error;
-        }
-        let mut legal = format!("write a whole number, {min} to {max}");
-        for known in words.iter().filter(|w| w.status == Status::Supported) {
-            legal.push_str(", or `");
-            legal.push_str(known.word);
-            legal.push('`');
-        }
-        bad("is not a whole number", legal)
-    })
+    interface_name(word)
 }
 
 fn choice(word: &str, words: &'static [Word]) -> Result<Value, Bad> {
@@ -260,13 +217,7 @@ fn choice(word: &str, words: &'static [Word]) -> Result<Value, Bad> {
 fn endpoint(word: &str) -> Result<Value, Bad> {
     const WANTED: &str = "state the address of the interface that faces the other router";
     let address = match word.parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => address,
-        Ok(IpAddr::V6(_)) => {
-            return Err(bad(
-                "is an IPv6 address, and a tunnel over IPv6 is not carried out by this version",
-                "state an IPv4 address",
-            ));
-        }
+        Ok(address) => address,
         Err(_) if word.parse::<IpNet>().is_ok() => {
             return Err(bad(
                 "has a length, but one address is wanted",
@@ -275,13 +226,28 @@ fn endpoint(word: &str) -> Result<Value, Bad> {
         }
         Err(_) => return Err(bad("is not an IP address", WANTED)),
     };
-    match unfit(IpAddr::V4(address)) {
-        Some(what) => Err(bad(
+    let never_an_end = |what| {
+        bad(
             format!("is {what}, which cannot be the end of a tunnel"),
             WANTED,
-        )),
-        None => Ok(Value::Ipv4(address)),
+        )
+    };
+    if let Some(what) = unfit(address) {
+        return Err(never_an_end(what));
     }
+    if let IpAddr::V6(v6) = address {
+        if v6.is_unicast_link_local() {
+            // It would take the name of the link to know which one is meant.
+            return Err(never_an_end("an IPv6 link-local address"));
+        }
+        if let Some(v4) = v6.to_ipv4_mapped() {
+            return Err(bad(
+                "is an IPv4 address in the form of an IPv6 one",
+                format!("write it as `{v4}`"),
+            ));
+        }
+    }
+    Ok(Value::Ip(address))
 }
 
 /// What keeps an address from being that of one host.
@@ -421,10 +387,10 @@ mod tests {
 
     #[test]
     fn tunnel_names() {
-        for good in ["tun0", "tun00", "tun999"] {
+        for good in ["tun0", "tun00", "tun999", "tun9999"] {
             assert!(is_tunnel_name(good), "{good}");
         }
-        for bad in ["tun", "tun1000", "tunx", "eth0", "tun-1", "tun٣"] {
+        for bad in ["tun", "tun10000", "tunx", "eth0", "tun-1", "tun٣"] {
             assert!(!is_tunnel_name(bad), "{bad}");
         }
     }
@@ -462,30 +428,6 @@ mod tests {
                 "{text}"
             );
         }
-    }
-
-    #[test]
-    fn numbers_keep_to_their_range() {
-        assert_eq!(number("0", 0, u32::MAX, ""), Ok(0));
-        assert_eq!(number("4294967295", 0, u32::MAX, ""), Ok(u32::MAX));
-        for out in ["4294967296", "-1", "99999999999999999999"] {
-            assert_eq!(
-                number(out, 0, u32::MAX, "").unwrap_err().reason,
-                "is out of range"
-            );
-        }
-        for wrong in ["", "-", "+5", "1.5", "0x10", "٣"] {
-            assert_eq!(
-                number(wrong, 0, 9, "").unwrap_err().reason,
-                "is not a whole number"
-            );
-        }
-        assert!(
-            number("3s", 1, 29_999, "milliseconds")
-                .unwrap_err()
-                .help
-                .contains("`3000`")
-        );
     }
 
     #[test]

@@ -100,10 +100,10 @@ fn services(root: &Branch, tunnels: &[Checked], report: &mut Report) {
     {
         for end in ["local-ip", "remote-ip"] {
             if let Some(stated) = tunnel.branch.value(end)
-                && let Value::Ipv4(address) = stated.value
+                && let Value::Ip(address) = stated.value
             {
                 let owner = format!("{end} of tunnel {}", tunnel.name);
-                owners.insert(address.into(), (owner, stated.place));
+                owners.insert(address, (owner, stated.place));
             }
         }
     }

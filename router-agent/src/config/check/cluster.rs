@@ -1,9 +1,10 @@
 //! `cluster`.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::super::diagnostic::{Problem, Report};
-use super::super::model::{Cluster, Group};
+use super::super::model::{Cluster, Encapsulation, Group};
 use super::super::source::Place;
 use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::{Value, is_tunnel_name};
@@ -60,7 +61,8 @@ pub(super) fn check(
     })
 }
 
-/// Heartbeats need a tunnel of this file that is up, takes IPv4 and carries multicast.
+/// Heartbeats need a tunnel of this file that is up, takes IPv4 and carries multicast, and that
+/// wraps them as the programs in the kernel can answer them.
 fn interfaces(
     branch: &Branch,
     root: &Branch,
@@ -71,12 +73,13 @@ fn interfaces(
         || root
             .branch("interfaces")
             .is_some_and(|i| i.is_broken("tunnel"));
+    let by_name: HashMap<_, _> = tunnels.iter().map(|t| (t.name.as_str(), t)).collect();
     let mut names = Vec::new();
     for stated in branch.values("interface") {
         let Value::Text(name) = &stated.value else {
             continue;
         };
-        match tunnels.iter().find(|tunnel| tunnel.name == *name) {
+        match by_name.get(name.as_str()) {
             Some(tunnel) => carries_heartbeats(tunnel, stated.place, report),
             // The tunnel may well be the one whose name is misspelt.
             None if doubtful => {}
@@ -139,6 +142,26 @@ fn carries_heartbeats(tunnel: &Checked, place: Place, report: &mut Report) {
             "has no multicast",
             format!("add `set interfaces tunnel {name} multicast enable`"),
         );
+    }
+    if let Some(encapsulation) = &tunnel.encapsulation
+        && encapsulation.value == Encapsulation::GreBridge
+    {
+        lacking(
+            "carries whole frames, and heartbeats are packets",
+            format!("write `set interfaces tunnel {name} encapsulation gre`, on both nodes"),
+        );
+    }
+    for (what, stated) in [("checksum", tunnel.checksum), ("sequence", tunnel.sequence)] {
+        if stated.is_some() {
+            lacking(
+                &format!(
+                    "has `parameters ip {what}`, and the programs that answer heartbeats leave it out"
+                ),
+                format!(
+                    "remove the line `set interfaces tunnel {name} parameters ip {what}`: heartbeats carry a code that shows each change and a sequence of their own"
+                ),
+            );
+        }
     }
 }
 

@@ -5,6 +5,9 @@
 
 mod addresses;
 mod cluster;
+mod endpoints;
+mod ethernets;
+mod fit;
 mod tunnels;
 
 use super::Config;
@@ -20,6 +23,7 @@ pub(super) fn check(root: &Branch, facts: &Facts, report: &mut Report) -> Option
     let host = host_name(root, facts, report);
     let tunnels = tunnels::check(root, report);
     addresses::check(root, &tunnels, report);
+    let ethernets = ethernets::check(root);
     let cluster = root
         .branch("cluster")
         .map(|branch| cluster::check(branch, root, host.as_ref(), &tunnels, report));
@@ -29,6 +33,7 @@ pub(super) fn check(root: &Branch, facts: &Facts, report: &mut Report) -> Option
             .into_iter()
             .map(|tunnel| tunnel.model)
             .collect::<Option<_>>()?,
+        ethernets: ethernets?,
         cluster: match cluster {
             Some(cluster) => Some(cluster?),
             None => None,
@@ -147,9 +152,21 @@ fn or_default(branch: Option<&Branch>, nodes: &'static [Node], name: &str) -> Op
     super::value::parse(of, node.default?).ok()
 }
 
+/// What the node says that is `enable` or `disable`, else what its default says.
+fn is_enable(branch: Option<&Branch>, nodes: &'static [Node], name: &str) -> Option<bool> {
+    match or_default(branch, nodes, name)? {
+        Value::Word(word) => Some(word == "enable"),
+        _ => None,
+    }
+}
+
 /// The nodes at `path`.
 fn nodes_at(path: &[&str]) -> &'static [Node] {
-    path.iter().fold(schema::ROOT, |nodes, name| {
+    below(schema::ROOT, path)
+}
+
+fn below(nodes: &'static [Node], path: &[&str]) -> &'static [Node] {
+    path.iter().fold(nodes, |nodes, name| {
         schema::find(nodes, name).map_or(&[], Node::children)
     })
 }

@@ -1,16 +1,20 @@
 //! `interfaces tunnel`.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::super::diagnostic::{Problem, Report};
-use super::super::model::Tunnel;
+use super::super::diagnostic::Report;
+use super::super::model::{
+    AdjustMss, BridgePort, Encapsulation, FlowLabel, HeaderByte, Keepalive, Tunnel,
+};
+use super::super::schema::Node;
 use super::super::source::Place;
 use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::{Value, header_byte};
-use super::{nodes_at, or_default, text};
+use super::endpoints::{Ends, Seen};
+use super::{below, fit, is_enable, nodes_at, or_default, text};
 
 /// A tunnel as stated. What the checks of other parts need is here also if the model is not.
 pub(super) struct Checked {
@@ -21,6 +25,11 @@ pub(super) struct Checked {
     /// Some addresses are stated wrongly.
     pub addresses_broken: bool,
     pub multicast: Option<bool>,
+    /// None if it is missing or wrong.
+    pub encapsulation: Option<Stated<Encapsulation>>,
+    /// Where it is stated, if it is.
+    pub checksum: Option<Place>,
+    pub sequence: Option<Place>,
     /// None if something is missing or wrong, which is reported.
     pub model: Option<Tunnel>,
 }
@@ -29,88 +38,20 @@ pub(super) fn check(root: &Branch, report: &mut Report) -> Vec<Checked> {
     let Some(interfaces) = root.branch("interfaces") else {
         return Vec::new();
     };
-    let instances = interfaces.instances("tunnel");
-    let mut seen = HashMap::new();
-    for instance in instances.iter().filter(|i| is_enabled(i)) {
-        endpoints(instance, &mut seen, report);
-    }
-    instances.iter().map(checked).collect()
+    let mut seen = Seen::default();
+    interfaces
+        .instances("tunnel")
+        .iter()
+        .map(|instance| checked(instance, &mut seen, report))
+        .collect()
 }
 
-fn is_enabled(instance: &Instance) -> bool {
-    !instance.branch.has("disable")
+/// `parameters ip` or `parameters ipv6`, if something of it is stated.
+pub(super) fn parameters<'a>(tunnel: &'a Branch, header: &str) -> Option<&'a Branch> {
+    tunnel.branch("parameters")?.branch(header)
 }
 
-type Endpoints = (Ipv4Addr, Ipv4Addr, Option<u32>);
-
-/// Packets find their tunnel by addresses and key, so no two tunnels may share them.
-fn endpoints<'a>(
-    instance: &'a Instance,
-    seen: &mut HashMap<Endpoints, (&'a str, Place)>,
-    report: &mut Report,
-) {
-    let branch = &instance.branch;
-    let (Some(local), Some(remote)) = (ipv4(branch, "local-ip"), ipv4(branch, "remote-ip")) else {
-        return;
-    };
-    let name = instance.name.as_str();
-    if local.value == remote.value {
-        report.add(
-            Problem::error(
-                remote.place,
-                format!("both ends of {name} have the address {}", remote.value),
-            )
-            .help(format!(
-                "`set interfaces tunnel {name} remote-ip` takes the address of the other router"
-            ))
-            .also(local.place, "the other end"),
-        );
-        return;
-    }
-    let parameters = branch.branch("parameters").and_then(|p| p.branch("ip"));
-    if parameters.is_some_and(|ip| ip.is_broken("key")) {
-        return;
-    }
-    let key = key(parameters);
-    let what = match key {
-        Some(key) => format!("from {} to {} with key {key}", local.value, remote.value),
-        None => format!("from {} to {} without a key", local.value, remote.value),
-    };
-    if let Some((other, place)) = seen.get(&(local.value, remote.value, key)) {
-        report.add(
-            Problem::error(
-                remote.place,
-                format!("{name} and {other} are the same tunnel: {what}"),
-            )
-            .help(format!(
-                "give each a key of its own, the same on both routers: `set interfaces tunnel {name} parameters ip key NUMBER`"
-            ))
-            .also(*place, format!("{other} is stated here")),
-        );
-        return;
-    }
-    seen.insert((local.value, remote.value, key), (name, remote.place));
-}
-
-fn key(parameters: Option<&Branch>) -> Option<u32> {
-    match parameters?.value("key")?.value {
-        Value::Number(key) => Some(key),
-        _ => None,
-    }
-}
-
-fn ipv4(branch: &Branch, name: &str) -> Option<Stated<Ipv4Addr>> {
-    let stated = branch.value(name)?;
-    match stated.value {
-        Value::Ipv4(value) => Some(Stated {
-            value,
-            place: stated.place,
-        }),
-        _ => None,
-    }
-}
-
-fn checked(instance: &Instance) -> Checked {
+fn checked<'a>(instance: &'a Instance, seen: &mut Seen<'a>, report: &mut Report) -> Checked {
     let branch = &instance.branch;
     let addresses: Vec<_> = branch
         .values("address")
@@ -123,50 +64,155 @@ fn checked(instance: &Instance) -> Checked {
             _ => None,
         })
         .collect();
-    let multicast = match or_default(
-        Some(branch),
-        nodes_at(&["interfaces", "tunnel"]),
-        "multicast",
-    ) {
-        _ if branch.is_broken("multicast") => None,
-        Some(Value::Word(word)) => Some(word == "enable"),
-        _ => None,
-    };
-    Checked {
+    let ends = Ends::of(branch);
+    let encapsulation = encapsulation(branch);
+    let gre = parameters(branch, "ip");
+    let key_broken = gre.is_some_and(|gre| gre.is_broken("key"));
+    let key = (!key_broken).then(|| number(gre, "key"));
+    seen.check(
+        instance,
+        &ends,
+        encapsulation.as_ref().map(|stated| stated.value),
+        key,
+        report,
+    );
+    fit::check(instance, &ends, encapsulation.as_ref(), &addresses, report);
+    let flag = |name| gre?.value(name).map(|stated| stated.place);
+    let mut checked = Checked {
         name: instance.name.clone(),
         place: branch.place,
-        enabled: is_enabled(instance),
-        addresses_broken: branch.is_broken("address"),
-        multicast,
-        model: model(instance, &addresses, multicast),
+        enabled: !branch.has("disable"),
         addresses,
+        addresses_broken: branch.is_broken("address"),
+        multicast: (!branch.is_broken("multicast"))
+            .then(|| is_enable(Some(branch), tunnel_nodes(&[]), "multicast"))
+            .flatten(),
+        encapsulation,
+        checksum: flag("checksum"),
+        sequence: flag("sequence"),
+        model: None,
+    };
+    checked.model = model(branch, &checked, &ends);
+    checked
+}
+
+fn encapsulation(branch: &Branch) -> Option<Stated<Encapsulation>> {
+    let stated = branch.value("encapsulation")?;
+    let value = match stated.value {
+        Value::Word("gre") => Encapsulation::Gre,
+        Value::Word("gre-bridge") => Encapsulation::GreBridge,
+        Value::Word("gre-udp") => Encapsulation::GreUdp,
+        _ => return None,
+    };
+    Some(Stated {
+        value,
+        place: stated.place,
+    })
+}
+
+fn model(branch: &Branch, checked: &Checked, ends: &Ends) -> Option<Tunnel> {
+    let (local, remote) = ends.both()?;
+    let gre = parameters(branch, "ip");
+    let OuterHeader {
+        ttl,
+        tos,
+        flow_label,
+    } = outer_header(branch, local.value)?;
+    Some(Tunnel {
+        name: checked.name.clone(),
+        addresses: checked.addresses.iter().map(|a| a.value).collect(),
+        description: text(branch, "description").map(|stated| stated.value),
+        enabled: checked.enabled,
+        encapsulation: checked.encapsulation.as_ref()?.value,
+        local_ip: local.value,
+        remote_ip: remote.value,
+        mtu: number(Some(branch), "mtu").and_then(|mtu| u16::try_from(mtu).ok()),
+        multicast: checked.multicast?,
+        key: number(gre, "key"),
+        checksum: checked.checksum.is_some(),
+        sequence: checked.sequence.is_some(),
+        ttl,
+        tos,
+        flow_label,
+        adjust_mss: gre.and_then(adjust_mss),
+        bridge: match gre.and_then(|gre| gre.branch("bridge-group")) {
+            Some(group) => Some(bridge_port(group)?),
+            None => None,
+        },
+        keepalive: match branch.branch("keepalive") {
+            Some(keepalive) => Some(self::keepalive(keepalive)?),
+            None => None,
+        },
+        fast_path: is_enable(Some(branch), tunnel_nodes(&[]), "fast-path")?,
+    })
+}
+
+struct OuterHeader {
+    ttl: HeaderByte,
+    tos: HeaderByte,
+    flow_label: FlowLabel,
+}
+
+fn outer_header(tunnel: &Branch, local: IpAddr) -> Option<OuterHeader> {
+    let (header, ttl, tos) = if local.is_ipv4() {
+        ("ip", "ttl", "tos")
+    } else {
+        ("ipv6", "hoplimit", "tclass")
+    };
+    let stated = parameters(tunnel, header);
+    let nodes = tunnel_nodes(&["parameters", header]);
+    let flow_label = if local.is_ipv4() {
+        FlowLabel::Fixed(0)
+    } else {
+        match or_default(stated, nodes, "flowlabel")? {
+            Value::Number(label) => FlowLabel::Fixed(label),
+            _ => FlowLabel::Inherit,
+        }
+    };
+    Some(OuterHeader {
+        ttl: header_byte(&or_default(stated, nodes, ttl)?, true)?,
+        tos: header_byte(&or_default(stated, nodes, tos)?, false)?,
+        flow_label,
+    })
+}
+
+fn adjust_mss(gre: &Branch) -> Option<AdjustMss> {
+    match gre.value("adjust-mss")?.value {
+        Value::Number(size) => u16::try_from(size).ok().map(AdjustMss::Fixed),
+        _ => Some(AdjustMss::Auto),
     }
 }
 
-fn model(
-    instance: &Instance,
-    addresses: &[Stated<IpNet>],
-    multicast: Option<bool>,
-) -> Option<Tunnel> {
-    let branch = &instance.branch;
-    let parameters = branch.branch("parameters").and_then(|p| p.branch("ip"));
-    let nodes = nodes_at(&["interfaces", "tunnel", "parameters", "ip"]);
-    Some(Tunnel {
-        name: instance.name.clone(),
-        addresses: addresses.iter().map(|stated| stated.value).collect(),
-        description: text(branch, "description").map(|stated| stated.value),
-        enabled: is_enabled(instance),
-        local_ip: ipv4(branch, "local-ip")?.value,
-        remote_ip: ipv4(branch, "remote-ip")?.value,
-        mtu: match branch.value("mtu").map(|stated| &stated.value) {
-            Some(Value::Number(mtu)) => u16::try_from(*mtu).ok(),
-            _ => None,
-        },
-        multicast: multicast?,
-        key: key(parameters),
-        ttl: header_byte(&or_default(parameters, nodes, "ttl")?, true)?,
-        tos: header_byte(&or_default(parameters, nodes, "tos")?, false)?,
+fn bridge_port(group: &Branch) -> Option<BridgePort> {
+    Some(BridgePort {
+        bridge: text(group, "bridge")?.value,
+        cost: number(Some(group), "cost").and_then(|cost| u16::try_from(cost).ok()),
+        priority: number(Some(group), "priority").and_then(|p| u8::try_from(p).ok()),
     })
+}
+
+fn keepalive(keepalive: &Branch) -> Option<Keepalive> {
+    let number = |name| match or_default(Some(keepalive), tunnel_nodes(&["keepalive"]), name)? {
+        Value::Number(number) => Some(number),
+        _ => None,
+    };
+    Some(Keepalive {
+        interval: Duration::from_secs(number("interval")?.into()),
+        retries: number("retries")?,
+    })
+}
+
+/// The number stated, if one is.
+fn number(branch: Option<&Branch>, name: &str) -> Option<u32> {
+    match branch?.value(name)?.value {
+        Value::Number(number) => Some(number),
+        _ => None,
+    }
+}
+
+/// The nodes at `path` below a tunnel.
+fn tunnel_nodes(path: &[&str]) -> &'static [Node] {
+    below(nodes_at(&["interfaces", "tunnel"]), path)
 }
 
 impl Checked {

@@ -1,0 +1,222 @@
+//! What of a tunnel goes with its encapsulation, with its underlay and with its addresses.
+
+use ipnet::IpNet;
+
+use super::super::diagnostic::{Problem, Report};
+use super::super::model::Encapsulation;
+use super::super::tree::{Branch, Instance, Stated};
+use super::super::value::Value;
+use super::endpoints::{Ends, family};
+use super::tunnels::parameters;
+
+/// The smallest MTU of a link that carries IPv6, in bytes (RFC 8200 §5).
+const SMALLEST_IPV6_MTU: u32 = 1_280;
+
+/// `encapsulation` is none if it is missing or wrong; what depends on it is not checked then.
+pub(super) fn check(
+    instance: &Instance,
+    ends: &Ends,
+    encapsulation: Option<&Stated<Encapsulation>>,
+    addresses: &[Stated<IpNet>],
+    report: &mut Report,
+) {
+    outer_header(instance, ends, report);
+    keepalive(instance, ends, encapsulation, report);
+    if let Some(encapsulation) = encapsulation {
+        adjust_mss(instance, encapsulation, report);
+        bridge_group(instance, encapsulation, addresses, report);
+    }
+    mtu(instance, addresses, report);
+}
+
+/// Fields of the header that the underlay does not have. Each comes with the node that says the
+/// same for the other header, if there is one.
+const OF_IPV4: [(&str, Option<&str>); 2] = [("tos", Some("tclass")), ("ttl", Some("hoplimit"))];
+const OF_IPV6: [(&str, Option<&str>); 4] = [
+    ("encaplimit", None),
+    ("flowlabel", None),
+    ("hoplimit", Some("ttl")),
+    ("tclass", Some("tos")),
+];
+
+fn outer_header(instance: &Instance, ends: &Ends, report: &mut Report) {
+    let Some(end) = ends.underlay() else {
+        return;
+    };
+    let (header, fields, other): (_, &[_], _) = if end.value.is_ipv4() {
+        ("ipv6", &OF_IPV6, "ip")
+    } else {
+        ("ip", &OF_IPV4, "ipv6")
+    };
+    let name = &instance.name;
+    let path = format!("set interfaces tunnel {name} parameters");
+    if let Some(stated) = parameters(&instance.branch, header) {
+        for (field, equivalent) in fields {
+            let Some(value) = stated.value(field) else {
+                continue;
+            };
+            let problem = Problem::error(
+                value.place,
+                format!(
+                    "`parameters {header} {field}` is not of the outer {} header that {name} has",
+                    family(end.value)
+                ),
+            )
+            .also(end.place, format!("the underlay is {}", family(end.value)));
+            report.add(problem.help(match equivalent {
+                Some(equivalent) => format!("write `{path} {other} {equivalent}` instead"),
+                None => format!("remove the line `{path} {header} {field}`"),
+            }));
+        }
+    }
+    if !end.value.is_ipv4() {
+        encapsulation_limit(parameters(&instance.branch, "ipv6"), &path, report);
+    }
+}
+
+fn encapsulation_limit(ipv6: Option<&Branch>, path: &str, report: &mut Report) {
+    if let Some(stated) = ipv6.and_then(|ipv6| ipv6.value("encaplimit"))
+        && let Value::Number(limit) = stated.value
+    {
+        report.add(
+            Problem::error(
+                stated.place,
+                format!(
+                    "this version sends no encapsulation limit, and so not {limit}; it accepts one from the far end"
+                ),
+            )
+            .help(format!("write `{path} ipv6 encaplimit none`")),
+        );
+    }
+}
+
+fn keepalive(
+    instance: &Instance,
+    ends: &Ends,
+    encapsulation: Option<&Stated<Encapsulation>>,
+    report: &mut Report,
+) {
+    let Some(keepalive) = instance.branch.branch("keepalive") else {
+        return;
+    };
+    let name = &instance.name;
+    let help = format!(
+        "remove the lines that begin with `set interfaces tunnel {name} keepalive`; heartbeats of a cluster tell in any tunnel whether the other router lives"
+    );
+    if let Some(encapsulation) = encapsulation
+        && encapsulation.value != Encapsulation::Gre
+    {
+        let message = format!(
+            "keepalives are of `gre` only, and {name} is `{}`",
+            encapsulation.value
+        );
+        report.add(
+            Problem::error(keepalive.place, message)
+                .help(help.as_str())
+                .also(encapsulation.place, "the encapsulation"),
+        );
+    }
+    if let Some(end) = ends.underlay()
+        && !end.value.is_ipv4()
+    {
+        report.add(
+            Problem::error(
+                keepalive.place,
+                format!("keepalives go over IPv4 only, and {name} goes over IPv6"),
+            )
+            .help(help)
+            .also(end.place, "the underlay is IPv6"),
+        );
+    }
+}
+
+fn adjust_mss(instance: &Instance, encapsulation: &Stated<Encapsulation>, report: &mut Report) {
+    if encapsulation.value != Encapsulation::GreBridge {
+        return;
+    }
+    let stated = parameters(&instance.branch, "ip").and_then(|ip| ip.value("adjust-mss"));
+    if let Some(stated) = stated {
+        let name = &instance.name;
+        report.add(
+            Problem::error(
+                stated.place,
+                format!("{name} carries whole frames, whose TCP it does not look into"),
+            )
+            .help(format!(
+                "remove the line `set interfaces tunnel {name} parameters ip adjust-mss`, and adjust where the packets are routed"
+            ))
+            .also(encapsulation.place, "the encapsulation"),
+        );
+    }
+}
+
+fn bridge_group(
+    instance: &Instance,
+    encapsulation: &Stated<Encapsulation>,
+    addresses: &[Stated<IpNet>],
+    report: &mut Report,
+) {
+    let group = parameters(&instance.branch, "ip").and_then(|ip| ip.branch("bridge-group"));
+    let Some(group) = group else {
+        return;
+    };
+    let name = &instance.name;
+    if encapsulation.value != Encapsulation::GreBridge {
+        report.add(
+            Problem::error(
+                group.place,
+                format!(
+                    "a port of a bridge carries whole frames, and {name} is `{}`",
+                    encapsulation.value
+                ),
+            )
+            .help(format!(
+                "write `set interfaces tunnel {name} encapsulation gre-bridge`, on both routers, or remove the lines of `bridge-group`"
+            ))
+            .also(encapsulation.place, "the encapsulation"),
+        );
+        return;
+    }
+    let bridge = group.value("bridge").map(|stated| &stated.value);
+    let Some(Value::Text(bridge)) = bridge else {
+        return;
+    };
+    // The stack hands what a port receives to the bridge: nothing would answer at the address.
+    for address in addresses {
+        report.add(
+            Problem::error(
+                address.place,
+                format!(
+                    "{name} is a port of bridge {bridge}, and a port has no address of its own"
+                ),
+            )
+            .help(format!(
+                "remove the line, and give the bridge the address (`ip address add {} dev {bridge}`)",
+                address.value
+            ))
+            .also(group.place, "the port is stated here"),
+        );
+    }
+}
+
+fn mtu(instance: &Instance, addresses: &[Stated<IpNet>], report: &mut Report) {
+    let ipv6 = addresses.iter().find(|a| a.value.addr().is_ipv6());
+    let (Some(ipv6), Some(stated)) = (ipv6, instance.branch.value("mtu")) else {
+        return;
+    };
+    if let Value::Number(mtu) = stated.value
+        && mtu < SMALLEST_IPV6_MTU
+    {
+        let name = &instance.name;
+        report.add(
+            Problem::error(
+                stated.place,
+                format!("{name} has an IPv6 address, and IPv6 needs an MTU of {SMALLEST_IPV6_MTU} bytes at least, not {mtu}"),
+            )
+            .help(format!(
+                "write `set interfaces tunnel {name} mtu {SMALLEST_IPV6_MTU}` or more, or remove the IPv6 address"
+            ))
+            .also(ipv6.place, "the IPv6 address"),
+        );
+    }
+}
