@@ -3,14 +3,14 @@
 //! `UPDATE_FIXTURES=1` writes those files anew; review them as the operator who will read them.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use router_agent::config::{
-    Cluster, Config, Encapsulation, Facts, FlowLabel, Group, HeaderByte, Loaded, Refused, Role,
-    Secret, Severity, Tunnel, load, parse,
+    AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, Facts, FlowLabel, Group,
+    HeaderByte, Keepalive, Loaded, Refused, Role, Secret, Severity, Tunnel, XdpMode, load, parse,
 };
 
 fn fixtures() -> PathBuf {
@@ -207,6 +207,141 @@ set cluster group b primary vyatta-c\r\n",
 }
 
 #[test]
+fn every_kind_of_tunnel_keeps_what_it_states() {
+    let config = accepted(
+        "set interfaces tunnel tun6 encapsulation gre
+set interfaces tunnel tun6 local-ip 2001:db8::1
+set interfaces tunnel tun6 remote-ip 2001:db8::2
+set interfaces tunnel tun6 parameters ip key 6
+set interfaces tunnel tun6 parameters ip checksum
+set interfaces tunnel tun6 parameters ip sequence
+set interfaces tunnel tun6 parameters ip adjust-mss 1220
+set interfaces tunnel tun6 parameters ipv6 hoplimit 0
+set interfaces tunnel tun6 parameters ipv6 tclass 0x2e
+set interfaces tunnel tun6 parameters ipv6 flowlabel 0x12345
+set interfaces tunnel tun6 parameters ipv6 encaplimit none
+set interfaces tunnel tun6 address 2001:db8:1::1/64
+set interfaces tunnel tun6 mtu 1280
+set interfaces tunnel tun7 encapsulation gre-bridge
+set interfaces tunnel tun7 local-ip 2001:db8::1
+set interfaces tunnel tun7 remote-ip 2001:db8::3
+set interfaces tunnel tun7 parameters ip bridge-group bridge br0
+set interfaces tunnel tun7 parameters ip bridge-group cost 65535
+set interfaces tunnel tun7 parameters ip bridge-group priority 63
+set interfaces tunnel tun7 parameters ipv6 flowlabel inherit
+set interfaces tunnel tun8 encapsulation gre-bridge
+set interfaces tunnel tun8 local-ip 10.0.1.10
+set interfaces tunnel tun8 remote-ip 10.0.2.10
+set interfaces tunnel tun8 address 169.254.8.1/24
+set interfaces tunnel tun8 parameters ip tos inherit
+set interfaces tunnel tun9 encapsulation gre-udp
+set interfaces tunnel tun9 local-ip 10.0.1.10
+set interfaces tunnel tun9 remote-ip 10.0.2.10
+set interfaces tunnel tun9 parameters ip adjust-mss auto
+set interfaces tunnel tun9 fast-path disable
+set interfaces tunnel tun9999 encapsulation gre
+set interfaces tunnel tun9999 local-ip 10.0.1.10
+set interfaces tunnel tun9999 remote-ip 10.0.2.11
+set interfaces tunnel tun9999 keepalive
+set interfaces ethernet ens5 fast-path enable
+set interfaces ethernet eth0 address dhcp
+set interfaces ethernet eth0.100 xdp-mode generic
+",
+    )
+    .config;
+    let [v6, port, frames, udp, alive] = config.tunnels.as_slice() else {
+        panic!("{config:?}");
+    };
+    assert_eq!(v6.local_ip, "2001:db8::1".parse::<IpAddr>().unwrap());
+    assert_eq!(v6.remote_ip, "2001:db8::2".parse::<IpAddr>().unwrap());
+    assert_eq!((v6.encapsulation, v6.key), (Encapsulation::Gre, Some(6)));
+    assert!(v6.checksum && v6.sequence);
+    assert_eq!(v6.adjust_mss, Some(AdjustMss::Fixed(1220)));
+    assert_eq!(
+        (v6.ttl, v6.tos),
+        (HeaderByte::Inherit, HeaderByte::Fixed(0x2e))
+    );
+    assert_eq!(v6.flow_label, FlowLabel::Fixed(0x1_2345));
+    assert_eq!((v6.mtu, v6.fast_path), (Some(1280), true));
+
+    assert_eq!(port.encapsulation, Encapsulation::GreBridge);
+    let expected = BridgePort {
+        bridge: "br0".to_owned(),
+        cost: Some(65_535),
+        priority: Some(63),
+    };
+    assert_eq!(port.bridge, Some(expected));
+    assert_eq!(
+        (port.ttl, port.tos, port.flow_label),
+        (
+            HeaderByte::Fixed(64),
+            HeaderByte::Inherit,
+            FlowLabel::Inherit
+        )
+    );
+    assert!(!port.checksum && !port.sequence);
+
+    assert_eq!(frames.encapsulation, Encapsulation::GreBridge);
+    assert_eq!((&frames.bridge, frames.addresses.len()), (&None, 1));
+    assert_eq!(udp.encapsulation, Encapsulation::GreUdp);
+    assert_eq!(udp.adjust_mss, Some(AdjustMss::Auto));
+    assert!(!udp.fast_path);
+    assert_eq!(udp.keepalive, None);
+    let expected = Keepalive {
+        interval: Duration::from_secs(10),
+        retries: 3,
+    };
+    assert_eq!(alive.keepalive, Some(expected));
+
+    let ethernet = |name: &str, fast_path, xdp_mode| Ethernet {
+        name: name.to_owned(),
+        fast_path,
+        xdp_mode,
+    };
+    assert_eq!(
+        config.ethernets,
+        [
+            ethernet("ens5", true, XdpMode::Auto),
+            ethernet("eth0.100", false, XdpMode::Generic),
+        ]
+    );
+}
+
+/// Ten lines each, as large as the tables of the programs are meant to get.
+#[test]
+fn ten_thousand_tunnels_are_one_configuration() {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for n in 0..10_000 {
+        let (high, low) = (n / 250, n % 250);
+        for line in [
+            format!("address 10.{high}.{low}.1/24"),
+            format!("address fd00:{n:x}::1/64"),
+            format!("description 'to customer {n}'"),
+            "encapsulation gre".to_owned(),
+            "local-ip 192.0.2.1".to_owned(),
+            format!("remote-ip 198.51.{}.{}", 100 + n % 50, 1 + n % 40),
+            "mtu 1400".to_owned(),
+            format!("parameters ip key {n}"),
+            "parameters ip ttl 64".to_owned(),
+            "parameters ip adjust-mss auto".to_owned(),
+        ] {
+            writeln!(text, "set interfaces tunnel tun{n} {line}").unwrap();
+        }
+    }
+    let loaded = accepted(&text);
+    assert!(loaded.warnings.is_empty());
+    assert_eq!(loaded.config.tunnels.len(), 10_000);
+    let last = &loaded.config.tunnels[9_999];
+    assert_eq!((last.name.as_str(), last.key), ("tun9999", Some(9_999)));
+
+    let again = text.replace("parameters ip key", "parameters ip ttl 1 #");
+    let refused = refused(&again);
+    // 200 pairs of addresses are different without their keys.
+    assert_eq!(refused.errors, 9_800);
+}
+
+#[test]
 fn an_empty_configuration_is_valid() {
     let config = accepted("# nothing yet\n\n").config;
     assert_eq!(config.host_name, "vyatta-a");
@@ -217,6 +352,7 @@ fn an_empty_configuration_is_valid() {
 fn foreign_parts_warn_once_each() {
     let text = format!(
         "{}set firewall name A\nset firewall name B\nset interfaces ethernet eth0 address dhcp\n\
+         set interfaces ethernet eth1 address 10.9.9.1/24\nset interfaces ethernet eth2\n\
          set cluster mcast-group 239.1.1.1\nset cluster interface tun00\n",
         read("article-a.conf")
     );
@@ -228,10 +364,11 @@ fn foreign_parts_warn_once_each() {
         .collect();
     assert_eq!(
         lines,
-        [2, 15, 17, 18, 19],
+        [2, 15, 17, 20, 21],
         "{}",
         loaded.render_warnings(false)
     );
+    assert!(loaded.config.ethernets.is_empty());
 }
 
 #[test]
@@ -391,7 +528,8 @@ proptest! {
     fn arbitrary_words_never_panic(
         words in prop::collection::vec(
             prop_oneof![
-                "set|cluster|group|interfaces|tunnel|tun00|parameters|ip|key|service|pre-shared-secret",
+                "set|cluster|group|interfaces|tunnel|tun00|ethernet|eth0|keepalive|interval|parameters|ip|ipv6",
+                "fast-path|encapsulation|gre-bridge|bridge-group|bridge|key|service|pre-shared-secret",
                 "[ \\n\\r'\"\\\\#]",
                 "[0-9]{1,12}|10.0.0.1/24/eth1|\\PC{0,3}",
             ],

@@ -42,6 +42,10 @@ pub enum XdpMode {
 }
 
 /// `interfaces tunnel tunN`.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a node that is on or off by itself"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// `tun0` to `tun9999`; `tun0` and `tun00` are two tunnels.

@@ -190,10 +190,13 @@ fn choice(word: &str, words: &'static [Word]) -> Result<Value, Bad> {
             .map(|w| w.word)
     };
     let list = || {
-        usable()
-            .map(|w| format!("`{w}`"))
-            .collect::<Vec<_>>()
-            .join(" or ")
+        let quoted: Vec<_> = usable().map(|w| format!("`{w}`")).collect();
+        match quoted.as_slice() {
+            [others @ .., last] if !others.is_empty() => {
+                format!("{} or {last}", others.join(", "))
+            }
+            few => few.concat(),
+        }
     };
     match words.iter().find(|known| known.word == word) {
         Some(known) => match known.status {

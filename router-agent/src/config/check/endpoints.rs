@@ -63,6 +63,13 @@ struct Identity {
     key: Option<u32>,
 }
 
+/// What tells two tunnels between the same ends apart.
+#[derive(Clone, Copy)]
+pub(super) struct Wire {
+    pub encapsulation: Encapsulation,
+    pub key: Option<u32>,
+}
+
 /// The tunnels met so far.
 #[derive(Default)]
 pub(super) struct Seen<'a>(HashMap<Identity, Other<'a>>);
@@ -74,13 +81,12 @@ struct Other<'a> {
 }
 
 impl<'a> Seen<'a> {
-    /// `encapsulation` is none if it is missing or wrong, `key` if that is wrong.
+    /// `wire` is none if something of it is missing or wrong.
     pub fn check(
         &mut self,
         instance: &'a Instance,
         ends: &Ends,
-        encapsulation: Option<Encapsulation>,
-        key: Option<Option<u32>>,
+        wire: Option<Wire>,
         report: &mut Report,
     ) {
         let name = instance.name.as_str();
@@ -88,10 +94,10 @@ impl<'a> Seen<'a> {
             return;
         };
         let Some(problem) = unfit_for_each_other(name, local, remote) else {
-            if let (Some(encapsulation), Some(key)) = (encapsulation, key)
+            if let Some(wire) = wire
                 && !instance.branch.has("disable")
             {
-                self.unique(name, local, remote, encapsulation, key, report);
+                self.unique(name, local, remote, wire, report);
             }
             return;
         };
@@ -103,10 +109,10 @@ impl<'a> Seen<'a> {
         name: &'a str,
         local: &Stated<IpAddr>,
         remote: &Stated<IpAddr>,
-        encapsulation: Encapsulation,
-        key: Option<u32>,
+        wire: Wire,
         report: &mut Report,
     ) {
+        let Wire { encapsulation, key } = wire;
         let identity = Identity {
             in_udp: encapsulation == Encapsulation::GreUdp,
             local: local.value,
@@ -126,16 +132,18 @@ impl<'a> Seen<'a> {
             || "without a key".to_owned(),
             |key| format!("with key {key}"),
         );
-        let mut message = format!(
-            "{name} and {} are the same tunnel: from {} to {} {with}",
-            other.name, local.value, remote.value
-        );
-        if other.encapsulation != encapsulation {
-            message.push_str(&format!(
+        let kinds = if other.encapsulation == encapsulation {
+            String::new()
+        } else {
+            format!(
                 ", which does not tell `{encapsulation}` from `{}`",
                 other.encapsulation
-            ));
-        }
+            )
+        };
+        let message = format!(
+            "{name} and {} are the same tunnel: from {} to {} {with}{kinds}",
+            other.name, local.value, remote.value
+        );
         report.add(
             Problem::error(remote.place, message)
                 .help(format!(

@@ -1,5 +1,7 @@
 //! What of a tunnel goes with its encapsulation, with its underlay and with its addresses.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::super::diagnostic::{Problem, Report};
@@ -58,7 +60,8 @@ fn outer_header(instance: &Instance, ends: &Ends, report: &mut Report) {
             let problem = Problem::error(
                 value.place,
                 format!(
-                    "`parameters {header} {field}` is not of the outer {} header that {name} has",
+                    "`parameters {header} {field}` is of an outer {} header, but {name} goes over {}",
+                    other_family(end.value),
                     family(end.value)
                 ),
             )
@@ -72,6 +75,10 @@ fn outer_header(instance: &Instance, ends: &Ends, report: &mut Report) {
     if !end.value.is_ipv4() {
         encapsulation_limit(parameters(&instance.branch, "ipv6"), &path, report);
     }
+}
+
+fn other_family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv6" } else { "IPv4" }
 }
 
 fn encapsulation_limit(ipv6: Option<&Branch>, path: &str, report: &mut Report) {
@@ -107,7 +114,7 @@ fn keepalive(
         && encapsulation.value != Encapsulation::Gre
     {
         let message = format!(
-            "keepalives are of `gre` only, and {name} is `{}`",
+            "only `gre` tunnels send keepalives, and {name} is `{}`",
             encapsulation.value
         );
         report.add(

@@ -13,7 +13,7 @@ use super::super::schema::Node;
 use super::super::source::Place;
 use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::{Value, header_byte};
-use super::endpoints::{Ends, Seen};
+use super::endpoints::{Ends, Seen, Wire};
 use super::{below, fit, is_enable, nodes_at, or_default, text};
 
 /// A tunnel as stated. What the checks of other parts need is here also if the model is not.
@@ -67,15 +67,15 @@ fn checked<'a>(instance: &'a Instance, seen: &mut Seen<'a>, report: &mut Report)
     let ends = Ends::of(branch);
     let encapsulation = encapsulation(branch);
     let gre = parameters(branch, "ip");
-    let key_broken = gre.is_some_and(|gre| gre.is_broken("key"));
-    let key = (!key_broken).then(|| number(gre, "key"));
-    seen.check(
-        instance,
-        &ends,
-        encapsulation.as_ref().map(|stated| stated.value),
-        key,
-        report,
-    );
+    let key_is_broken = gre.is_some_and(|gre| gre.is_broken("key"));
+    let wire = match &encapsulation {
+        Some(encapsulation) if !key_is_broken => Some(Wire {
+            encapsulation: encapsulation.value,
+            key: number(gre, "key"),
+        }),
+        _ => None,
+    };
+    seen.check(instance, &ends, wire, report);
     fit::check(instance, &ends, encapsulation.as_ref(), &addresses, report);
     let flag = |name| gre?.value(name).map(|stated| stated.place);
     let mut checked = Checked {
