@@ -11,4 +11,5 @@ pub mod maps;
 pub mod monitor;
 pub mod net;
 pub mod takeover;
+pub mod tunnel;
 pub mod views;

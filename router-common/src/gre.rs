@@ -188,9 +188,16 @@ pub struct TunnelKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct TunnelKey6 {
-    pub local: [u8; 16],
-    pub remote: [u8; 16],
+    pub addresses: Addresses6,
     pub label: Label,
+}
+
+/// The addresses of an arriving packet in the order of its header (RFC 8200 §3).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Addresses6 {
+    pub remote: [u8; 16],
+    pub local: [u8; 16],
 }
 
 const _: () = assert!(size_of::<TunnelKey>() == 16 && size_of::<TunnelKey6>() == 40);
@@ -213,12 +220,8 @@ impl TunnelKey6 {
     #[inline(always)]
     pub fn of<P: Packet + ?Sized>(frame: &P, outer_offset: usize, label: Label) -> Option<Self> {
         // RFC 8200 §3.
-        let [remote, local]: [[u8; 16]; 2] = frame.read(outer_offset + 8)?;
-        Some(Self {
-            local,
-            remote,
-            label,
-        })
+        let addresses: Addresses6 = frame.read(outer_offset + 8)?;
+        Some(Self { addresses, label })
     }
 }
 

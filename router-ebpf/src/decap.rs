@@ -48,6 +48,15 @@ pub fn receive(ctx: &XdpContext) -> Result<Action, Refusal> {
         return Ok(Action::ToStack);
     }
     in_order(&gre, tunnel)?;
+    let [outer_offset, inner_offset] = maps::forgotten([gre.outer_offset, gre.inner_offset])
+        .ok_or(Refusal::Malformed {
+            index: tunnel.index,
+        })?;
+    let gre = Gre {
+        outer_offset,
+        inner_offset,
+        ..gre
+    };
     layer3(ctx, &gre, tunnel)
 }
 

@@ -9,7 +9,7 @@ use router_common::{
     heartbeat::{self, Admission, Content, Heartbeat, Kind, Known},
     identity::NodeId,
     map::{SessionKey, SessionState, TunnelIngress},
-    net::{Ethernet, Ipv4, Ipv6, PROTO_UDP, Udp},
+    net::{Ethernet, Ipv4, PROTO_UDP, Udp},
     packet::Packet as _,
     time::BootTime,
 };
@@ -220,6 +220,10 @@ fn answer(
 fn reverse_ipv6(ctx: *mut xdp_md, outer_offset: usize) -> Option<()> {
     let ctx = XdpContext::new(ctx);
     let frame = Frame(&ctx);
-    let outer: Ipv6 = frame.load(outer_offset)?;
-    frame.store(outer_offset, &outer.reversed().with_hop_limit(TTL))
+    // RFC 8200 §3: hop limit, source, destination.
+    let source: [u8; 16] = frame.load(outer_offset + 8)?;
+    let destination: [u8; 16] = frame.load(outer_offset + 24)?;
+    frame.store(outer_offset + 7, &TTL)?;
+    frame.store(outer_offset + 8, &destination)?;
+    frame.store(outer_offset + 24, &source)
 }

@@ -10,7 +10,11 @@ use router_common::{
     packet::Packet,
 };
 
-use crate::{frame::Frame, maps, skb::Skb};
+use crate::{
+    frame::{ByHelper, Frame},
+    maps,
+    skb::Skb,
+};
 
 type Tunnel = Option<&'static TunnelIngress>;
 
@@ -34,10 +38,12 @@ pub fn ipv6_in_skb(ctx: &TcContext, gre: &Gre) -> Tunnel {
 
 // LLVM: "Looks like the BPF stack limit is exceeded": it gives each long key a place of its own, so
 // these two live in frames of their own.
+// VERIFIER: "R1 invalid mem access 'scalar'": read from the packet itself, LLVM would pass its
+// bounds instead of the context, and cut them to 32 bits on the other side.
 #[inline(never)]
 fn frame_ipv6(ctx: *mut xdp_md, outer_offset: usize, label: Label) -> Tunnel {
     let ctx = XdpContext::new(ctx);
-    ipv6(&TunnelKey6::of(&Frame(&ctx), outer_offset, label)?)
+    ipv6(&TunnelKey6::of(&ByHelper(Frame(&ctx)), outer_offset, label)?)
 }
 
 #[inline(never)]

@@ -113,7 +113,7 @@ pub struct Findings {
 pub fn verify(frames: &[Vec<u8>]) -> Findings {
     let mut findings = Findings::default();
     for (number, frame) in frames.iter().enumerate() {
-        let Ok(gre) = gre::parse(frame.as_slice()) else {
+        let Ok((_, gre)) = gre::parse(frame.as_slice()) else {
             continue;
         };
         findings.gre_packets += 1;
@@ -129,7 +129,7 @@ pub fn verify(frames: &[Vec<u8>]) -> Findings {
 fn verify_one(frame: &[u8], gre: &Gre) -> Result<bool> {
     let outer: Ipv4 = frame.read(Ethernet::LEN).context("no outer header")?;
     ensure!(outer.checksum_is_valid(), "outer IPv4 checksum");
-    if gre.inner_protocol != ETH_P_IPV4 {
+    if gre.header.protocol != ETH_P_IPV4 {
         return Ok(false);
     }
     let inner = frame
@@ -207,7 +207,7 @@ mod tests {
         [
             bytes_of(&Ethernet::new([2; 6], [4; 6], ETH_P_IPV4)),
             bytes_of(&outer),
-            bytes_of(&GreBase::new(ETH_P_IPV4, false)),
+            bytes_of(&GreBase::new(0, ETH_P_IPV4)),
             bytes_of(&inner),
             &tcp,
         ]

@@ -2,8 +2,9 @@
 
 use bytemuck::bytes_of;
 use router_common::{
-    gre::GreBase,
+    gre::{GreBase, bit},
     heartbeat::{Content, Heartbeat, Kind},
+    map::Settings,
     identity::{Claim, Epoch, Flags, NodeId},
     kdf::{direction_key, session_number},
     net::{ETH_P_IPV4, Ethernet, Ipv4, Mac, PROTO_GRE, PROTO_UDP, Udp},
@@ -19,11 +20,14 @@ pub const INNER_LOCAL: [u8; 4] = [169, 254, 0, 1];
 pub const INNER_REMOTE: [u8; 4] = [169, 254, 0, 2];
 pub const UNDERLAY_MACS: [Mac; 2] = [[2, 0, 0, 0, 1, 10], [2, 0, 0, 0, 1, 1]];
 pub const USER_MAC: Mac = [2, 0, 0, 0, 0xaa, 1];
-pub const DATAPLANE_MAC: Mac = [2, 0, 0, 0, 0xaa, 2];
+/// Marks decapsulated packets.
+pub const SETTINGS: Settings = Settings {
+    marker: [2, 0xcc, 0xdd, 0xee],
+};
 pub const KEY: u32 = 0x0102_0304;
 pub const PLAIN_TUNNEL: u32 = 3;
 pub const KEYED_TUNNEL: u32 = 4;
-pub const DATAPLANE_IFINDEX: u32 = 77;
+pub const USER_IFINDEX: u32 = 77;
 pub const PORT: u16 = 6940;
 pub const GROUP: &str = "aws";
 pub const SESSION_SLOT: u32 = 5;
@@ -56,7 +60,8 @@ pub fn underlay(protocol: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A frame with a GRE packet.
 pub fn gre(protocol: u16, key: Option<u32>, inner: &[u8]) -> Vec<u8> {
-    let base = GreBase::new(protocol, key.is_some());
+    let bits = if key.is_some() { bit::KEY } else { 0 };
+    let base = GreBase::new(bits, protocol);
     let key = key.map_or(Vec::new(), |key| key.to_be_bytes().to_vec());
     underlay(PROTO_GRE, &[bytes_of(&base), &key, inner].concat())
 }

@@ -10,23 +10,37 @@ use aya::{
 };
 use router_agent::dataplane::{OBJECT, program};
 use router_common::{
-    gre::TunnelKey,
+    gre::{AnyKey, Format, Label, TunnelKey, TunnelKey6},
     identity::Flags,
     kdf::session_number,
     map::{
-        LocalState, Reason, SessionConfig, SessionKey, SessionState, TunnelCounters, TunnelIngress,
-        name,
+        LocalState, Reason, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters,
+        TunnelIngress, name,
     },
 };
 
 use crate::{
     clock,
     frames::{
-        DATAPLANE_IFINDEX, DATAPLANE_MAC, GROUP, INNER_LOCAL, KEY, KEYED_TUNNEL, LOCAL,
-        OUR_GENERATION, PLAIN_TUNNEL, PORT, REMOTE, SESSION_SLOT, USER_MAC, from_peer, our_claim,
-        to_peer,
+        GROUP, INNER_LOCAL, KEY, KEYED_TUNNEL, LOCAL, OUR_GENERATION, PLAIN_TUNNEL, PORT, REMOTE,
+        SESSION_SLOT, SETTINGS, USER_IFINDEX, USER_MAC, from_peer, our_claim, to_peer,
     },
 };
+
+/// A tunnel of `format` with the heartbeat listener of these frames.
+pub fn ingress(index: u32, format: Format) -> TunnelIngress {
+    TunnelIngress {
+        index,
+        format,
+        flags: 0,
+        user_ifindex: USER_IFINDEX,
+        user_mac: USER_MAC,
+        vlan: 0,
+        heartbeat_address: INNER_LOCAL,
+        heartbeat_port: PORT,
+        padding: [0; 2],
+    }
+}
 
 /// The loaded programs.
 #[derive(Debug)]
@@ -45,21 +59,18 @@ impl Kernel {
         let mut kernel = Self {
             programs: Ebpf::load(OBJECT).unwrap(),
         };
+        let map = kernel.programs.map_mut(name::SETTINGS).unwrap();
+        Array::<_, Settings>::try_from(map)
+            .unwrap()
+            .set(0, SETTINGS, 0)
+            .unwrap();
         for (index, key) in [(PLAIN_TUNNEL, None), (KEYED_TUNNEL, Some(KEY))] {
-            let ingress = TunnelIngress {
-                index,
-                dataplane_ifindex: DATAPLANE_IFINDEX + index,
-                user_mac: USER_MAC,
-                dataplane_mac: DATAPLANE_MAC,
-                heartbeat_address: INNER_LOCAL,
-                heartbeat_port: PORT,
-                padding: [0; 2],
+            let key = TunnelKey {
+                local: LOCAL,
+                remote: REMOTE,
+                label: Label::new(key, false),
             };
-            let map = kernel.programs.map_mut(name::TUNNELS).unwrap();
-            HashMap::<_, TunnelKey, TunnelIngress>::try_from(map)
-                .unwrap()
-                .insert(TunnelKey::new(LOCAL, REMOTE, key), ingress, 0)
-                .unwrap();
+            kernel.add_tunnel(AnyKey::Ipv4(key), &ingress(index, Format::default()));
         }
         let session = SessionKey {
             tunnel_index: PLAIN_TUNNEL,
@@ -93,6 +104,26 @@ impl Kernel {
             kernel.xdp(program).load().unwrap();
         }
         kernel
+    }
+
+    /// Makes the programs know a tunnel.
+    pub fn add_tunnel(&mut self, key: AnyKey, ingress: &TunnelIngress) {
+        match key {
+            AnyKey::Ipv4(key) => {
+                let map = self.programs.map_mut(name::TUNNELS).unwrap();
+                HashMap::<_, TunnelKey, TunnelIngress>::try_from(map)
+                    .unwrap()
+                    .insert(key, ingress, 0)
+                    .unwrap();
+            }
+            AnyKey::Ipv6(key) => {
+                let map = self.programs.map_mut(name::TUNNELS6).unwrap();
+                HashMap::<_, TunnelKey6, TunnelIngress>::try_from(map)
+                    .unwrap()
+                    .insert(key, ingress, 0)
+                    .unwrap();
+            }
+        }
     }
 
     fn xdp(&mut self, name: &str) -> &mut Xdp {

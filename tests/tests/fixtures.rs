@@ -6,15 +6,15 @@ use router_common::{
     gre::GreBase,
     heartbeat::{Content, Heartbeat, Kind},
     identity::NodeId,
-    map::{Handover, LocalState, Reason, name},
+    map::{LocalState, Reason, name},
     net::{ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Mac, PROTO_UDP},
     siphash::Key,
 };
 use router_tests::{
     clock,
     frames::{
-        DATAPLANE_IFINDEX, DATAPLANE_MAC, INNER_LOCAL, INNER_REMOTE, KEY, KEYED_TUNNEL, LOCAL,
-        OUR_GENERATION, PEER_GENERATION, PLAIN_TUNNEL, PORT, REMOTE, SESSION_SLOT, UNDERLAY_MACS,
+        INNER_LOCAL, INNER_REMOTE, KEY, KEYED_TUNNEL, LOCAL,
+        OUR_GENERATION, PEER_GENERATION, PLAIN_TUNNEL, PORT, REMOTE, SESSION_SLOT, SETTINGS, UNDERLAY_MACS,
         USER_MAC, from_peer, gre, heartbeat, inner_ipv6, inner_udp, our_claim, probe, to_peer,
         underlay,
     },
@@ -43,16 +43,15 @@ struct Case {
 enum Output {
     /// The frame as it came.
     Untouched,
-    /// Exactly these bytes: metadata for the hand-over, then the frame.
+    /// Exactly these bytes: the inner packet behind an Ethernet header with the tunnel's mark.
     Delivered(Vec<u8>),
     /// Dropped frames have none worth looking at.
     Any,
 }
 
 fn delivered(tunnel: u32, protocol: u16, destination: Mac, inner: &[u8]) -> Output {
-    let handover = Handover::to(DATAPLANE_IFINDEX + tunnel);
-    let ethernet = Ethernet::new(destination, DATAPLANE_MAC, protocol);
-    Output::Delivered([bytes_of(&handover), bytes_of(&ethernet), inner].concat())
+    let ethernet = Ethernet::new(destination, SETTINGS.marked(tunnel), protocol);
+    Output::Delivered([bytes_of(&ethernet), inner].concat())
 }
 
 fn unicast_ipv6() -> [u8; 16] {
@@ -174,7 +173,7 @@ fn what_is_not_ours_goes_to_the_stack_untouched() {
         );
     }
     assert_eq!(kernel.reason(Reason::NoTunnel), 3);
-    assert_eq!(kernel.reason(Reason::NotFast), 8);
+    assert_eq!(kernel.reason(Reason::OuterFragment), 2);
     assert_eq!(kernel.counter(PLAIN_TUNNEL, |c| c.rx_packets), 0);
 }
 

@@ -271,7 +271,7 @@ fn the_outer_header_has_a_ttl_of_its_own() {
     for frame in pings_on_the_wire(&cluster) {
         let outer: Ipv4 = frame.as_slice().read(Ethernet::LEN).unwrap();
         assert_eq!(outer.ttl, 255);
-        let gre = gre::parse(frame.as_slice()).unwrap();
+        let (_, gre) = gre::parse(frame.as_slice()).unwrap();
         let inner: Ipv4 = frame.as_slice().read(gre.inner_offset).unwrap();
         assert_eq!(inner.ttl, 7);
     }
@@ -283,7 +283,7 @@ fn a_key_is_carried() {
         router.tunnel_config() + "set interfaces tunnel tun00 parameters ip key 4294967295\n"
     });
     for frame in pings_on_the_wire(&cluster) {
-        let gre = gre::parse(frame.as_slice()).unwrap();
+        let (_, gre) = gre::parse(frame.as_slice()).unwrap();
         assert_eq!(gre.tunnel.key(), Some(u32::MAX));
     }
 }

@@ -317,7 +317,7 @@ impl Facts {
         let dropped = self.counters.reason(Reason::NoHeadroom).unwrap_or_default();
         (dropped > 0).then(|| {
             format!(
-                "{dropped} packets were dropped because the driver gives XDP no room for metadata: \
+                "{dropped} packets were dropped because the driver cannot move a packet's start: \
                  start with --xdp-mode generic"
             )
         })
@@ -440,14 +440,11 @@ impl Facts {
             admin_up: tunnel.enabled,
             link_up: tunnel.enabled && interface_is_up(&tunnel.name),
             multicast: tunnel.multicast,
-            rx_packets: counters.rx_packets,
-            rx_bytes: counters.rx_bytes,
-            tx_packets: counters.tx_packets,
-            tx_bytes: counters.tx_bytes,
-            rx_errors: counters.rx_errors,
-            tx_errors: counters.tx_errors,
-            rx_unsupported: counters.rx_unsupported,
-            tx_unsupported: counters.tx_unsupported,
+            encapsulation: tunnel.encapsulation.to_string(),
+            counters: counters
+                .named()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
         }
     }
 }

@@ -10,12 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use ipnet::IpNet;
 use router_common::{
-    gre::{TunnelKey, overhead},
     identity::{Epoch, NodeId},
     kdf::{direction_key, session_number},
     map::{
-        LocalState, MAX_SESSIONS, MAX_TUNNELS, SessionConfig, SessionKey, TunnelEgress,
-        TunnelIngress, egress_flag,
+        LocalState, MAX_SESSIONS, MAX_TUNNELS, SessionConfig, SessionKey,
     },
 };
 use tracing::{info, warn};
@@ -29,12 +27,13 @@ use super::{
 use crate::{
     clock,
     cluster::{Core, Policy},
-    config::{Cluster, Config, Encapsulation, Group, HeaderByte, Role, Tunnel},
+    config::{Cluster, Config, Group, Role, Tunnel, XdpMode},
     dataplane::{Dataplane, MappedArray, Mode, ModeChoice},
     heartbeat::{Prober, open_socket},
     monitor::Monitor,
     net::{Address, Link, Netlink, TunnelDevice, dataplane_end},
     takeover::ServiceTarget,
+    tunnel::{self, HeartbeatListener, Surroundings},
 };
 
 /// At millisecond timing too, a starting node gives its peer this long to be heard.
@@ -135,7 +134,10 @@ pub async fn carry_out(
     for ((index, tunnel), underlay) in (0_u32..).zip(&config.tunnels).zip(&plan.underlays) {
         let mode = match tunnels.iter().find(|done| done.underlay == underlay.name) {
             Some(done) => done.mode.clone(),
-            None => attach_underlay(dataplane, &underlay.name, options.xdp_mode)?,
+            None => {
+                let choice = mode_choice(&config, options, &underlay.name);
+                attach_underlay(dataplane, &underlay.name, choice)?
+            }
         };
         let listener = heartbeat_listener(&config, tunnel);
         let mtu = set_up_tunnel(index, tunnel, underlay, listener, netlink, dataplane).await?;
@@ -180,6 +182,19 @@ pub struct OpenSession {
     prober: Prober,
 }
 
+/// The command line's choice goes before that of the configuration.
+fn mode_choice(config: &Config, options: &Options, underlay: &str) -> ModeChoice {
+    if options.xdp_mode != ModeChoice::Auto {
+        return options.xdp_mode;
+    }
+    let stated = config.ethernets.iter().find(|ethernet| ethernet.name == underlay);
+    match stated.map(|ethernet| ethernet.xdp_mode) {
+        None | Some(XdpMode::Auto) => ModeChoice::Auto,
+        Some(XdpMode::Native) => ModeChoice::Native,
+        Some(XdpMode::Generic) => ModeChoice::Generic,
+    }
+}
+
 fn attach_underlay(dataplane: &mut Dataplane, name: &str, choice: ModeChoice) -> Result<Mode> {
     let mode = dataplane.attach_underlay(name, choice)?;
     match &mode {
@@ -194,14 +209,14 @@ async fn set_up_tunnel(
     index: u32,
     tunnel: &Tunnel,
     underlay: &Link,
-    heartbeat: Option<SocketAddrV4>,
+    heartbeat: Option<HeartbeatListener>,
     netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<u32> {
     if index >= MAX_TUNNELS {
         return Err(anyhow!("more than {MAX_TUNNELS} tunnels"));
     }
-    let overhead = u32::try_from(overhead(tunnel.key.is_some()))?;
+    let overhead = tunnel::overhead(tunnel);
     let mtu = tunnel
         .mtu
         .map_or_else(|| underlay.mtu.saturating_sub(overhead), u32::from);
@@ -227,25 +242,18 @@ async fn set_up_tunnel(
         info!(tunnel = tunnel.name, "disabled: no packet passes");
         return Ok(mtu);
     }
-    let (IpAddr::V4(local), IpAddr::V4(remote), Encapsulation::Gre) =
-        (tunnel.local_ip, tunnel.remote_ip, tunnel.encapsulation)
-    else {
-        return Err(anyhow!(
-            "{}: only gre over IPv4 is carried out by this version",
-            tunnel.name
-        ));
-    };
-    let key = TunnelKey::new(local.octets(), remote.octets(), tunnel.key);
-    let ingress = TunnelIngress {
+    let surroundings = Surroundings {
         index,
-        dataplane_ifindex: end.index,
+        user_ifindex: user.index,
         user_mac: user.mac,
-        dataplane_mac: end.mac,
-        heartbeat_address: heartbeat.map_or([0; 4], |address| address.ip().octets()),
-        heartbeat_port: heartbeat.map_or(0, |address| address.port()),
-        padding: [0; 2],
+        dataplane_ifindex: end.index,
+        underlay_ifindex: underlay.index,
+        vlan: 0,
+        mtu,
+        may_fragment: false,
+        heartbeat,
     };
-    dataplane.set_tunnel(key, ingress, egress(index, tunnel, local, remote, underlay))?;
+    dataplane.set_tunnel(&tunnel::entries(tunnel, &surroundings))?;
     dataplane.attach_tunnel(&end.name)?;
     info!(
         tunnel = tunnel.name,
@@ -258,50 +266,16 @@ async fn set_up_tunnel(
     Ok(mtu)
 }
 
-fn egress(
-    index: u32,
-    tunnel: &Tunnel,
-    local: Ipv4Addr,
-    remote: Ipv4Addr,
-    underlay: &Link,
-) -> TunnelEgress {
-    let (ttl, ttl_flag) = header_byte(tunnel.ttl, egress_flag::TTL_INHERIT);
-    let (tos, tos_flag) = header_byte(tunnel.tos, egress_flag::TOS_INHERIT);
-    let key_flag = if tunnel.key.is_some() {
-        egress_flag::HAS_KEY
-    } else {
-        0
-    };
-    TunnelEgress {
-        index,
-        underlay_ifindex: underlay.index,
-        local: local.octets(),
-        remote: remote.octets(),
-        key: tunnel.key.unwrap_or(0).to_be_bytes(),
-        flags: ttl_flag | tos_flag | key_flag,
-        ttl,
-        tos,
-        padding: [0; 2],
-    }
-}
-
-fn header_byte(byte: HeaderByte, inherit: u32) -> (u8, u32) {
-    match byte {
-        HeaderByte::Fixed(value) => (value, 0),
-        HeaderByte::Inherit => (0, inherit),
-    }
-}
-
 /// Where heartbeats in `tunnel` come to; `None` if none run there.
-fn heartbeat_listener(config: &Config, tunnel: &Tunnel) -> Option<SocketAddrV4> {
+fn heartbeat_listener(config: &Config, tunnel: &Tunnel) -> Option<HeartbeatListener> {
     let cluster = config.cluster.as_ref()?;
     if !cluster.interfaces.contains(&tunnel.name) {
         return None;
     }
-    Some(SocketAddrV4::new(
-        first_ipv4(tunnel)?,
-        cluster.heartbeat_port,
-    ))
+    Some(HeartbeatListener {
+        address: first_ipv4(tunnel)?.octets(),
+        port: cluster.heartbeat_port,
+    })
 }
 
 fn open_sessions(

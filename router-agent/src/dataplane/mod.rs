@@ -12,12 +12,15 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray},
 };
 use router_common::{
+    gre::AnyKey,
     identity::Epoch,
     map::{
-        LocalState, MAX_SESSIONS, Reason, SessionConfig, SessionKey, SessionState, TunnelCounters,
-        TunnelEgress, TunnelIngress, TunnelKey, name,
+        LocalState, MAX_SESSIONS, Reason, SessionConfig, SessionKey, SessionState, Settings,
+        TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, name,
     },
 };
+
+use crate::tunnel::Entries;
 
 pub use self::{
     attach::{Mode, ModeChoice, attach_pass},
@@ -57,13 +60,13 @@ impl Dataplane {
         let programs = EbpfLoader::new()
             .load(OBJECT)
             .context("the kernel refused the programs")?;
-        let dataplane = Self {
+        let mut dataplane = Self {
             programs,
             pins,
             newest_epoch,
             _lock: lock,
         };
-        match dataplane.pin_maps() {
+        match dataplane.prepare() {
             Ok(()) => Ok(dataplane),
             Err(error) => {
                 // The first error is the one to tell.
@@ -71,6 +74,13 @@ impl Dataplane {
                 Err(error)
             }
         }
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.pin_maps()?;
+        let mut settings: Array<_, Settings> = self.map_mut(name::SETTINGS)?;
+        settings.set(0, drawn_settings()?, 0)?;
+        Ok(())
     }
 
     fn pin_maps(&self) -> Result<()> {
@@ -115,17 +125,31 @@ impl Dataplane {
         )
     }
 
-    /// Makes the programs carry a tunnel.
-    pub fn set_tunnel(
-        &mut self,
-        key: TunnelKey,
-        ingress: TunnelIngress,
-        egress: TunnelEgress,
-    ) -> Result<()> {
-        let mut tunnels: HashMap<_, TunnelKey, TunnelIngress> = self.map_mut(name::TUNNELS)?;
-        tunnels.insert(key, ingress, 0)?;
+    /// Makes the programs carry a tunnel, or carry it as `entries` now says.
+    pub fn set_tunnel(&mut self, entries: &Entries) -> Result<()> {
+        let Entries {
+            key,
+            ingress,
+            egress,
+            device,
+        } = *entries;
+        let mut devices: Array<_, TunnelDevice> = self.map_mut(name::DEVICES)?;
+        devices.set(ingress.index, device, 0)?;
         let mut egresses: HashMap<_, u32, TunnelEgress> = self.map_mut(name::EGRESS)?;
-        egresses.insert(ingress.dataplane_ifindex, egress, 0)?;
+        egresses.insert(device.dataplane_ifindex, egress, 0)?;
+        egresses.insert(device.user_ifindex, egress, 0)?;
+        match key {
+            AnyKey::Ipv4(key) => {
+                let mut tunnels: HashMap<_, TunnelKey, TunnelIngress> =
+                    self.map_mut(name::TUNNELS)?;
+                tunnels.insert(key, ingress, 0)?;
+            }
+            AnyKey::Ipv6(key) => {
+                let mut tunnels: HashMap<_, TunnelKey6, TunnelIngress> =
+                    self.map_mut(name::TUNNELS6)?;
+                tunnels.insert(key, ingress, 0)?;
+            }
+        }
         Ok(())
     }
 
@@ -196,6 +220,17 @@ impl Dataplane {
             .ok_or_else(|| anyhow!("the object has no map {name}"))?;
         T::try_from(map).with_context(|| format!("map {name}"))
     }
+}
+
+/// Settings with a marker that nobody outside can know.
+fn drawn_settings() -> Result<Settings> {
+    let [a, b, c, _] = getrandom::u32()
+        .context("cannot draw a random number")?
+        .to_ne_bytes();
+    // Locally administered and unicast (IEEE 802, clause 8.2.2); never all zeros.
+    Ok(Settings {
+        marker: [0x02, a, b, c],
+    })
 }
 
 /// Detaches every program and removes every pin.

@@ -74,15 +74,11 @@ impl Decode for TunnelKey {
 
 impl Decode for TunnelKey6 {
     fn decode(&self, _: &dyn InterfaceNames) -> Fields {
-        let Self {
-            local,
-            remote,
-            label,
-        } = *self;
+        let Self { addresses, label } = *self;
         with_label(
             Fields::default()
-                .with("local", ipv6(local))
-                .with("remote", ipv6(remote)),
+                .with("local", ipv6(addresses.local))
+                .with("remote", ipv6(addresses.remote)),
             label,
         )
     }

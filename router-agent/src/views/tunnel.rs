@@ -55,14 +55,8 @@ fn detail(tunnel: &TunnelStatus) -> String {
         admin_up,
         link_up,
         multicast,
-        rx_packets,
-        rx_bytes,
-        tx_packets,
-        tx_bytes,
-        rx_errors,
-        tx_errors,
-        rx_unsupported,
-        tx_unsupported,
+        encapsulation,
+        counters: _,
     } = tunnel;
     let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
     let reason = xdp_mode_reason
@@ -81,7 +75,7 @@ fn detail(tunnel: &TunnelStatus) -> String {
     }
     facts.row([
         "Encapsulation:",
-        &format!("gre, local {local}, remote {remote}, key {key}, ttl {ttl}, tos {tos}"),
+        &format!("{encapsulation}, local {local}, remote {remote}, key {key}, ttl {ttl}, tos {tos}"),
     ]);
     facts.row(["MTU:", &format!("{mtu} bytes")]);
     facts.row([
@@ -91,13 +85,15 @@ fn detail(tunnel: &TunnelStatus) -> String {
     facts.row(["Underlay:", &format!("{underlay}, XDP {xdp_mode}{reason}")]);
 
     let mut counters = Table::new(&["", "Bytes", "Packets", "Errors", "Unsupported"]);
-    for (direction, numbers) in [
-        ("RX:", [rx_bytes, rx_packets, rx_errors, rx_unsupported]),
-        ("TX:", [tx_bytes, tx_packets, tx_errors, tx_unsupported]),
-    ] {
+    for (direction, prefix) in [("RX:", "rx"), ("TX:", "tx")] {
         let mut cells = vec![direction.to_owned()];
-        cells.extend(numbers.map(u64::to_string));
+        cells.extend(IN_TABLE.map(|name| tunnel.counter(&format!("{prefix}_{name}")).to_string()));
         counters.row(cells);
+    }
+    for (name, value) in &tunnel.counters {
+        if !is_in_table(name) && *value != 0 {
+            facts.row([&format!("{name}:"), &value.to_string()]);
+        }
     }
     format!(
         "{}:\n{}\n{}",
@@ -105,6 +101,14 @@ fn detail(tunnel: &TunnelStatus) -> String {
         facts.render(4),
         counters.render(4)
     )
+}
+
+/// Counters that are always shown, each for both directions; others are if they counted anything.
+const IN_TABLE: [&str; 4] = ["bytes", "packets", "errors", "unsupported"];
+
+fn is_in_table(name: &str) -> bool {
+    let base = name.strip_prefix("rx_").or(name.strip_prefix("tx_"));
+    base.is_some_and(|base| IN_TABLE.contains(&base))
 }
 
 const fn up(up: bool) -> &'static str {
@@ -133,14 +137,20 @@ mod tests {
             admin_up: true,
             link_up: true,
             multicast: true,
-            rx_packets: 12_345,
-            rx_bytes: 9_876_543_210,
-            tx_packets: 7,
-            tx_bytes: 640,
-            rx_errors: 1,
-            tx_errors: 0,
-            rx_unsupported: 0,
-            tx_unsupported: 2,
+            encapsulation: "gre".to_owned(),
+            counters: [
+                ("rx_packets", 12_345),
+                ("rx_bytes", 9_876_543_210),
+                ("tx_packets", 7),
+                ("tx_bytes", 640),
+                ("rx_errors", 1),
+                ("tx_errors", 0),
+                ("tx_unsupported", 2),
+                ("rx_checksum_errors", 3),
+                ("rx_slow", 0),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
         };
         let tun1 = TunnelStatus {
             name: "tun1".to_owned(),

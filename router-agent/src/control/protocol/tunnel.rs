@@ -1,5 +1,7 @@
 //! The tunnels of a node.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A tunnel and its counters; bytes are those of the inner packets.
@@ -33,15 +35,16 @@ pub struct TunnelStatus {
     pub link_up: bool,
     /// Whether multicast is enabled.
     pub multicast: bool,
-    pub rx_packets: u64,
-    pub rx_bytes: u64,
-    pub tx_packets: u64,
-    pub tx_bytes: u64,
-    /// Packets that could not be decapsulated.
-    pub rx_errors: u64,
-    /// Packets that could not be encapsulated or had no route.
-    pub tx_errors: u64,
-    /// Packets of a protocol that this version does not carry.
-    pub rx_unsupported: u64,
-    pub tx_unsupported: u64,
+    /// Wire format: `gre`, `gre-bridge` or `gre-udp`.
+    pub encapsulation: String,
+    /// The kernel programs' counters by name, as docs/operations.md lists them.
+    #[serde(flatten)]
+    pub counters: BTreeMap<String, u64>,
+}
+
+impl TunnelStatus {
+    /// The counter called `name`; zero if the agent knows none of that name.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or_default()
+    }
 }
