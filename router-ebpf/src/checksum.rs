@@ -1,55 +1,87 @@
 //! The GRE checksum (RFC 2784 §2.1) of a packet that is about to leave.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
-    helpers::generated::{bpf_csum_diff, bpf_skb_load_bytes},
+    bindings::__sk_buff,
+    helpers::generated::{bpf_csum_diff, bpf_loop, bpf_skb_load_bytes},
     programs::TcContext,
 };
 use router_common::checksum::fold;
 
-/// Bytes that are summed at a time; the stack of a program has 512.
-const CHUNK: usize = 256;
-/// A packet has at most 64 KiB.
-const CHUNKS: usize = 65_536 / CHUNK;
+/// Bytes that are summed at a time; a program has 512 of stack.
+const CHUNK: u32 = 128;
+
+/// How far the sum has come.
+#[repr(C)]
+struct Progress {
+    skb: *mut __sk_buff,
+    /// Bytes from the start of the frame.
+    at: u32,
+    end: u32,
+    sum: u32,
+    /// 1 once reading failed.
+    failed: u32,
+}
 
 /// The checksum of all from `offset` to the packet's end, as it is written.
-// VERIFIER: "R2 type=scalar expected=fp" and worse come from sums of a variable length; chunks of
-// one length, the last filled up with zeros, which add nothing, are the same to it each time.
 #[inline(always)]
 pub fn of(ctx: &TcContext, offset: usize) -> Option<[u8; 2]> {
-    let end = ctx.len() as usize;
-    let mut at = offset;
-    let mut sum = 0_u32;
-    for _ in 0..CHUNKS {
-        if at >= end {
-            break;
-        }
-        let mut chunk = [0_u8; CHUNK];
-        let length = (end - at).min(CHUNK) as u32;
-        // SAFETY: `chunk` is good for `length` bytes; `csum_diff` reads the whole of it.
-        unsafe {
-            if bpf_skb_load_bytes(
-                ctx.skb.skb.cast(),
-                at as u32,
-                chunk.as_mut_ptr().cast(),
-                length,
-            ) != 0
-            {
-                return None;
-            }
-            let added = bpf_csum_diff(
-                core::ptr::null_mut(),
-                0,
-                chunk.as_mut_ptr().cast(),
-                CHUNK as u32,
-                sum,
-            );
-            if added < 0 {
-                return None;
-            }
-            sum = added as u32;
-        }
-        at += CHUNK;
-    }
+    let mut progress = Progress {
+        skb: ctx.skb.skb,
+        at: offset as u32,
+        end: ctx.len(),
+        sum: 0,
+        failed: 0,
+    };
+    let chunks = progress.end.saturating_sub(progress.at).div_ceil(CHUNK);
+    // SAFETY: the callback has the signature that the helper asks for, and `progress` outlives it.
+    unsafe {
+        bpf_loop(
+            chunks,
+            add_chunk as *mut c_void,
+            (&raw mut progress).cast(),
+            0,
+        );
+    };
     // The kernel sums in the host's byte order, which for this sum is the packet's.
-    Some((!fold(sum)).to_ne_bytes())
+    (progress.failed == 0).then(|| (!fold(progress.sum)).to_ne_bytes())
+}
+
+/// Adds the next chunk; 1 ends the loop.
+// VERIFIER: a loop of its own takes it through each chunk of the longest packet, for seconds; a
+// callback it sees once. The helper takes no variable length either: "R4 min value is negative";
+// so the last chunk is filled up with zeros, which add nothing.
+extern "C" fn add_chunk(_index: u32, progress: *mut Progress) -> i64 {
+    // SAFETY: the progress that `of` passed.
+    let progress = unsafe { &mut *progress };
+    // Words, which LLVM clears by word and not byte by byte in a loop.
+    let mut chunk = [0_u64; CHUNK as usize / 8];
+    let length = progress.end.wrapping_sub(progress.at).min(CHUNK);
+    if length == 0 {
+        return 1;
+    }
+    // SAFETY: `chunk` is good for `length` bytes, and the sum takes the whole of it.
+    let added = unsafe {
+        if bpf_skb_load_bytes(
+            progress.skb.cast(),
+            progress.at,
+            chunk.as_mut_ptr().cast(),
+            length,
+        ) != 0
+        {
+            progress.failed = 1;
+            return 1;
+        }
+        bpf_csum_diff(
+            core::ptr::null_mut(),
+            0,
+            chunk.as_mut_ptr().cast(),
+            CHUNK,
+            progress.sum,
+        )
+    };
+    progress.sum = added as u32;
+    progress.at += length;
+    0
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aya::{
     Ebpf, TestRunOptions,
     maps::{Array, HashMap, PerCpuArray},
-    programs::{TestRun as _, Xdp},
+    programs::{SchedClassifier, TestRun as _, Xdp},
 };
 use router_agent::dataplane::{OBJECT, program};
 use router_common::{
@@ -102,6 +102,11 @@ impl Kernel {
             .unwrap();
         for program in [program::UNDERLAY, program::PASS] {
             kernel.xdp(program).load().unwrap();
+        }
+        for program in [program::UNDERLAY_HANDOVER, program::TUNNEL_EGRESS] {
+            let program = kernel.programs.program_mut(program).unwrap();
+            let program: &mut SchedClassifier = program.try_into().unwrap();
+            program.load().unwrap();
         }
         kernel
     }

@@ -284,6 +284,6 @@ fn a_key_is_carried() {
     });
     for frame in pings_on_the_wire(&cluster) {
         let (_, gre) = gre::parse(frame.as_slice()).unwrap();
-        assert_eq!(gre.tunnel.key(), Some(u32::MAX));
+        assert_eq!(gre.label.key(), Some(u32::MAX));
     }
 }

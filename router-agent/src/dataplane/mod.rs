@@ -85,7 +85,12 @@ impl Dataplane {
 
     fn pin_maps(&self) -> Result<()> {
         self.pins.create()?;
-        for (name, map) in self.programs.maps() {
+        // The object holds others, of constants and of what lasts no longer than a packet.
+        for name in name::ALL {
+            let map = self
+                .programs
+                .map(name)
+                .ok_or_else(|| anyhow!("the object has no map {name}"))?;
             let path = self.pins.map(name);
             map.pin(&path)
                 .with_context(|| format!("cannot pin map {name} at {}", path.display()))?;
