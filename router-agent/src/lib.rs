@@ -10,5 +10,6 @@ pub mod heartbeat;
 pub mod maps;
 pub mod monitor;
 pub mod net;
+pub mod path_mtu;
 pub mod takeover;
 pub mod views;
