@@ -103,12 +103,11 @@ fn in_options<P: Packet + ?Sized>(
         let [kind, length, value @ ..]: [u8; MSS_LEN] = packet.load(options + cursor)?;
         let length = usize::from(length);
         match kind {
-            END => return None,
             NO_OPERATION => cursor += 1,
             MSS if length == MSS_LEN => {
                 return Some((u16::from_be_bytes(value), options + cursor + 2));
             }
-            MSS => return None,
+            END | MSS => return None,
             _ if length < 2 || cursor + length > options_length => return None,
             _ => cursor += length,
         }
