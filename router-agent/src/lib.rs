@@ -10,6 +10,7 @@ pub mod heartbeat;
 pub mod maps;
 pub mod monitor;
 pub mod net;
+pub mod path_mtu;
 pub mod takeover;
 pub mod tunnel;
 pub mod views;

@@ -15,6 +15,7 @@ pub const ETH_P_8021Q: u16 = 0x8100;
 pub const ETH_P_8021AD: u16 = 0x88a8;
 /// Transparent Ethernet bridging: GRE with an Ethernet frame inside (RFC 7637 §3.2).
 pub const ETH_P_TEB: u16 = 0x6558;
+pub const PROTO_ICMP: u8 = 1;
 pub const PROTO_TCP: u8 = 6;
 pub const PROTO_UDP: u8 = 17;
 pub const PROTO_GRE: u8 = 47;
@@ -163,6 +164,12 @@ impl Ipv4 {
     #[inline(always)]
     pub const fn has_options(&self) -> bool {
         self.version_ihl != Self::VERSION_4_IHL_5
+    }
+
+    /// Bytes of the header with its options.
+    #[inline(always)]
+    pub const fn header_length(&self) -> usize {
+        (self.version_ihl & 0xf) as usize * 4
     }
 
     #[inline(always)]

@@ -91,6 +91,11 @@ impl Packet for Frame<'_> {
         // SAFETY: `start..start + size_of::<T>()` lies within the packet, and any bytes are a `T`.
         Some(unsafe { (start as *const T).read_unaligned() })
     }
+
+    #[inline(always)]
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        Frame::load(*self, offset)
+    }
 }
 
 /// A frame of which every part is read by the helper.

@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod lint;
 mod load;
 mod packages;
@@ -53,6 +54,8 @@ enum Cmd {
     Test(test::Args),
     /// Build, then measure what packets cost in the kernel programs; needs root
     Bench,
+    /// Feed random input to the parsers of what comes from the network
+    Fuzz(fuzz::Args),
     /// Check formatting and run clippy over host crates and kernel programs
     Lint,
 }
@@ -78,6 +81,7 @@ fn dispatch(cmd: Cmd) -> Result<ExitCode> {
         Cmd::Demo { args } => demo::demo(&args)?,
         Cmd::Test(args) => return test::test(&args),
         Cmd::Bench => bench::bench()?,
+        Cmd::Fuzz(args) => fuzz::fuzz(&args)?,
         Cmd::Lint => lint::lint()?,
     }
     Ok(ExitCode::SUCCESS)
