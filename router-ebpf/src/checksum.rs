@@ -17,7 +17,7 @@ const CHUNK: u32 = 128;
 struct Progress {
     skb: *mut __sk_buff,
     /// Bytes from the start of the frame.
-    at: u32,
+    start: u32,
     end: u32,
     sum: u32,
     /// 1 once reading failed.
@@ -29,12 +29,12 @@ struct Progress {
 pub fn of(ctx: &TcContext, offset: usize) -> Option<[u8; 2]> {
     let mut progress = Progress {
         skb: ctx.skb.skb,
-        at: offset as u32,
+        start: offset as u32,
         end: ctx.len(),
         sum: 0,
         failed: 0,
     };
-    let chunks = progress.end.saturating_sub(progress.at).div_ceil(CHUNK);
+    let chunks = progress.end.saturating_sub(progress.start).div_ceil(CHUNK);
     // SAFETY: the callback has the signature that the helper asks for, and `progress` outlives it.
     unsafe {
         bpf_loop(
@@ -48,16 +48,22 @@ pub fn of(ctx: &TcContext, offset: usize) -> Option<[u8; 2]> {
     (progress.failed == 0).then(|| (!fold(progress.sum)).to_ne_bytes())
 }
 
-/// Adds the next chunk; 1 ends the loop.
-// VERIFIER: a loop of its own takes it through each chunk of the longest packet, for seconds; a
-// callback it sees once. The helper takes no variable length either: "R4 min value is negative";
-// so the last chunk is filled up with zeros, which add nothing.
-extern "C" fn add_chunk(_index: u32, progress: *mut Progress) -> i64 {
+/// Adds chunk number `index`; 1 ends the loop.
+// VERIFIER: "BPF program is too large": a loop of its own takes it through each chunk of the longest
+// packet; a callback it sees once, as long as no bounded number grows from call to call. The helper
+// takes no variable length, so the last chunk is filled up with zeros, which add nothing.
+extern "C" fn add_chunk(index: u32, progress: *mut Progress) -> i64 {
     // SAFETY: the progress that `of` passed.
     let progress = unsafe { &mut *progress };
-    // Words, which LLVM clears by word and not byte by byte in a loop.
-    let mut chunk = [0_u64; CHUNK as usize / 8];
-    let length = progress.end.wrapping_sub(progress.at).min(CHUNK);
+    let mut chunk = core::mem::MaybeUninit::<[u64; CHUNK as usize / 8]>::uninit();
+    let words: *mut u64 = chunk.as_mut_ptr().cast();
+    for word in 0..CHUNK as usize / 8 {
+        // Volatile, as LLVM would make it a call that clears byte by byte.
+        // SAFETY: within `chunk`.
+        unsafe { words.add(word).write_volatile(0) };
+    }
+    let at = progress.start + index * CHUNK;
+    let length = progress.end.wrapping_sub(at).min(CHUNK);
     if length == 0 {
         return 1;
     }
@@ -65,7 +71,7 @@ extern "C" fn add_chunk(_index: u32, progress: *mut Progress) -> i64 {
     let added = unsafe {
         if bpf_skb_load_bytes(
             progress.skb.cast(),
-            progress.at,
+            at,
             chunk.as_mut_ptr().cast(),
             length,
         ) != 0
@@ -82,6 +88,5 @@ extern "C" fn add_chunk(_index: u32, progress: *mut Progress) -> i64 {
         )
     };
     progress.sum = added as u32;
-    progress.at += length;
     0
 }
