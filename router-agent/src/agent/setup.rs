@@ -76,7 +76,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
         for name in [tunnel.name.clone(), dataplane_end(&tunnel.name)] {
             if links
                 .iter()
-                .any(|link| link.name == name && !link.is_ours(&links))
+                .any(|link| link.name == name && !link.is_ours())
             {
                 problems.push(Problem::new(
                     format!("interface {name} exists already, and router-agent did not make it"),
@@ -136,13 +136,24 @@ pub async fn carry_out(
     dataplane: &mut Dataplane,
 ) -> Result<Setup> {
     let mut tunnels: Vec<TunnelFacts> = Vec::new();
-    for ((index, tunnel), underlay) in (0_u32..).zip(&config.tunnels).zip(&plan.underlays) {
+    let devices: Vec<_> = config
+        .tunnels
+        .iter()
+        .zip(&plan.underlays)
+        .map(|(tunnel, underlay)| device(tunnel, underlay))
+        .collect();
+    let ends = netlink.create_tunnels(&devices).await?;
+    for (((index, tunnel), underlay), ends) in (0_u32..)
+        .zip(&config.tunnels)
+        .zip(&plan.underlays)
+        .zip(&ends)
+    {
         let mode = match tunnels.iter().find(|done| done.underlay == underlay.name) {
             Some(done) => done.mode.clone(),
             None => attach_underlay(dataplane, &underlay.name, options.xdp_mode)?,
         };
         let listener = heartbeat_listener(&config, tunnel);
-        let mtu = set_up_tunnel(index, tunnel, underlay, listener, netlink, dataplane).await?;
+        let mtu = set_up_tunnel(index, tunnel, underlay, ends, listener, dataplane)?;
         tunnels.push(TunnelFacts {
             tunnel: tunnel.clone(),
             index,
@@ -193,22 +204,46 @@ fn attach_underlay(dataplane: &mut Dataplane, name: &str, choice: ModeChoice) ->
     Ok(mode)
 }
 
-/// Makes a tunnel's device and tells the programs of it; the device's MTU.
-async fn set_up_tunnel(
+fn device<'a>(tunnel: &'a Tunnel, underlay: &Link) -> TunnelDevice<'a> {
+    TunnelDevice {
+        name: &tunnel.name,
+        mtu: mtu(tunnel, underlay),
+        layer2: false,
+        multicast: tunnel.multicast,
+        addresses: &tunnel.addresses,
+        bridge: None,
+        checksums_in_software: false,
+        enabled: tunnel.enabled,
+    }
+}
+
+/// Bytes.
+fn mtu(tunnel: &Tunnel, underlay: &Link) -> u32 {
+    tunnel.mtu.map_or_else(
+        || underlay.mtu.saturating_sub(overhead_of(tunnel)),
+        u32::from,
+    )
+}
+
+/// Bytes of outer headers.
+fn overhead_of(tunnel: &Tunnel) -> u32 {
+    u32::try_from(overhead(tunnel.key.is_some())).unwrap_or(u32::MAX)
+}
+
+/// Tells the programs of a tunnel's device; the device's MTU.
+fn set_up_tunnel(
     index: u32,
     tunnel: &Tunnel,
     underlay: &Link,
+    (user, end): &(Link, Link),
     heartbeat: Option<SocketAddrV4>,
-    netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<u32> {
     if index >= MAX_TUNNELS {
         return Err(anyhow!("more than {MAX_TUNNELS} tunnels"));
     }
-    let overhead = u32::try_from(overhead(tunnel.key.is_some()))?;
-    let mtu = tunnel
-        .mtu
-        .map_or_else(|| underlay.mtu.saturating_sub(overhead), u32::from);
+    let overhead = overhead_of(tunnel);
+    let mtu = mtu(tunnel, underlay);
     if mtu + overhead > underlay.mtu {
         warn!(
             tunnel = tunnel.name,
@@ -218,15 +253,6 @@ async fn set_up_tunnel(
             underlay.mtu
         );
     }
-    let (user, end) = netlink
-        .create_tunnel(&TunnelDevice {
-            name: &tunnel.name,
-            mtu,
-            multicast: tunnel.multicast,
-            addresses: &tunnel.addresses,
-            enabled: tunnel.enabled,
-        })
-        .await?;
     if !tunnel.enabled {
         info!(tunnel = tunnel.name, "disabled: no packet passes");
         return Ok(mtu);
