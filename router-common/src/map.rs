@@ -185,7 +185,10 @@ pub struct Settings {
 impl Settings {
     /// The source address that marks a packet of tunnel `index`.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "an index is below MAX_TUNNELS")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an index is below MAX_TUNNELS"
+    )]
     pub const fn marked(&self, index: u32) -> Mac {
         let [a, b, c, d] = self.marker;
         let [high, low] = (index as u16).to_be_bytes();

@@ -69,13 +69,7 @@ extern "C" fn add_chunk(index: u32, progress: *mut Progress) -> i64 {
     }
     // SAFETY: `chunk` is good for `length` bytes, and the sum takes the whole of it.
     let added = unsafe {
-        if bpf_skb_load_bytes(
-            progress.skb.cast(),
-            at,
-            chunk.as_mut_ptr().cast(),
-            length,
-        ) != 0
-        {
+        if bpf_skb_load_bytes(progress.skb.cast(), at, chunk.as_mut_ptr().cast(), length) != 0 {
             progress.failed = 1;
             return 1;
         }

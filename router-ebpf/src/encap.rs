@@ -190,7 +190,8 @@ fn put_headers(
     let no_room = SendRefusal::NoRoom { index };
     let format = egress.format;
     // A GSO packet may be longer than its header can say; segmentation writes the true lengths.
-    let total_length = (inner_length + format.outer_length() as u32).min(u32::from(u16::MAX)) as u16;
+    let total_length =
+        (inner_length + format.outer_length() as u32).min(u32::from(u16::MAX)) as u16;
     let payload_length = total_length - format.ip_length() as u16;
     let protocol = if format.has(Format::UDP) {
         PROTO_UDP
@@ -224,7 +225,15 @@ fn put_headers(
         let outer = if egress.flags & egress_flag::MAY_FRAGMENT != 0 {
             // SAFETY: a helper without arguments.
             let identification = unsafe { bpf_get_prandom_u32() } as u16;
-            Ipv4::fragmentable(protocol, local, remote, tos, ttl, total_length, identification)
+            Ipv4::fragmentable(
+                protocol,
+                local,
+                remote,
+                tos,
+                ttl,
+                total_length,
+                identification,
+            )
         } else {
             Ipv4::new(protocol, local, remote, tos, ttl, total_length)
         };

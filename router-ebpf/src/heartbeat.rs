@@ -1,9 +1,7 @@
 //! Verifies a heartbeat, keeps what it says, and turns a probe into its reply, without any
 //! process.
 
-use aya_ebpf::{
-    bindings::xdp_md, helpers::generated::bpf_ktime_get_boot_ns, programs::XdpContext,
-};
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_boot_ns, programs::XdpContext};
 use router_common::{
     gre::Gre,
     heartbeat::{self, Admission, Content, Heartbeat, Kind, Known},

@@ -44,11 +44,7 @@ pub fn is_for_us_to_return(frame: Frame<'_>, gre: &Gre, inner: &Ipv4) -> bool {
 
 /// Takes the outer headers off and sends the rest back by where it came.
 #[inline(always)]
-pub fn give_back(
-    ctx: &XdpContext,
-    gre: &Gre,
-    tunnel: &TunnelIngress,
-) -> Result<Action, Refusal> {
+pub fn give_back(ctx: &XdpContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<Action, Refusal> {
     let index = tunnel.index;
     let link_length = gre.outer_offset;
     if !(Ethernet::LEN..=LONGEST_LINK).contains(&link_length) {
@@ -56,9 +52,8 @@ pub fn give_back(
     }
     let mut link = [0_u8; LONGEST_LINK];
     // SAFETY: `link` is good for `link_length` bytes, by the check above.
-    let loaded = unsafe {
-        bpf_xdp_load_bytes(ctx.ctx, 0, link.as_mut_ptr().cast(), link_length as u32)
-    };
+    let loaded =
+        unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, link.as_mut_ptr().cast(), link_length as u32) };
     if loaded != 0 {
         return Err(Refusal::Malformed { index });
     }
@@ -71,9 +66,8 @@ pub fn give_back(
         return Err(Refusal::NoHeadroom);
     }
     // SAFETY: as for the load.
-    let stored = unsafe {
-        bpf_xdp_store_bytes(ctx.ctx, 0, link.as_mut_ptr().cast(), link_length as u32)
-    };
+    let stored =
+        unsafe { bpf_xdp_store_bytes(ctx.ctx, 0, link.as_mut_ptr().cast(), link_length as u32) };
     if stored != 0 {
         return Err(Refusal::NoHeadroom);
     }

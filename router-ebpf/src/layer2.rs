@@ -1,10 +1,7 @@
 //! Underlay to a layer-2 tunnel. Decapsulated by TC: in XDP there is no place left for the mark
 //! that tells where the frame belongs, all of its headers being the inner host's.
 
-use aya_ebpf::{
-    bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, programs::TcContext};
 use router_common::{
     gre::{self, Format, Gre, NotFast},
     map::TunnelIngress,

@@ -43,7 +43,11 @@ pub fn ipv6_in_skb(ctx: &TcContext, gre: &Gre) -> Tunnel {
 #[inline(never)]
 fn frame_ipv6(ctx: *mut xdp_md, outer_offset: usize, label: Label) -> Tunnel {
     let ctx = XdpContext::new(ctx);
-    ipv6(&TunnelKey6::of(&ByHelper(Frame(&ctx)), outer_offset, label)?)
+    ipv6(&TunnelKey6::of(
+        &ByHelper(Frame(&ctx)),
+        outer_offset,
+        label,
+    )?)
 }
 
 #[inline(never)]

@@ -22,8 +22,12 @@ impl Skb<'_> {
         // SAFETY: the context of this very call.
         unsafe {
             let skb = self.0.skb.skb;
-            ((*skb).vlan_present != 0)
-                .then(|| (u16::from_be((*skb).vlan_proto as u16), (*skb).vlan_tci as u16))
+            ((*skb).vlan_present != 0).then(|| {
+                (
+                    u16::from_be((*skb).vlan_proto as u16),
+                    (*skb).vlan_tci as u16,
+                )
+            })
         }
     }
 

@@ -4,9 +4,9 @@ use bytemuck::bytes_of;
 use router_common::{
     gre::{GreBase, bit},
     heartbeat::{Content, Heartbeat, Kind},
-    map::Settings,
     identity::{Claim, Epoch, Flags, NodeId},
     kdf::{direction_key, session_number},
+    map::Settings,
     net::{ETH_P_IPV4, Ethernet, Ipv4, Mac, PROTO_GRE, PROTO_UDP, Udp},
     siphash::Key,
     time::BootTime,

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod frames;
 pub mod kernel;
 pub mod lab;
+pub mod many_tunnels;
 pub mod poll;
 pub mod status;
 pub mod traffic;

@@ -13,10 +13,9 @@ use router_common::{
 use router_tests::{
     clock,
     frames::{
-        INNER_LOCAL, INNER_REMOTE, KEY, KEYED_TUNNEL, LOCAL,
-        OUR_GENERATION, PEER_GENERATION, PLAIN_TUNNEL, PORT, REMOTE, SESSION_SLOT, SETTINGS, UNDERLAY_MACS,
-        USER_MAC, from_peer, gre, heartbeat, inner_ipv6, inner_udp, our_claim, probe, to_peer,
-        underlay,
+        INNER_LOCAL, INNER_REMOTE, KEY, KEYED_TUNNEL, LOCAL, OUR_GENERATION, PEER_GENERATION,
+        PLAIN_TUNNEL, PORT, REMOTE, SESSION_SLOT, SETTINGS, UNDERLAY_MACS, USER_MAC, from_peer,
+        gre, heartbeat, inner_ipv6, inner_udp, our_claim, probe, to_peer, underlay,
     },
     kernel::Kernel,
 };

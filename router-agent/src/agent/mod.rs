@@ -89,10 +89,8 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
 
 /// Ends the programs and removes the devices, as much of it as there is; the first error.
 async fn take_down(dataplane: Dataplane, tunnels: &[String], netlink: &Netlink) -> Result<()> {
-    let mut outcome = dataplane.remove();
-    for tunnel in tunnels {
-        outcome = outcome.and(netlink.remove_tunnel(tunnel).await);
-    }
+    let outcome = dataplane.remove();
+    let outcome = outcome.and(netlink.remove_tunnels(tunnels).await);
     info!("stopped");
     outcome
 }

@@ -12,9 +12,7 @@ use ipnet::IpNet;
 use router_common::{
     identity::{Epoch, NodeId},
     kdf::{direction_key, session_number},
-    map::{
-        LocalState, MAX_SESSIONS, MAX_TUNNELS, SessionConfig, SessionKey,
-    },
+    map::{LocalState, MAX_SESSIONS, MAX_TUNNELS, SessionConfig, SessionKey},
 };
 use tracing::{info, warn};
 
@@ -27,11 +25,11 @@ use super::{
 use crate::{
     clock,
     cluster::{Core, Policy},
-    config::{Cluster, Config, Group, Role, Tunnel, XdpMode},
+    config::{Cluster, Config, Encapsulation, Group, Role, Tunnel, XdpMode},
     dataplane::{Dataplane, MappedArray, Mode, ModeChoice},
     heartbeat::{Prober, open_socket},
     monitor::Monitor,
-    net::{Address, Link, Netlink, TunnelDevice, dataplane_end},
+    net::{Address, BridgePortSpec, Link, Netlink, TunnelDevice, dataplane_end},
     takeover::ServiceTarget,
     tunnel::{self, HeartbeatListener, Surroundings},
 };
@@ -75,7 +73,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
         for name in [tunnel.name.clone(), dataplane_end(&tunnel.name)] {
             if links
                 .iter()
-                .any(|link| link.name == name && !link.is_ours(&links))
+                .any(|link| link.name == name && !link.is_ours())
             {
                 problems.push(Problem::new(
                     format!("interface {name} exists already, and router-agent did not make it"),
@@ -84,6 +82,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
             }
         }
     }
+    problems.extend(missing_interfaces(config, &links));
     let mut targets = Vec::new();
     for group in config.cluster.iter().flat_map(|cluster| &cluster.groups) {
         let mut found = Vec::new();
@@ -103,6 +102,33 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
     } else {
         Err(Unfit(problems).into())
     }
+}
+
+/// Interfaces that the configuration names and the system does not have.
+fn missing_interfaces(config: &Config, links: &[Link]) -> Vec<Problem> {
+    let named = |name: &str| links.iter().find(|link| link.name == name);
+    let mut problems = Vec::new();
+    for tunnel in &config.tunnels {
+        let Some(port) = &tunnel.bridge else {
+            continue;
+        };
+        let bridge = &port.bridge;
+        if named(bridge).is_none_or(|link| link.kind.as_deref() != Some("bridge")) {
+            problems.push(Problem::new(
+                format!("tunnel {}: there is no bridge {bridge}", tunnel.name),
+                format!("create it (`ip link add {bridge} type bridge`), or name one that `ip link show type bridge` shows"),
+            ));
+        }
+    }
+    for ethernet in &config.ethernets {
+        if named(&ethernet.name).is_none() {
+            problems.push(Problem::new(
+                format!("interface {} does not exist", ethernet.name),
+                "`ip link` shows what there is",
+            ));
+        }
+    }
+    problems
 }
 
 /// The interface that has address `ip`.
@@ -131,7 +157,18 @@ pub async fn carry_out(
     dataplane: &mut Dataplane,
 ) -> Result<Setup> {
     let mut tunnels: Vec<TunnelFacts> = Vec::new();
-    for ((index, tunnel), underlay) in (0_u32..).zip(&config.tunnels).zip(&plan.underlays) {
+    let devices: Vec<_> = config
+        .tunnels
+        .iter()
+        .zip(&plan.underlays)
+        .map(|(tunnel, underlay)| device(tunnel, underlay))
+        .collect();
+    let ends = netlink.create_tunnels(&devices).await?;
+    for (((index, tunnel), underlay), ends) in (0_u32..)
+        .zip(&config.tunnels)
+        .zip(&plan.underlays)
+        .zip(&ends)
+    {
         let mode = match tunnels.iter().find(|done| done.underlay == underlay.name) {
             Some(done) => done.mode.clone(),
             None => {
@@ -140,7 +177,7 @@ pub async fn carry_out(
             }
         };
         let listener = heartbeat_listener(&config, tunnel);
-        let mtu = set_up_tunnel(index, tunnel, underlay, listener, netlink, dataplane).await?;
+        let mtu = set_up_tunnel(index, tunnel, underlay, ends, listener, dataplane)?;
         tunnels.push(TunnelFacts {
             tunnel: tunnel.clone(),
             index,
@@ -187,7 +224,10 @@ fn mode_choice(config: &Config, options: &Options, underlay: &str) -> ModeChoice
     if options.xdp_mode != ModeChoice::Auto {
         return options.xdp_mode;
     }
-    let stated = config.ethernets.iter().find(|ethernet| ethernet.name == underlay);
+    let stated = config
+        .ethernets
+        .iter()
+        .find(|ethernet| ethernet.name == underlay);
     match stated.map(|ethernet| ethernet.xdp_mode) {
         None | Some(XdpMode::Auto) => ModeChoice::Auto,
         Some(XdpMode::Native) => ModeChoice::Native,
@@ -204,22 +244,46 @@ fn attach_underlay(dataplane: &mut Dataplane, name: &str, choice: ModeChoice) ->
     Ok(mode)
 }
 
-/// Makes a tunnel's device and tells the programs of it; the device's MTU.
-async fn set_up_tunnel(
+fn device<'a>(tunnel: &'a Tunnel, underlay: &Link) -> TunnelDevice<'a> {
+    TunnelDevice {
+        name: &tunnel.name,
+        mtu: mtu(tunnel, underlay),
+        layer2: tunnel.encapsulation == Encapsulation::GreBridge,
+        multicast: tunnel.multicast,
+        addresses: &tunnel.addresses,
+        bridge: tunnel.bridge.as_ref().map(|port| BridgePortSpec {
+            bridge: &port.bridge,
+            cost: port.cost,
+            priority: port.priority,
+        }),
+        // Both are of each packet on the wire, which the stack must have made by then.
+        checksums_in_software: tunnel.checksum || tunnel.sequence,
+        enabled: tunnel.enabled,
+    }
+}
+
+/// Bytes.
+fn mtu(tunnel: &Tunnel, underlay: &Link) -> u32 {
+    tunnel.mtu.map_or_else(
+        || underlay.mtu.saturating_sub(tunnel::overhead(tunnel)),
+        u32::from,
+    )
+}
+
+/// Tells the programs of a tunnel's device; the device's MTU.
+fn set_up_tunnel(
     index: u32,
     tunnel: &Tunnel,
     underlay: &Link,
+    (user, end): &(Link, Link),
     heartbeat: Option<HeartbeatListener>,
-    netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<u32> {
     if index >= MAX_TUNNELS {
         return Err(anyhow!("more than {MAX_TUNNELS} tunnels"));
     }
     let overhead = tunnel::overhead(tunnel);
-    let mtu = tunnel
-        .mtu
-        .map_or_else(|| underlay.mtu.saturating_sub(overhead), u32::from);
+    let mtu = mtu(tunnel, underlay);
     if mtu + overhead > underlay.mtu {
         warn!(
             tunnel = tunnel.name,
@@ -229,15 +293,6 @@ async fn set_up_tunnel(
             underlay.mtu
         );
     }
-    let (user, end) = netlink
-        .create_tunnel(&TunnelDevice {
-            name: &tunnel.name,
-            mtu,
-            multicast: tunnel.multicast,
-            addresses: &tunnel.addresses,
-            enabled: tunnel.enabled,
-        })
-        .await?;
     if !tunnel.enabled {
         info!(tunnel = tunnel.name, "disabled: no packet passes");
         return Ok(mtu);

@@ -246,19 +246,17 @@ impl Decode for Sequence {
             next_received,
             any_received,
         } = *self;
-        Fields::default()
-            .with("sent", sent)
-            .with("next_received", (any_received != 0).then_some(next_received))
+        Fields::default().with("sent", sent).with(
+            "next_received",
+            (any_received != 0).then_some(next_received),
+        )
     }
 }
 
 impl Decode for Settings {
     fn decode(&self, _: &dyn InterfaceNames) -> Fields {
         let Self { marker } = *self;
-        Fields::default().with(
-            "marker",
-            marker.map(|byte| format!("{byte:02x}")).join(":"),
-        )
+        Fields::default().with("marker", marker.map(|byte| format!("{byte:02x}")).join(":"))
     }
 }
 

@@ -75,7 +75,9 @@ fn detail(tunnel: &TunnelStatus) -> String {
     }
     facts.row([
         "Encapsulation:",
-        &format!("{encapsulation}, local {local}, remote {remote}, key {key}, ttl {ttl}, tos {tos}"),
+        &format!(
+            "{encapsulation}, local {local}, remote {remote}, key {key}, ttl {ttl}, tos {tos}"
+        ),
     ]);
     facts.row(["MTU:", &format!("{mtu} bytes")]);
     facts.row([

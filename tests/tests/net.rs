@@ -1,0 +1,373 @@
+//! Interfaces by netlink, in network namespaces of their own.
+
+use std::{process::Command, slice, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::IpNet;
+use router_agent::net::{
+    Address, BridgePortSpec, Link, LinkEvent, LinkMonitor, Netlink, Offload, TunnelDevice,
+    watch::{Change, Dependency, Finding, Watch},
+};
+use router_tests::many_tunnels::{in_namespace, layer3, measure, names_and_addresses};
+use tokio::time::timeout;
+
+/// More than any of this takes, unless it hangs.
+const LONG: Duration = Duration::from_secs(60);
+
+/// What a command in this thread's namespace prints.
+fn run(line: &str) -> Result<String> {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().context("no command")?)
+        .args(words)
+        .output()?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{line}: {errors}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn nets(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+async fn names(netlink: &Netlink) -> Result<Vec<String>> {
+    let links = netlink.links().await?;
+    Ok(links.into_iter().map(|link| link.name).collect())
+}
+
+#[test]
+fn a_hundred_tunnels_come_and_go() {
+    in_namespace(|| async {
+        let netlink = Netlink::open()?;
+        let wanted = names_and_addresses(100)?;
+        let devices: Vec<_> = wanted
+            .iter()
+            .map(|(name, nets)| layer3(name, nets))
+            .collect();
+        let ends = netlink.create_tunnels(&devices).await?;
+        assert_eq!(ends.len(), 100);
+        let links = netlink.links().await?;
+        let addresses = netlink.addresses().await?;
+        for ((user, dataplane), (name, nets)) in ends.iter().zip(&wanted) {
+            assert_eq!(user.name, *name);
+            assert_eq!(dataplane.name, format!("{name}-dp"));
+            for end in [user, dataplane] {
+                let link = links.iter().find(|link| link.index == end.index).unwrap();
+                assert_eq!((&link.name, link.mac), (&end.name, end.mac));
+                assert_eq!(link.kind.as_deref(), Some("veth"));
+                assert!(
+                    link.is_up() && link.is_ours() && link.mtu == 1476,
+                    "{link:?}"
+                );
+            }
+            assert_eq!(user.parent, Some(dataplane.index));
+            let address = Address {
+                link_index: user.index,
+                net: nets[0],
+            };
+            assert!(addresses.contains(&address), "{name}");
+        }
+        // Again, over what is there.
+        let again = netlink.create_tunnels(&devices).await?;
+        assert_ne!(again[0].0.index, ends[0].0.index);
+        assert_eq!(netlink.links().await?.len(), 201);
+
+        // One end in a group that somebody gave it.
+        run("ip link set tun7 group 1380188160")?;
+        let some: Vec<_> = wanted[..50].iter().map(|(name, _)| name.clone()).collect();
+        netlink.remove_tunnels(&some).await?;
+        assert_eq!(netlink.links().await?.len(), 101);
+        netlink.remove_tunnels(&some).await?;
+        run("ip link add other type veth peer name other-end")?;
+        let removed = netlink.remove_all_tunnels().await?;
+        assert_eq!(removed.len(), 50);
+        assert!(removed.contains(&"tun99".to_owned()));
+        assert_eq!(names(&netlink).await?, ["lo", "other-end", "other"]);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn devices_of_others_are_left_alone() {
+    in_namespace(|| async {
+        let netlink = Netlink::open()?;
+        run("ip link add tun1 type veth peer name x")?;
+        // In the group that deletion would take if it were free.
+        run("ip link set x group 1380188160")?;
+        let devices = [layer3("tun0", &[]), layer3("tun1", &[])];
+        let error = netlink.create_tunnels(&devices).await.unwrap_err();
+        assert!(format!("{error:#}").contains("tun1"), "{error:#}");
+        assert_eq!(names(&netlink).await?, ["lo", "x", "tun1"]);
+
+        netlink.create_tunnels(&devices[..1]).await?;
+        let both = ["tun0".to_owned(), "tun1".to_owned()];
+        let error = netlink.remove_tunnels(&both).await.unwrap_err();
+        assert!(format!("{error:#}").contains("tun1"), "{error:#}");
+        assert_eq!(names(&netlink).await?, ["lo", "x", "tun1"]);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_failure_takes_back_everything() {
+    in_namespace(|| async {
+        let netlink = Netlink::open()?;
+        let wanted = names_and_addresses(20)?;
+        let mut devices: Vec<_> = wanted
+            .iter()
+            .map(|(name, nets)| layer3(name, nets))
+            .collect();
+        // At creation: longer than a name may be.
+        devices[11].name = "tun0123456789";
+        let error = netlink.create_tunnels(&devices).await.unwrap_err();
+        assert!(format!("{error:#}").contains("tun0123456789"), "{error:#}");
+        assert_eq!(names(&netlink).await?, ["lo"]);
+        // At set-up: no interface can have this address.
+        let bad = nets(&["0.0.0.0/0", "255.255.255.255/32"]);
+        devices[11] = layer3("tun11", &bad);
+        let error = netlink.create_tunnels(&devices).await.unwrap_err();
+        assert!(format!("{error:#}").contains("tun11"), "{error:#}");
+        assert_eq!(names(&netlink).await?, ["lo"]);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_bridge_port_has_its_cost_and_priority() {
+    in_namespace(|| async {
+        let netlink = Netlink::open()?;
+        let port = TunnelDevice {
+            layer2: true,
+            bridge: Some(BridgePortSpec {
+                bridge: "br0",
+                cost: Some(77),
+                priority: Some(5),
+            }),
+            ..layer3("tun0", &[])
+        };
+        let error = netlink
+            .create_tunnels(slice::from_ref(&port))
+            .await
+            .unwrap_err();
+        assert!(
+            format!("{error:#}").contains("there is no bridge br0"),
+            "{error:#}"
+        );
+        run("ip link add br0 type veth peer name br0-end")?;
+        let error = netlink
+            .create_tunnels(slice::from_ref(&port))
+            .await
+            .unwrap_err();
+        assert!(
+            format!("{error:#}").contains("br0 is no bridge"),
+            "{error:#}"
+        );
+        run("ip link del br0")?;
+        run("ip link add br0 type bridge")?;
+        netlink.create_tunnels(&[port]).await?;
+        let bridge = netlink.link("br0").await?.unwrap();
+        let tunnel = netlink.link("tun0").await?.unwrap();
+        assert_eq!(tunnel.controller, Some(bridge.index));
+        let shown = run("ip -details link show tun0")?;
+        assert!(
+            shown.contains("cost 77") && shown.contains("priority 5"),
+            "{shown}"
+        );
+        assert!(!shown.contains("NOARP"), "{shown}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn ends_are_as_their_kind_wants_them() {
+    in_namespace(|| async {
+        let netlink = Netlink::open()?;
+        let v4 = nets(&["10.0.0.1/30"]);
+        let v6 = nets(&["10.0.0.5/30", "fd00::1/64"]);
+        let devices = [
+            TunnelDevice {
+                checksums_in_software: true,
+                ..layer3("tun0", &v4)
+            },
+            layer3("tun1", &v6),
+            TunnelDevice {
+                layer2: true,
+                ..layer3("tun2", &[])
+            },
+            TunnelDevice {
+                enabled: false,
+                ..layer3("tun3", &[])
+            },
+            TunnelDevice {
+                multicast: true,
+                ..layer3("tun4", &[])
+            },
+        ];
+        netlink.create_tunnels(&devices).await?;
+        let shown = |name: &str| run(&format!("ip -details link show {name}"));
+        let features = |name: &str| run(&format!("ethtool -k {name}"));
+        let addresses = |name: &str| run(&format!("ip address show {name}"));
+
+        assert!(shown("tun0")?.contains("NOARP") && !shown("tun0")?.contains("MULTICAST"));
+        assert!(shown("tun0")?.contains("gso_max_size 65000"));
+        assert!(features("tun0")?.contains("tx-checksumming: off"));
+        assert!(features("tun0")?.contains("tcp-segmentation-offload: off"));
+        assert!(features("tun0")?.contains("tx-vlan-offload: off"));
+        assert!(!addresses("tun0")?.contains("fe80::"));
+        assert!(features("tun1")?.contains("tx-checksumming: on"));
+        assert!(addresses("tun1")?.contains("fe80::"));
+        assert!(!shown("tun2")?.contains("NOARP"));
+        assert!(features("tun2")?.contains("tx-vlan-offload: off"));
+        assert!(!netlink.link("tun3").await?.unwrap().admin_up);
+        assert!(shown("tun4")?.contains("ALLMULTI"));
+        for device in devices {
+            let end = format!("{}-dp", device.name);
+            assert_eq!(run(&format!("ip -6 address show {end}"))?, "");
+        }
+
+        netlink.set_offloads("tun1", &[(Offload::Gro, true), (Offload::Tso, false)])?;
+        assert!(features("tun1")?.contains("generic-receive-offload: on"));
+        assert!(features("tun1")?.contains("tcp-segmentation-offload: off"));
+        netlink.set_offloads("tun1", &[(Offload::Gro, false)])?;
+        assert!(features("tun1")?.contains("generic-receive-offload: off"));
+        assert!(
+            netlink
+                .set_offloads("nix", &[(Offload::Gro, true)])
+                .is_err()
+        );
+        assert_eq!(netlink.driver("tun1")?, "veth");
+        assert!(netlink.link("nix").await?.is_none());
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Reads changes into `watch` until `finding` is among the findings; all of them.
+async fn findings_until(
+    monitor: &mut LinkMonitor,
+    watch: &mut Watch,
+    change: impl Fn(&Change) -> bool,
+) -> Result<Vec<Finding>> {
+    let mut all = Vec::new();
+    while !all.iter().any(|finding: &Finding| change(&finding.change)) {
+        let event = timeout(LONG, monitor.next()).await??;
+        assert_ne!(event, LinkEvent::Resync);
+        all.extend(watch.observe(event));
+    }
+    Ok(all)
+}
+
+#[test]
+fn changes_of_an_underlay_are_found() {
+    in_namespace(|| async {
+        run("ip link add eth0 type veth peer name far")?;
+        run("ip link set far up")?;
+        run("ip link set eth0 up")?;
+        run("ip address add 10.0.1.10/24 dev eth0")?;
+        run("ip link add br0 type bridge")?;
+        let netlink = Netlink::open()?;
+        let mut monitor = LinkMonitor::open()?;
+        let dependencies = vec![
+            Dependency::Holder("10.0.1.10".parse()?),
+            Dependency::Named("tun0".into()),
+        ];
+        let (links, addresses) = (netlink.links().await?, netlink.addresses().await?);
+        let mut watch = Watch::new(dependencies, links, &addresses);
+        assert_eq!(watch.link(0).map(|link| &*link.name), Some("eth0"));
+        assert_eq!(watch.link(1), None);
+        let index = watch.link(0).unwrap().index;
+
+        run("ip link set eth0 mtu 1400")?;
+        let found = findings_until(&mut monitor, &mut watch, |change| {
+            *change
+                == Change::MtuChanged {
+                    from: 1500,
+                    to: 1400,
+                }
+        });
+        assert_eq!(found.await?.len(), 1);
+
+        // Leaving a bridge is not leaving the system, although the kernel calls both the same.
+        run("ip link set eth0 master br0")?;
+        run("ip link set eth0 nomaster")?;
+        run("ip link set eth0 address 02:00:00:00:00:77")?;
+        let found = findings_until(&mut monitor, &mut watch, |change| {
+            *change
+                == Change::MacChanged {
+                    to: [2, 0, 0, 0, 0, 0x77],
+                }
+        });
+        assert_eq!(found.await?.len(), 1);
+
+        run("ip link set far down")?;
+        findings_until(&mut monitor, &mut watch, |change| *change == Change::Down).await?;
+        run("ip link set far up")?;
+        findings_until(&mut monitor, &mut watch, |change| *change == Change::Up).await?;
+
+        run("ip link set eth0 down")?;
+        run("ip link set eth0 name wan0")?;
+        let found = findings_until(
+            &mut monitor,
+            &mut watch,
+            |change| matches!(change, Change::Renamed { from, to } if from == "eth0" && to == "wan0"),
+        );
+        assert!(found.await?.iter().all(|finding| finding.dependency == 0));
+
+        run("ip link del wan0")?;
+        findings_until(&mut monitor, &mut watch, |change| *change == Change::Gone).await?;
+        assert_eq!(watch.link(0), None);
+        run("ip link add eth0 type veth peer name far")?;
+        run("ip address add 10.0.1.10/24 dev eth0")?;
+        let found = findings_until(
+            &mut monitor,
+            &mut watch,
+            |change| matches!(change, Change::Reappeared { index: new } if *new != index),
+        );
+        assert_eq!(found.await?.len(), 1);
+
+        netlink.create_tunnels(&[layer3("tun0", &[])]).await?;
+        let found = findings_until(&mut monitor, &mut watch, |change| *change == Change::Up);
+        let found = found.await?;
+        assert!(
+            found.iter().all(|finding| finding.dependency == 1),
+            "{found:?}"
+        );
+        assert!(matches!(found[0].change, Change::Reappeared { .. }));
+        netlink.remove_all_tunnels().await?;
+        findings_until(&mut monitor, &mut watch, |change| *change == Change::Gone).await?;
+        assert_eq!(watch.link(1), None);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn changes_that_are_lost_are_not_lost_in_silence() {
+    in_namespace(|| async {
+        let netlink = Netlink::open()?;
+        let mut monitor = LinkMonitor::open()?;
+        let wanted = names_and_addresses(1_000)?;
+        let devices: Vec<_> = wanted
+            .iter()
+            .map(|(name, nets)| layer3(name, nets))
+            .collect();
+        netlink.create_tunnels(&devices).await?;
+        while timeout(LONG, monitor.next()).await?? != LinkEvent::Resync {}
+        // And it hears again.
+        run("ip link set tun0 mtu 1400")?;
+        let is_last = |event: &LinkEvent| matches!(event, LinkEvent::New(Link { name, mtu: 1400, .. }) if name == "tun0");
+        while !is_last(&timeout(LONG, monitor.next()).await??) {}
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// A figure, no verdict: `cargo test --release … -- --ignored --nocapture ten_thousand`.
+#[test]
+#[ignore = "takes long"]
+fn ten_thousand() {
+    eprintln!("{:?}", measure(10_000).unwrap());
+}
