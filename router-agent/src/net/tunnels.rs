@@ -213,7 +213,6 @@ impl TunnelDevice<'_> {
     fn offloads(&self) -> Vec<(Offload, bool)> {
         let mut offloads = Vec::new();
         if self.checksums_in_software {
-            // What the driver gives no checksum it cannot cut either.
             offloads.push((Offload::TxChecksum, false));
         }
         if self.layer2 || self.checksums_in_software {
