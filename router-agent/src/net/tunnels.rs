@@ -29,7 +29,7 @@ const GSO_MAX_SIZE: u32 = 65_000;
 /// uses. The numbers are such as people do not choose.
 const DELETION_GROUPS: RangeInclusive<u32> = 0x5254_0000..=0x5254_ffff;
 /// While the kernel deletes a group, nobody else can change the network: the addresses of a
-/// takeover wait. A thousand take about a quarter of a second.
+/// takeover wait, some tenths of a second for each thousand.
 const DELETED_AT_ONCE: usize = 1_000;
 
 /// What a tunnel's device shall be like.
