@@ -16,6 +16,7 @@ mod setup;
 mod summary;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::ffi::OsString;
@@ -53,6 +54,8 @@ enum Cmd {
     Test(test::Args),
     /// Build, then measure what packets cost in the kernel programs; needs root
     Bench,
+    /// Run a command under another kernel, in a virtual machine that sees this machine's files
+    Vm(vm::Args),
     /// Check formatting and run clippy over host crates and kernel programs
     Lint,
 }
@@ -78,6 +81,7 @@ fn dispatch(cmd: Cmd) -> Result<ExitCode> {
         Cmd::Demo { args } => demo::demo(&args)?,
         Cmd::Test(args) => return test::test(&args),
         Cmd::Bench => bench::bench()?,
+        Cmd::Vm(args) => return vm::vm(&args),
         Cmd::Lint => lint::lint()?,
     }
     Ok(ExitCode::SUCCESS)
