@@ -42,7 +42,7 @@ pub fn transfer(from: &Node, to: &Node, address: &str, length: usize) -> Result<
     let target = listener.local_addr()?;
     let sent = pattern(length);
     let received = thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
+        let taker = scope.spawn(|| {
             let mut bytes = Vec::new();
             let (mut stream, _) = listener.accept()?;
             stream.set_read_timeout(Some(PATIENCE))?;
@@ -59,11 +59,9 @@ pub fn transfer(from: &Node, to: &Node, address: &str, length: usize) -> Result<
             // The receiver may still wait for a connection.
             let _ = to.run(|| TcpStream::connect_timeout(&target, PATIENCE));
         }
-        let received = receiver
-            .join()
-            .map_err(|_| anyhow!("the receiver panicked"))?;
+        let result = taker.join().map_err(|_| anyhow!("the receiver panicked"))?;
         sending??;
-        received
+        result
     })
     .with_context(|| format!("TCP from {} to {address} of {}", from.name(), to.name()))?;
     ensure!(

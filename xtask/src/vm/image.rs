@@ -111,7 +111,7 @@ impl Debian {
             .args(["-qq", "download", &package])
             .current_dir(&partial);
         run_timed(format_args!("setup: {package}"), &mut download)?;
-        let archive = only_file(&partial, |name| name.ends_with(".deb"))?;
+        let archive = only_file(&partial, |name| name.starts_with(&package))?;
         let mut unpack = Command::new("dpkg");
         unpack.arg("-x").args([&archive, &partial]);
         run_timed("setup: unpack it", &mut unpack)?;
