@@ -162,7 +162,7 @@ fn verify_one(frame: &[u8], gre: &Gre) -> Result<bool> {
 }
 
 /// RFC 1071, over parts of which only the last may have an odd length.
-fn ones_complement_sum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn ones_complement_sum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u64;
     for part in parts {
         let (words, rest) = part.as_chunks::<2>();

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod cluster;
 pub mod demo;
 pub mod frames;
+pub mod interop;
 pub mod kernel;
 pub mod lab;
 pub mod many_tunnels;
