@@ -16,4 +16,5 @@ pub mod lab;
 pub mod many_tunnels;
 pub mod poll;
 pub mod status;
+pub mod talk;
 pub mod traffic;

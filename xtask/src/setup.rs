@@ -33,10 +33,16 @@ const TEST_TOOLS: [(&str, &str); 5] = [
     ("iperf3", "iperf3"),
 ];
 
-/// Where heartbeat's master process may be; its package is called the same.
-const HEARTBEAT: [&str; 2] = [
-    "/usr/libexec/heartbeat/heartbeat",
-    "/usr/lib/heartbeat/heartbeat",
+/// Programs of other projects that peer tests run, where they may be, and their Debian packages.
+const PEERS: [(&[&str], &str); 2] = [
+    (
+        &[
+            "/usr/libexec/heartbeat/heartbeat",
+            "/usr/lib/heartbeat/heartbeat",
+        ],
+        "heartbeat",
+    ),
+    (&["/usr/lib/frr/zebra"], "frr"),
 ];
 
 pub fn setup(args: &Args) -> Result<()> {
@@ -141,12 +147,15 @@ pub fn programs(what: &str, wanted: &[(&str, &str)]) -> Result<()> {
 }
 
 pub fn peers() -> Result<()> {
-    if HEARTBEAT.iter().any(|path| Path::new(path).is_file()) {
-        return provide("peers to compare with", &[]);
-    }
-    // Held until the package is configured; it would start a cluster node on this machine.
-    let _no_services = packages::can_install().then(NoServices::new).transpose()?;
-    provide("peers to compare with", &["heartbeat"])
+    let missing: Vec<&str> = PEERS
+        .iter()
+        .filter(|(paths, _)| !paths.iter().any(|path| Path::new(path).is_file()))
+        .map(|(_, package)| *package)
+        .collect();
+    // Held until the packages are configured; they would start services on this machine.
+    let install = !missing.is_empty() && packages::can_install();
+    let _no_services = install.then(NoServices::new).transpose()?;
+    provide("peers to compare with", &missing)
 }
 
 /// Installs packages, if any are missing, or says how to.
