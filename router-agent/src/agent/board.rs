@@ -33,6 +33,7 @@ use crate::{
         server::Source,
     },
     dataplane::{Counters, MappedArray, Mode},
+    slow_path, tunnel,
 };
 
 /// Transitions and findings kept of each group.
@@ -67,6 +68,7 @@ pub struct Facts {
     pub sessions: Vec<SessionFacts>,
     pub heard: Arc<MappedArray<SessionState>>,
     pub counters: Counters,
+    pub slow_path: Arc<slow_path::Table>,
     pub clock: Arc<ClockStatistics>,
 }
 
@@ -422,6 +424,7 @@ impl Facts {
         } = facts;
         // The map was there when the agent started; without it the counters stay at zero.
         let counters = self.counters.of(*index).unwrap_or_default();
+        let slow = self.slow_path.counters(&tunnel::key(tunnel));
         TunnelStatus {
             name: tunnel.name.clone(),
             addresses: tunnel.addresses.iter().map(ToString::to_string).collect(),
@@ -443,6 +446,7 @@ impl Facts {
             encapsulation: tunnel.encapsulation.to_string(),
             counters: counters
                 .named()
+                .chain(slow.iter().flat_map(|slow| slow.named()))
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
         }

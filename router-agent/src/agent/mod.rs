@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, anyhow};
 use router_common::identity::Epoch;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
 };
 use tracing::{error, info};
 
@@ -37,8 +37,12 @@ use crate::{
     dataplane::{Dataplane, ModeChoice},
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
+    slow_path::{self, SlowPath},
     takeover::{Engine, Order, ServiceTarget},
 };
+
+/// How many words of routers on the path's MTU may wait.
+const PATH_MTUS: usize = 64;
 
 /// Where and how the agent runs.
 #[derive(Clone, Debug)]
@@ -117,6 +121,7 @@ impl Drop for RemovedAtTheEnd<'_> {
 struct Running {
     board: Arc<Board>,
     inbox: mpsc::Sender<Input>,
+    slow_path: SlowPath,
     threads: Vec<JoinHandle<()>>,
     /// Names of threads that have ended, in order or not.
     ended: UnboundedReceiver<&'static str>,
@@ -127,6 +132,7 @@ impl Running {
     async fn stop(self) {
         // A clock thread that has ended has nothing to stop.
         let _ = self.inbox.send(Input::Stop);
+        drop(self.slow_path);
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
@@ -195,6 +201,11 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Running
         reports.clone(),
         &ended_sender,
     )?;
+    let enabled = facts.config.tunnels.iter().filter(|tunnel| tunnel.enabled);
+    // Nobody keeps what routers say of the path's MTU yet.
+    let (path_mtus, _) = channel(PATH_MTUS);
+    let (slow_path, worker) = slow_path::open(Arc::clone(&facts.slow_path), enabled, path_mtus)?;
+    let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
     let board = Arc::new(Board::new(facts));
     tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
     watch(monitors, &inbox, &reports);
@@ -214,7 +225,8 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Running
     Ok(Running {
         board,
         inbox,
-        threads: vec![clock, engine],
+        slow_path,
+        threads: vec![clock, engine, slow],
         ended,
     })
 }

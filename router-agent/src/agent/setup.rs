@@ -30,6 +30,7 @@ use crate::{
     heartbeat::{Prober, open_socket},
     monitor::Monitor,
     net::{Address, BridgePortSpec, Link, Netlink, TunnelDevice, dataplane_end},
+    slow_path,
     takeover::ServiceTarget,
     tunnel::{self, HeartbeatListener, Surroundings},
 };
@@ -164,6 +165,7 @@ pub async fn carry_out(
         .map(|(tunnel, underlay)| device(tunnel, underlay))
         .collect();
     let ends = netlink.create_tunnels(&devices).await?;
+    let slow_path = Arc::new(slow_path::Table::default());
     for (((index, tunnel), underlay), ends) in (0_u32..)
         .zip(&config.tunnels)
         .zip(&plan.underlays)
@@ -177,7 +179,9 @@ pub async fn carry_out(
             }
         };
         let listener = heartbeat_listener(&config, tunnel);
-        let mtu = set_up_tunnel(index, tunnel, underlay, ends, listener, dataplane)?;
+        let mtu = set_up_tunnel(
+            index, tunnel, underlay, ends, listener, dataplane, &slow_path,
+        )?;
         tunnels.push(TunnelFacts {
             tunnel: tunnel.clone(),
             index,
@@ -206,6 +210,7 @@ pub async fn carry_out(
                 .collect(),
             heard: Arc::new(dataplane.sessions()?),
             counters: dataplane.counters()?,
+            slow_path,
             clock: Arc::new(ClockStatistics::of_sessions(sessions.len())),
             config,
         },
@@ -278,6 +283,7 @@ fn set_up_tunnel(
     (user, end): &(Link, Link),
     heartbeat: Option<HeartbeatListener>,
     dataplane: &mut Dataplane,
+    slow_path: &slow_path::Table,
 ) -> Result<u32> {
     if index >= MAX_TUNNELS {
         return Err(anyhow!("more than {MAX_TUNNELS} tunnels"));
@@ -308,7 +314,9 @@ fn set_up_tunnel(
         may_fragment: false,
         heartbeat,
     };
-    dataplane.set_tunnel(&tunnel::entries(tunnel, &surroundings))?;
+    let entries = tunnel::entries(tunnel, &surroundings);
+    dataplane.set_tunnel(&entries)?;
+    slow_path.set(&entries);
     dataplane.attach_tunnel(&end.name)?;
     info!(
         tunnel = tunnel.name,
