@@ -18,13 +18,13 @@ use router_common::{
 };
 use router_tests::{
     agent::{self, Agent},
-    article::{self, CLOUD, ROUTERS, Router, cloud_interface},
+    article::{self, CLIENT, CLOUD, ROUTERS, Router, cloud_interface},
     cluster::{Cluster, PATIENCE},
     lab::{Lab, Node},
     poll,
 };
 use rustix::net::{
-    AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, sendto, socket_with,
+    AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with,
 };
 use serde::Deserialize;
 
@@ -255,6 +255,22 @@ fn packets_with_ip_options() {
 }
 
 #[test]
+fn an_interface_without_programs_is_not_deaf() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, c] = ROUTERS;
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
+    // By the LAN, as if the underlay's route led there.
+    let client = cluster.lab.node(CLIENT);
+    client
+        .exec(&["ip", "route", "add", a.underlay, "via", "10.0.0.11"])
+        .unwrap();
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, b"by the LAN");
+    Raw::open(client).send(c, &[], &gre(ETH_P_IPV4, None, None, &inner));
+    assert_eq!(received(&receiver), b"by the LAN");
+    assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
+}
+
+#[test]
 fn gre_in_udp_with_a_udp_checksum() {
     let cluster = tunnel(|router| {
         router
@@ -333,6 +349,32 @@ fn checksums_over_ipv6() {
         assert!(counter(node, "slow_packets") > 0);
         assert_eq!(counter(node, "rx_packets"), 0);
     }
+}
+
+#[test]
+fn fragments_over_ipv6() {
+    let OverIpv6 { _agents, lab } = OverIpv6::start(&[]).unwrap();
+    let [a, c] = ROUTERS;
+    // The sender fragments, with an extension header (RFC 8200 §4.5).
+    let route = "route change fd00::/16 via fd00:2::1 mtu 1300".to_owned();
+    lab.node(c.name).ip_batch(&[route]).unwrap();
+    let receiver = receiver(lab.node(a.name), a.tunnel, PORT);
+    let payload: Vec<u8> = (0..=255).cycle().take(1400).collect();
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, &payload);
+    let open = || {
+        socket_with(
+            AddressFamily::INET6,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(ipproto::GRE),
+        )
+    };
+    let raw = lab.node(c.name).run(open).unwrap().unwrap();
+    let to = SocketAddr::new(OverIpv6::underlay(a).parse().unwrap(), 0);
+    let packet = gre(ETH_P_IPV4, None, None, &inner);
+    sendto(&raw, &packet, SendFlags::empty(), &to).unwrap();
+    assert_eq!(received(&receiver), payload);
+    assert_eq!(counter(lab.node(a.name), "slow_packets"), 1);
 }
 
 #[test]
