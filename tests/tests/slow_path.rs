@@ -4,13 +4,20 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     os::fd::OwnedFd,
     process::{Command, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use bytemuck::bytes_of;
-use router_agent::{control::protocol::TunnelStatus, slow_path::TUNNEL_PACKETS_PER_S};
+use router_agent::{
+    config::{self, Facts},
+    control::protocol::TunnelStatus,
+    path_mtu::icmp::{Encapsulation, PathMtu, QuotedKey},
+    slow_path::{self, TUNNEL_PACKETS_PER_S, Table},
+    tunnel::{self, Surroundings},
+};
 use router_common::{
     checksum,
     gre::{GreBase, bit},
@@ -18,13 +25,13 @@ use router_common::{
 };
 use router_tests::{
     agent::{self, Agent},
-    article::{self, CLOUD, ROUTERS, Router, cloud_interface},
+    article::{self, CLIENT, CLOUD, ROUTERS, Router, cloud_interface},
     cluster::{Cluster, PATIENCE},
     lab::{Lab, Node},
     poll,
 };
 use rustix::net::{
-    AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, sendto, socket_with,
+    AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with,
 };
 use serde::Deserialize;
 
@@ -35,7 +42,7 @@ fn ping(node: &Node, address: &str) -> Result<String> {
 }
 
 /// Both routers with `config`, once a ping goes through the tunnel.
-fn tunnel(config: impl Fn(Router) -> String + 'static) -> Cluster {
+fn tunnel_with(config: impl Fn(Router) -> String + 'static) -> Cluster {
     let cluster = Cluster::start(config).unwrap();
     let [a, c] = ROUTERS;
     poll::until(PATIENCE, || ping(cluster.node(a), c.tunnel)).unwrap();
@@ -153,6 +160,14 @@ fn whole(from: Router, options: &[u8], gre: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// A socket for GRE whose IP header the kernel writes.
+fn raw_gre(node: &Node, family: AddressFamily) -> OwnedFd {
+    let (ty, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
+    node.run(|| socket_with(family, ty, flags, Some(ipproto::GRE)))
+        .unwrap()
+        .unwrap()
+}
+
 /// A socket at the router's end of the tunnel.
 fn receiver(node: &Node, address: &str, port: u16) -> UdpSocket {
     let socket = node
@@ -171,7 +186,7 @@ fn received(socket: &UdpSocket) -> Vec<u8> {
 
 #[test]
 fn checksummed_packets_pass() {
-    let cluster = tunnel(with(&["parameters ip checksum", "parameters ip sequence"]));
+    let cluster = tunnel_with(with(&["parameters ip checksum", "parameters ip sequence"]));
     let [a, c] = ROUTERS;
     ping(cluster.node(c), a.tunnel).unwrap();
     let mut server = Command::new("iperf3");
@@ -192,7 +207,7 @@ fn checksummed_packets_pass() {
 
 #[test]
 fn a_wrong_checksum_is_dropped_and_counted() {
-    let cluster = tunnel(with(&["parameters ip checksum"]));
+    let cluster = tunnel_with(with(&["parameters ip checksum"]));
     let [a, c] = ROUTERS;
     let receiver = receiver(cluster.node(a), a.tunnel, PORT);
     let raw = Raw::open(cluster.node(c));
@@ -210,7 +225,7 @@ fn a_wrong_checksum_is_dropped_and_counted() {
 
 #[test]
 fn outer_fragments_are_reassembled() {
-    let cluster = tunnel(Router::tunnel_config);
+    let cluster = tunnel_with(Router::tunnel_config);
     let [a, c] = ROUTERS;
     let interface = cloud_interface(a.name);
     cluster
@@ -232,7 +247,7 @@ fn outer_fragments_are_reassembled() {
 
 #[test]
 fn packets_with_ip_options() {
-    let cluster = tunnel(Router::article_config);
+    let cluster = tunnel_with(Router::article_config);
     let [a, c] = ROUTERS;
     let node = cluster.node(a);
     let no_operation = [1; 4];
@@ -255,8 +270,24 @@ fn packets_with_ip_options() {
 }
 
 #[test]
+fn an_interface_without_programs_is_not_deaf() {
+    let cluster = tunnel_with(Router::tunnel_config);
+    let [a, c] = ROUTERS;
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
+    // By the LAN, as if the underlay's route led there.
+    let client = cluster.lab.node(CLIENT);
+    client
+        .exec(&["ip", "route", "add", a.underlay, "via", "10.0.0.11"])
+        .unwrap();
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, b"by the LAN");
+    Raw::open(client).send(c, &[], &gre(ETH_P_IPV4, None, None, &inner));
+    assert_eq!(received(&receiver), b"by the LAN");
+    assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
+}
+
+#[test]
 fn gre_in_udp_with_a_udp_checksum() {
-    let cluster = tunnel(|router| {
+    let cluster = tunnel_with(|router| {
         router
             .tunnel_config()
             .replace("encapsulation 'gre'", "encapsulation 'gre-udp'")
@@ -291,8 +322,8 @@ impl OverIpv6 {
         format!("fd00:{zone}::10")
     }
 
-    fn start(lines: &[&str]) -> Result<Self> {
-        let lab = article::lab()?;
+    /// Gives routers and cloud their addresses.
+    fn addresses(lab: &Lab) -> Result<()> {
         let cloud = lab.node(CLOUD);
         cloud.run(|| std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1"))??;
         for (router, zone) in ROUTERS.into_iter().zip(1..) {
@@ -305,16 +336,24 @@ impl OverIpv6 {
                 format!("route add fd00::/16 via {gateway}"),
             ])?;
         }
-        let agents = ROUTERS.map(|router| {
-            let config = lines.iter().fold(
-                router
-                    .tunnel_config()
-                    .replace(router.peer().underlay, &Self::underlay(router.peer()))
-                    .replace(router.underlay, &Self::underlay(router)),
-                |config, line| config + &format!("set interfaces tunnel tun00 {line}\n"),
-            );
-            Agent::start(lab.node(router.name), &config)
-        });
+        Ok(())
+    }
+
+    fn config(router: Router, lines: &[&str]) -> String {
+        let config = router
+            .tunnel_config()
+            .replace(router.peer().underlay, &Self::underlay(router.peer()))
+            .replace(router.underlay, &Self::underlay(router));
+        lines.iter().fold(config, |config, line| {
+            config + &format!("set interfaces tunnel tun00 {line}\n")
+        })
+    }
+
+    fn start(lines: &[&str]) -> Result<Self> {
+        let lab = article::lab()?;
+        Self::addresses(&lab)?;
+        let agents =
+            ROUTERS.map(|router| Agent::start(lab.node(router.name), &Self::config(router, lines)));
         let agents = agents.into_iter().collect::<Result<Vec<_>>>()?;
         let [a, c] = ROUTERS;
         poll::until(PATIENCE, || ping(lab.node(a.name), c.tunnel))?;
@@ -336,6 +375,24 @@ fn checksums_over_ipv6() {
 }
 
 #[test]
+fn fragments_over_ipv6() {
+    let OverIpv6 { _agents, lab } = OverIpv6::start(&[]).unwrap();
+    let [a, c] = ROUTERS;
+    // The sender fragments, with an extension header (RFC 8200 §4.5).
+    let route = "route change fd00::/16 via fd00:2::1 mtu 1300".to_owned();
+    lab.node(c.name).ip_batch(&[route]).unwrap();
+    let receiver = receiver(lab.node(a.name), a.tunnel, PORT);
+    let payload: Vec<u8> = (0..=255).cycle().take(1400).collect();
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, &payload);
+    let raw = raw_gre(lab.node(c.name), AddressFamily::INET6);
+    let to = SocketAddr::new(OverIpv6::underlay(a).parse().unwrap(), 0);
+    let packet = gre(ETH_P_IPV4, None, None, &inner);
+    sendto(&raw, &packet, SendFlags::empty(), &to).unwrap();
+    assert_eq!(received(&receiver), payload);
+    assert_eq!(counter(lab.node(a.name), "slow_packets"), 1);
+}
+
+#[test]
 fn gre_in_udp_over_ipv6_with_a_udp_checksum() {
     let OverIpv6 { _agents, lab } = OverIpv6::start(&["encapsulation gre-udp"]).unwrap();
     let [a, c] = ROUTERS;
@@ -352,6 +409,83 @@ fn gre_in_udp_over_ipv6_with_a_udp_checksum() {
     sender.send_to(&datagram, to).unwrap();
     assert_eq!(received(&receiver), b"over IPv6");
     assert_eq!(counter(lab.node(a.name), "slow_packets"), 1);
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_the_remedy() {
+    let lab = article::lab().unwrap();
+    let [a, _] = ROUTERS;
+    let node = lab.node(a.name);
+    let _taken = receiver(node, "0.0.0.0", GRE_UDP_PORT);
+    let config = a.tunnel_config().replace("'gre'", "'gre-udp'");
+    let _agent = Agent::start(node, &config).unwrap();
+    poll::until(PATIENCE, || {
+        let log = agent::log(node);
+        ensure!(log.contains("`ss -lunp sport = :4754` shows"), "{log}");
+        ensure!(log.contains("Address already in use"), "{log}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// A router in the cloud has a narrow link behind it, and says so.
+#[test]
+fn words_of_routers_on_the_paths_mtu_are_passed_on() {
+    const MTU: u32 = 1300;
+    let lab = article::lab().unwrap();
+    let [a, c] = ROUTERS;
+    OverIpv6::addresses(&lab).unwrap();
+    let far = cloud_interface(c.name);
+    lab.node(CLOUD)
+        .exec(&["ip", "link", "set", far, "mtu", &MTU.to_string()])
+        .unwrap();
+    let node = lab.node(a.name);
+    let configs = [a.tunnel_config(), OverIpv6::config(a, &[])];
+    let tunnels = configs.map(|config| {
+        let facts = Facts {
+            kernel_host_name: a.name.to_owned(),
+        };
+        let loaded = config::parse("router.conf", &config, &facts, false).unwrap();
+        loaded.config.tunnels[0].clone()
+    });
+    let table = Arc::new(Table::default());
+    for tunnel in &tunnels {
+        let nowhere = Surroundings {
+            index: 0,
+            user_ifindex: 0,
+            user_mac: [0; 6],
+            dataplane_ifindex: 0,
+            underlay_ifindex: 0,
+            vlan: 0,
+            mtu: 1476,
+            may_fragment: false,
+            heartbeat: None,
+        };
+        table.set(&tunnel::entries(tunnel, &nowhere));
+    }
+    let (sender, mut path_mtus) = tokio::sync::mpsc::channel(8);
+    let open = || slow_path::open(table, &tunnels, sender);
+    let (slow_path, worker) = node.run(open).unwrap().unwrap();
+    let worker = thread::spawn(|| worker.run());
+    for (family, tunnel) in [AddressFamily::INET, AddressFamily::INET6]
+        .into_iter()
+        .zip(&tunnels)
+    {
+        let socket = raw_gre(node, family);
+        let to = SocketAddr::new(tunnel.remote_ip, 0);
+        let packet = gre(ETH_P_IPV4, None, None, &[0; 1396]);
+        sendto(&socket, &packet, SendFlags::empty(), &to).unwrap();
+        let path_mtu = poll::until(PATIENCE, || Ok(path_mtus.try_recv()?)).unwrap();
+        let expected = PathMtu {
+            local: tunnel.local_ip,
+            remote: tunnel.remote_ip,
+            encapsulation: Encapsulation::Gre(QuotedKey::Absent),
+            mtu: MTU,
+        };
+        assert_eq!(path_mtu, expected);
+    }
+    drop(slow_path);
+    worker.join().unwrap();
 }
 
 /// Sends `packets` in turn, so many each millisecond; how many went out, and in what time.

@@ -194,6 +194,11 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Running
     setup::clear_services(&targets, netlink).await;
     realtime::lock_memory();
 
+    let enabled = facts.config.tunnels.iter().filter(|tunnel| tunnel.enabled);
+    // Nobody keeps what routers say of the path's MTU yet.
+    let (path_mtus, _) = channel(PATH_MTUS);
+    let (slow_path, worker) = slow_path::open(Arc::clone(&facts.slow_path), enabled, path_mtus)?;
+    let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
     let engine = spawn_engine(
         targets,
         orders_receiver,
@@ -201,11 +206,6 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Running
         reports.clone(),
         &ended_sender,
     )?;
-    let enabled = facts.config.tunnels.iter().filter(|tunnel| tunnel.enabled);
-    // Nobody keeps what routers say of the path's MTU yet.
-    let (path_mtus, _) = channel(PATH_MTUS);
-    let (slow_path, worker) = slow_path::open(Arc::clone(&facts.slow_path), enabled, path_mtus)?;
-    let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
     let board = Arc::new(Board::new(facts));
     tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
     watch(monitors, &inbox, &reports);
