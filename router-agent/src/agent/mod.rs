@@ -3,8 +3,10 @@
 
 pub mod board;
 pub mod driver;
+pub mod keeper;
 mod lock;
 pub mod preflight;
+pub mod present;
 pub mod realtime;
 pub mod report;
 mod setup;
@@ -20,13 +22,17 @@ use anyhow::{Context as _, Result, anyhow};
 use router_common::identity::Epoch;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        oneshot,
+    },
 };
 use tracing::{error, info};
 
 use self::{
     board::Board,
     driver::{Driver, Input},
+    keeper::Keeper,
     realtime::Priority,
     report::{News, Report},
     setup::Setup,
@@ -39,6 +45,9 @@ use crate::{
     net::{Netlink, announce::Announcer},
     takeover::{Engine, Order, ServiceTarget},
 };
+
+/// Reports of path MTUs that may wait; more are dropped, for routers send them again.
+const PATH_MTU_REPORTS: usize = 64;
 
 /// Where and how the agent runs.
 #[derive(Clone, Debug)]
@@ -68,29 +77,41 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     let names: Vec<_> = config.tunnels.iter().map(|t| t.name.clone()).collect();
 
     let mut dataplane = Dataplane::load(&options.bpffs)?;
-    let outcome = async {
+    let started = async {
         let setup = setup::carry_out(config, plan, &options, &netlink, &mut dataplane).await?;
-        let mut running = start(setup, dataplane.newest_epoch(), &netlink).await?;
-        let server = tokio::spawn(server::serve(listener, running.board.clone()));
-        info!("running");
-        let outcome = tokio::select! {
-            _ = terminate.recv() => Ok("asked to terminate"),
-            _ = interrupt.recv() => Ok("interrupted"),
-            Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
-        };
-        info!(reason = outcome.as_ref().ok(), "stopping");
-        running.stop().await;
-        server.abort();
-        outcome.map(|_| ())
+        start(setup, dataplane.newest_epoch(), &netlink).await
     }
     .await;
-    outcome.and(take_down(dataplane, &names, &netlink).await)
-}
-
-/// Ends the programs and removes the devices, as much of it as there is; the first error.
-async fn take_down(dataplane: Dataplane, tunnels: &[String], netlink: &Netlink) -> Result<()> {
-    let outcome = dataplane.remove();
-    let outcome = outcome.and(netlink.remove_tunnels(tunnels).await);
+    let outcome = match started {
+        Ok((mut running, keeper)) => {
+            let (stop_keeper, stop) = oneshot::channel();
+            // Who reads routers' reports of path MTUs sends them here.
+            let (_path_mtus, reported) = tokio::sync::mpsc::channel(PATH_MTU_REPORTS);
+            let keeper = tokio::spawn(keeper.run(dataplane, reported, stop));
+            let server = tokio::spawn(server::serve(listener, running.board.clone()));
+            info!("running");
+            let outcome = tokio::select! {
+                _ = terminate.recv() => Ok("asked to terminate"),
+                _ = interrupt.recv() => Ok("interrupted"),
+                Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
+            };
+            info!(reason = outcome.as_ref().ok(), "stopping");
+            running.stop().await;
+            server.abort();
+            // If it has ended, nobody needs to hear.
+            let _ = stop_keeper.send(());
+            let taken_down = match keeper.await {
+                Ok(dataplane) => dataplane.remove(),
+                Err(_) => {
+                    error!("the keeper of the tunnels had panicked");
+                    Dataplane::remove_left_over(&options.bpffs)
+                }
+            };
+            outcome.map(drop).and(taken_down)
+        }
+        Err(error) => Err::<(), _>(error).and(dataplane.remove()),
+    };
+    let outcome = outcome.and(netlink.remove_tunnels(&names).await);
     info!("stopped");
     outcome
 }
@@ -172,9 +193,10 @@ fn spawn(
         .with_context(|| format!("cannot start thread {name}"))
 }
 
-async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Running> {
+async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<(Running, Keeper)> {
     let Setup {
         facts,
+        keeper,
         sessions,
         keepalive,
         local,
@@ -211,12 +233,13 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Running
         reports,
     };
     let clock = spawn("probe-clock", &ended_sender, move || driver.run())?;
-    Ok(Running {
+    let running = Running {
         board,
         inbox,
         threads: vec![clock, engine],
         ended,
-    })
+    };
+    Ok((running, keeper))
 }
 
 async fn note_reports(board: Arc<Board>, mut reports: UnboundedReceiver<Report>) {
