@@ -288,10 +288,10 @@ fn a_node_whose_monitor_does_not_answer_leaves_the_group_to_its_peer() {
 }
 
 #[test]
-fn a_tunnel_device_that_was_deleted_is_told() {
+fn a_tunnel_device_that_was_set_down_is_told() {
     let cluster = formed(Router::article_config);
     let node = cluster.node(PRIMARY);
-    node.exec(&["ip", "link", "delete", "tun00"]).unwrap();
+    node.exec(&["ip", "link", "set", "tun00", "down"]).unwrap();
     poll::until(PATIENCE, || {
         let text = cluster.status_text(PRIMARY)?;
         ensure!(text.contains("our probes cannot be sent: "), "{text}");

@@ -15,6 +15,7 @@ use router_common::{
 
 use super::{
     driver::{ClockStatistics, ProbeStatistics},
+    present::{Present, Presents},
     report::{News, Report, Step, StepDone, View},
     words::{
         finding_word, header_byte, in_ms, in_us, interface_is_up, loss_percent, own_state,
@@ -24,11 +25,11 @@ use super::{
 use crate::{
     clock,
     cluster::{Finding, PeerFinding, State},
-    config::{Cluster, Config, Group, Role, Tunnel},
+    config::{Cluster, Config, Group, Keepalive, Role, Tunnel},
     control::{
         protocol::{
-            GroupStatus, HeartbeatStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus,
-            ServiceStatus, Status, Step as StepStatus, Transition, TunnelStatus,
+            GroupStatus, HeartbeatStatus, KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus,
+            PathStatus, ServiceStatus, Status, Step as StepStatus, Transition, TunnelStatus,
         },
         server::Source,
     },
@@ -38,17 +39,16 @@ use crate::{
 
 /// Transitions and findings kept of each group.
 const HISTORY: usize = 64;
+/// Stands for an interface or a mode that there is not.
+const NONE: &str = "none";
 /// MAC failures newer than this are worth a warning even if the session is up.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// A tunnel as it was set up.
+/// A tunnel's place in the maps.
 #[derive(Debug)]
 pub struct TunnelFacts {
     pub tunnel: Tunnel,
     pub index: u32,
-    pub mtu: u32,
-    pub underlay: String,
-    pub mode: Mode,
 }
 
 /// A session's place in the maps.
@@ -65,6 +65,8 @@ pub struct Facts {
     pub generation: u32,
     pub started: BootTime,
     pub tunnels: Vec<TunnelFacts>,
+    /// Of the same tunnels, what changes all the same.
+    pub presents: Arc<Presents>,
     pub sessions: Vec<SessionFacts>,
     pub heard: Arc<MappedArray<SessionState>>,
     pub counters: Counters,
@@ -414,36 +416,50 @@ impl Facts {
         }
     }
 
-    fn tunnel_status(&self, facts: &TunnelFacts) -> TunnelStatus {
-        let TunnelFacts {
-            tunnel,
-            index,
+    fn tunnel_status(&self, facts: &TunnelFacts, present: Present, now: BootTime) -> TunnelStatus {
+        let TunnelFacts { tunnel, index } = facts;
+        let Present {
             mtu,
+            path_mtu,
             underlay,
             mode,
-        } = facts;
+            keepalive,
+            notes,
+        } = present;
         // The map was there when the agent started; without it the counters stay at zero.
         let counters = self.counters.of(*index).unwrap_or_default();
         let slow = self.slow_path.counters(&tunnel::key(tunnel));
+        let mode_name = mode.as_ref().map_or(NONE, Mode::name);
+        let mode_reason = mode.as_ref().and_then(Mode::reason);
         TunnelStatus {
             name: tunnel.name.clone(),
             addresses: tunnel.addresses.iter().map(ToString::to_string).collect(),
             description: tunnel.description.clone().unwrap_or_default(),
-            mtu: *mtu,
+            mtu,
             local: tunnel.local_ip.to_string(),
             remote: tunnel.remote_ip.to_string(),
             key: tunnel.key,
             ttl: header_byte(tunnel.ttl),
             tos: header_byte(tunnel.tos),
-            underlay: underlay.clone(),
-            xdp_mode: mode.name().to_owned(),
-            xdp_mode_reason: self
-                .driver_trouble()
-                .or(mode.reason().map(ToOwned::to_owned)),
+            underlay: underlay.unwrap_or_else(|| NONE.to_owned()),
+            xdp_mode: mode_name.to_owned(),
+            xdp_mode_reason: self.driver_trouble().or(mode_reason.map(ToOwned::to_owned)),
             admin_up: tunnel.enabled,
             link_up: tunnel.enabled && interface_is_up(&tunnel.name),
             multicast: tunnel.multicast,
             encapsulation: tunnel.encapsulation.to_string(),
+            path_mtu: path_mtu.map(|learnt| learnt.mtu),
+            path_mtu_age_ms: path_mtu.map(|learnt| whole_ms(now.since(learnt.at))),
+            keepalive: keepalive.map(|keepalive| {
+                let Keepalive { interval, retries } = keepalive.config();
+                KeepaliveStatus {
+                    interval_ms: whole_ms(interval),
+                    retries,
+                    up: keepalive.is_up(),
+                    unanswered: keepalive.unanswered(),
+                }
+            }),
+            notes,
             counters: counters
                 .named()
                 .chain(slow.iter().flat_map(|slow| slow.named()))
@@ -451,6 +467,10 @@ impl Facts {
                 .collect(),
         }
     }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Source for Board {
@@ -461,8 +481,7 @@ impl Source for Board {
         Status {
             node: facts.config.host_name.clone(),
             generation: facts.generation,
-            agent_uptime_ms: u64::try_from(now.since(facts.started).as_millis())
-                .unwrap_or(u64::MAX),
+            agent_uptime_ms: whole_ms(now.since(facts.started)),
             now_ns: now.as_ns(),
             groups: boards
                 .iter()
@@ -488,10 +507,12 @@ impl Source for Board {
 
     fn tunnels(&self) -> Vec<TunnelStatus> {
         let facts = &self.facts;
+        let now = clock::now();
         facts
             .tunnels
             .iter()
-            .map(|tunnel| facts.tunnel_status(tunnel))
+            .zip(facts.presents.all())
+            .map(|(tunnel, present)| facts.tunnel_status(tunnel, present, now))
             .collect()
     }
 

@@ -3,8 +3,10 @@
 
 pub mod board;
 pub mod driver;
+pub mod keeper;
 mod lock;
 pub mod preflight;
+pub mod present;
 pub mod realtime;
 pub mod report;
 mod setup;
@@ -20,13 +22,17 @@ use anyhow::{Context as _, Result, anyhow};
 use router_common::identity::Epoch;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
+    sync::{
+        mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
+        oneshot,
+    },
 };
 use tracing::{error, info};
 
 use self::{
     board::Board,
     driver::{Driver, Input},
+    keeper::Keeper,
     realtime::Priority,
     report::{News, Report},
     setup::Setup,
@@ -37,12 +43,13 @@ use crate::{
     dataplane::{Dataplane, ModeChoice},
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
+    path_mtu::icmp::PathMtu,
     slow_path::{self, SlowPath},
     takeover::{Engine, Order, ServiceTarget},
 };
 
-/// How many words of routers on the path's MTU may wait.
-const PATH_MTUS: usize = 64;
+/// Reports of path MTUs that may wait; more are dropped, for routers send them again.
+const PATH_MTU_REPORTS: usize = 64;
 
 /// Where and how the agent runs.
 #[derive(Clone, Debug)]
@@ -72,29 +79,42 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     let names: Vec<_> = config.tunnels.iter().map(|t| t.name.clone()).collect();
 
     let mut dataplane = Dataplane::load(&options.bpffs)?;
-    let outcome = async {
+    let started = async {
         let setup = setup::carry_out(config, plan, &options, &netlink, &mut dataplane).await?;
-        let mut running = start(setup, dataplane.newest_epoch(), &netlink).await?;
-        let server = tokio::spawn(server::serve(listener, running.board.clone()));
-        info!("running");
-        let outcome = tokio::select! {
-            _ = terminate.recv() => Ok("asked to terminate"),
-            _ = interrupt.recv() => Ok("interrupted"),
-            Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
-        };
-        info!(reason = outcome.as_ref().ok(), "stopping");
-        running.stop().await;
-        server.abort();
-        outcome.map(|_| ())
+        // Who reads what routers say of the path's MTU is the slow path; the keeper acts on it.
+        let (path_mtus, reported) = channel(PATH_MTU_REPORTS);
+        let (running, keeper) = start(setup, dataplane.newest_epoch(), &netlink, path_mtus).await?;
+        anyhow::Ok((running, keeper, reported))
     }
     .await;
-    outcome.and(take_down(dataplane, &names, &netlink).await)
-}
-
-/// Ends the programs and removes the devices, as much of it as there is; the first error.
-async fn take_down(dataplane: Dataplane, tunnels: &[String], netlink: &Netlink) -> Result<()> {
-    let outcome = dataplane.remove();
-    let outcome = outcome.and(netlink.remove_tunnels(tunnels).await);
+    let outcome = match started {
+        Ok((mut running, keeper, reported)) => {
+            let (stop_keeper, stop) = oneshot::channel();
+            let keeper = tokio::spawn(keeper.run(dataplane, reported, stop));
+            let server = tokio::spawn(server::serve(listener, running.board.clone()));
+            info!("running");
+            let outcome = tokio::select! {
+                _ = terminate.recv() => Ok("asked to terminate"),
+                _ = interrupt.recv() => Ok("interrupted"),
+                Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
+            };
+            info!(reason = outcome.as_ref().ok(), "stopping");
+            running.stop().await;
+            server.abort();
+            // If it has ended, nobody needs to hear.
+            let _ = stop_keeper.send(());
+            let taken_down = match keeper.await {
+                Ok(dataplane) => dataplane.remove(),
+                Err(_) => {
+                    error!("the keeper of the tunnels had panicked");
+                    Dataplane::remove_left_over(&options.bpffs)
+                }
+            };
+            outcome.map(drop).and(taken_down)
+        }
+        Err(error) => Err::<(), _>(error).and(dataplane.remove()),
+    };
+    let outcome = outcome.and(netlink.remove_tunnels(&names).await);
     info!("stopped");
     outcome
 }
@@ -178,9 +198,15 @@ fn spawn(
         .with_context(|| format!("cannot start thread {name}"))
 }
 
-async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Running> {
+async fn start(
+    setup: Setup,
+    newest: Epoch,
+    netlink: &Netlink,
+    path_mtus: Sender<PathMtu>,
+) -> Result<(Running, Keeper)> {
     let Setup {
         facts,
+        keeper,
         sessions,
         keepalive,
         local,
@@ -195,8 +221,6 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Running
     realtime::lock_memory();
 
     let enabled = facts.config.tunnels.iter().filter(|tunnel| tunnel.enabled);
-    // Nobody keeps what routers say of the path's MTU yet.
-    let (path_mtus, _) = channel(PATH_MTUS);
     let (slow_path, worker) = slow_path::open(Arc::clone(&facts.slow_path), enabled, path_mtus)?;
     let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
     let engine = spawn_engine(
@@ -222,13 +246,14 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Running
         reports,
     };
     let clock = spawn("probe-clock", &ended_sender, move || driver.run())?;
-    Ok(Running {
+    let running = Running {
         board,
         inbox,
         slow_path,
         threads: vec![clock, engine, slow],
         ended,
-    })
+    };
+    Ok((running, keeper))
 }
 
 async fn note_reports(board: Arc<Board>, mut reports: UnboundedReceiver<Report>) {

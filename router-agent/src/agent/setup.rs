@@ -2,6 +2,7 @@
 //! that would go wrong, then its execution.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
     sync::Arc,
     time::Duration,
@@ -14,25 +15,29 @@ use router_common::{
     kdf::{direction_key, session_number},
     map::{LocalState, MAX_SESSIONS, MAX_TUNNELS, SessionConfig, SessionKey},
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     Options,
     board::{Facts, SessionFacts, TunnelFacts},
     driver::{ClockStatistics, Group as DrivenGroup, Session},
+    keeper::{ChooseMode, HeartbeatSocket, Keeper},
     preflight::{self, Problem, Unfit},
 };
 use crate::{
     clock,
     cluster::{Core, Policy},
-    config::{Cluster, Config, Encapsulation, Group, Role, Tunnel, XdpMode},
-    dataplane::{Dataplane, MappedArray, Mode, ModeChoice},
+    config::{Cluster, Config, Group, Role, Tunnel, XdpMode},
+    dataplane::{Dataplane, MappedArray, ModeChoice},
     heartbeat::{Prober, open_socket},
     monitor::Monitor,
-    net::{Address, BridgePortSpec, Link, Netlink, TunnelDevice, dataplane_end},
+    net::{Address, Link, Netlink, dataplane_end},
     slow_path,
     takeover::ServiceTarget,
-    tunnel::{self, HeartbeatListener, Surroundings},
+    tunnel::{
+        self, HeartbeatListener, mtu,
+        state::{Device, TunnelState, Underlay},
+    },
 };
 
 /// At millisecond timing too, a starting node gives its peer this long to be heard.
@@ -141,6 +146,7 @@ fn link_with_address<'a>(ip: IpAddr, links: &'a [Link], addresses: &[Address]) -
 /// All that the threads need.
 pub struct Setup {
     pub facts: Facts,
+    pub keeper: Keeper,
     pub sessions: Vec<OpenSession>,
     pub keepalive: Duration,
     pub local: MappedArray<LocalState>,
@@ -157,41 +163,28 @@ pub async fn carry_out(
     netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<Setup> {
-    let mut tunnels: Vec<TunnelFacts> = Vec::new();
-    let devices: Vec<_> = config
-        .tunnels
-        .iter()
-        .zip(&plan.underlays)
-        .map(|(tunnel, underlay)| device(tunnel, underlay))
-        .collect();
-    let ends = netlink.create_tunnels(&devices).await?;
+    let states = make_devices(&config, &plan.underlays, netlink).await?;
     let slow_path = Arc::new(slow_path::Table::default());
-    for (((index, tunnel), underlay), ends) in (0_u32..)
+    let mut keeper = Keeper::new(
+        netlink.clone(),
+        states,
+        mode_chooser(&config, options),
+        dataplane.counters()?,
+        Arc::clone(&slow_path),
+    )
+    .await?;
+    keeper.begin(dataplane).await?;
+    let tunnels: Vec<_> = (0..)
         .zip(&config.tunnels)
-        .zip(&plan.underlays)
-        .zip(&ends)
-    {
-        let mode = match tunnels.iter().find(|done| done.underlay == underlay.name) {
-            Some(done) => done.mode.clone(),
-            None => {
-                let choice = mode_choice(&config, options, &underlay.name);
-                attach_underlay(dataplane, &underlay.name, choice)?
-            }
-        };
-        let listener = heartbeat_listener(&config, tunnel);
-        let mtu = set_up_tunnel(
-            index, tunnel, underlay, ends, listener, dataplane, &slow_path,
-        )?;
-        tunnels.push(TunnelFacts {
+        .map(|(index, tunnel)| TunnelFacts {
             tunnel: tunnel.clone(),
             index,
-            mtu,
-            underlay: underlay.name.clone(),
-            mode,
-        });
-    }
+        })
+        .collect();
     let sessions = match &config.cluster {
-        Some(cluster) => open_sessions(cluster, &config.host_name, &tunnels, dataplane)?,
+        Some(cluster) => {
+            open_sessions(cluster, &config.host_name, &tunnels, dataplane, &mut keeper)?
+        }
         None => Vec::new(),
     };
     let cluster = config.cluster.as_ref();
@@ -204,6 +197,7 @@ pub async fn carry_out(
             generation: generation()?,
             started: clock::now(),
             tunnels,
+            presents: keeper.presents(),
             sessions: sessions
                 .iter()
                 .map(|session| session.facts.clone())
@@ -214,8 +208,40 @@ pub async fn carry_out(
             clock: Arc::new(ClockStatistics::of_sessions(sessions.len())),
             config,
         },
+        keeper,
         sessions,
     })
+}
+
+async fn make_devices(
+    config: &Config,
+    underlays: &[Link],
+    netlink: &Netlink,
+) -> Result<Vec<TunnelState>> {
+    if config.tunnels.len() > MAX_TUNNELS as usize {
+        return Err(anyhow!("more than {MAX_TUNNELS} tunnels"));
+    }
+    let devices: Vec<_> = config
+        .tunnels
+        .iter()
+        .zip(underlays)
+        .map(|(tunnel, underlay)| tunnel::device(tunnel, mtu::full(tunnel, underlay.mtu)))
+        .collect();
+    let ends = netlink.create_tunnels(&devices).await?;
+    Ok((0..)
+        .zip(&config.tunnels)
+        .zip(underlays)
+        .zip(&ends)
+        .map(|(((index, tunnel), underlay), ends)| {
+            TunnelState::new(
+                tunnel.clone(),
+                index,
+                heartbeat_listener(config, tunnel),
+                Underlay::of(underlay),
+                Device::of(ends),
+            )
+        })
+        .collect())
 }
 
 /// A session that the programs know.
@@ -225,108 +251,19 @@ pub struct OpenSession {
 }
 
 /// The command line's choice goes before that of the configuration.
-fn mode_choice(config: &Config, options: &Options, underlay: &str) -> ModeChoice {
-    if options.xdp_mode != ModeChoice::Auto {
-        return options.xdp_mode;
-    }
-    let stated = config
+fn mode_chooser(config: &Config, options: &Options) -> ChooseMode {
+    let stated: HashMap<_, _> = config
         .ethernets
         .iter()
-        .find(|ethernet| ethernet.name == underlay);
-    match stated.map(|ethernet| ethernet.xdp_mode) {
-        None | Some(XdpMode::Auto) => ModeChoice::Auto,
-        Some(XdpMode::Native) => ModeChoice::Native,
-        Some(XdpMode::Generic) => ModeChoice::Generic,
-    }
-}
-
-fn attach_underlay(dataplane: &mut Dataplane, name: &str, choice: ModeChoice) -> Result<Mode> {
-    let mode = dataplane.attach_underlay(name, choice)?;
-    match &mode {
-        Mode::Native => info!(interface = name, "XDP mode native"),
-        Mode::Generic(reason) => warn!(interface = name, reason, "XDP mode generic"),
-    }
-    Ok(mode)
-}
-
-fn device<'a>(tunnel: &'a Tunnel, underlay: &Link) -> TunnelDevice<'a> {
-    TunnelDevice {
-        name: &tunnel.name,
-        mtu: mtu(tunnel, underlay),
-        layer2: tunnel.encapsulation == Encapsulation::GreBridge,
-        multicast: tunnel.multicast,
-        addresses: &tunnel.addresses,
-        bridge: tunnel.bridge.as_ref().map(|port| BridgePortSpec {
-            bridge: &port.bridge,
-            cost: port.cost,
-            priority: port.priority,
-        }),
-        // Both are of each packet on the wire, which the stack must have made by then.
-        checksums_in_software: tunnel.checksum || tunnel.sequence,
-        enabled: tunnel.enabled,
-    }
-}
-
-/// Bytes.
-fn mtu(tunnel: &Tunnel, underlay: &Link) -> u32 {
-    tunnel.mtu.map_or_else(
-        || underlay.mtu.saturating_sub(tunnel::overhead(tunnel)),
-        u32::from,
-    )
-}
-
-/// Tells the programs of a tunnel's device; the device's MTU.
-fn set_up_tunnel(
-    index: u32,
-    tunnel: &Tunnel,
-    underlay: &Link,
-    (user, end): &(Link, Link),
-    heartbeat: Option<HeartbeatListener>,
-    dataplane: &mut Dataplane,
-    slow_path: &slow_path::Table,
-) -> Result<u32> {
-    if index >= MAX_TUNNELS {
-        return Err(anyhow!("more than {MAX_TUNNELS} tunnels"));
-    }
-    let overhead = tunnel::overhead(tunnel);
-    let mtu = mtu(tunnel, underlay);
-    if mtu + overhead > underlay.mtu {
-        warn!(
-            tunnel = tunnel.name,
-            "MTU {mtu} and {overhead} bytes of headers do not fit {}'s MTU {}; full packets will \
-             be lost",
-            underlay.name,
-            underlay.mtu
-        );
-    }
-    if !tunnel.enabled {
-        info!(tunnel = tunnel.name, "disabled: no packet passes");
-        return Ok(mtu);
-    }
-    let surroundings = Surroundings {
-        index,
-        user_ifindex: user.index,
-        user_mac: user.mac,
-        dataplane_ifindex: end.index,
-        underlay_ifindex: underlay.index,
-        vlan: 0,
-        mtu,
-        may_fragment: false,
-        heartbeat,
-    };
-    let entries = tunnel::entries(tunnel, &surroundings);
-    dataplane.set_tunnel(&entries)?;
-    slow_path.set(&entries);
-    dataplane.attach_tunnel(&end.name)?;
-    info!(
-        tunnel = tunnel.name,
-        mtu,
-        underlay = underlay.name,
-        "tunnel {} to {}",
-        tunnel.local_ip,
-        tunnel.remote_ip
-    );
-    Ok(mtu)
+        .map(|ethernet| (ethernet.name.clone(), ethernet.xdp_mode))
+        .collect();
+    let for_all = options.xdp_mode;
+    Box::new(move |interface| match (for_all, stated.get(interface)) {
+        (ModeChoice::Native | ModeChoice::Generic, _) => for_all,
+        (ModeChoice::Auto, None | Some(XdpMode::Auto)) => ModeChoice::Auto,
+        (ModeChoice::Auto, Some(XdpMode::Native)) => ModeChoice::Native,
+        (ModeChoice::Auto, Some(XdpMode::Generic)) => ModeChoice::Generic,
+    })
 }
 
 /// Where heartbeats in `tunnel` come to; `None` if none run there.
@@ -346,18 +283,27 @@ fn open_sessions(
     host_name: &str,
     tunnels: &[TunnelFacts],
     dataplane: &mut Dataplane,
+    keeper: &mut Keeper,
 ) -> Result<Vec<OpenSession>> {
     let mut sessions = Vec::new();
     for path in &cluster.interfaces {
-        let tunnel = tunnels
+        let (position, tunnel) = tunnels
             .iter()
-            .find(|facts| facts.tunnel.name == *path)
+            .enumerate()
+            .find(|(_, facts)| facts.tunnel.name == *path)
             .ok_or_else(|| anyhow!("cluster interface {path} is no tunnel"))?;
         let address = first_ipv4(&tunnel.tunnel)
             .ok_or_else(|| anyhow!("cluster interface {path} has no IPv4 address"))?;
         let socket = open_socket(path, address, cluster.heartbeat_port)
             .with_context(|| format!("cannot open the heartbeat socket on {path}"))?;
         let socket = Arc::new(socket);
+        keeper.keep_socket(
+            position,
+            HeartbeatSocket {
+                socket: Arc::clone(&socket),
+                address,
+            },
+        );
         for (number, group) in cluster.groups.iter().enumerate() {
             let index = u32::try_from(sessions.len())?;
             if index >= MAX_SESSIONS {

@@ -1,13 +1,13 @@
 //! Puts programs on interfaces and pins their links.
 
-use std::{fmt, io, path::Path};
+use std::{ffi::CString, fmt, io, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf,
     programs::{
         ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        links::{FdLink, Link},
+        links::{FdLink, Link, PinnedLink},
         tc::{self, SchedClassifierLink},
         xdp::XdpLink,
     },
@@ -70,6 +70,8 @@ pub(super) fn xdp(
     pins: &Pins,
 ) -> Result<Mode> {
     let program: &mut Xdp = loaded(programs, name)?;
+    let path = pins.link(name, index_of(interface)?);
+    end_link(&path)?;
     let (link, mode) = match choice {
         ModeChoice::Native => (
             attach_xdp(program, interface, XdpMode::Driver)
@@ -92,7 +94,7 @@ pub(super) fn xdp(
             ),
         },
     };
-    pin(link, &pins.link(name, interface))?;
+    pin(link, &path)?;
     Ok(mode)
 }
 
@@ -149,6 +151,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// else a filter at the clsact qdisc, which stays by itself.
 pub(super) fn tc(programs: &mut Ebpf, name: &str, interface: &str, pins: &Pins) -> Result<()> {
     let program: &mut SchedClassifier = loaded(programs, name)?;
+    let path = pins.link(name, index_of(interface)?);
+    end_link(&path)?;
     let has_tcx = has_tcx()?;
     if !has_tcx {
         // A filter that an agent left when it died.
@@ -165,7 +169,7 @@ pub(super) fn tc(programs: &mut Ebpf, name: &str, interface: &str, pins: &Pins) 
         .with_context(|| format!("cannot attach {name} to {interface} by TC"))?;
     let link: SchedClassifierLink = program.take_link(id)?;
     if has_tcx {
-        pin(link, &pins.link(name, interface))
+        pin(link, &path)
     } else {
         // Dropping the link would remove the filter.
         std::mem::forget(link);
@@ -181,6 +185,64 @@ fn is_there_already(error: &tc::TcError) -> bool {
         }
         other => matches!(other, tc::TcError::AlreadyAttached),
     }
+}
+
+/// Takes program `name` off the interface that has, or had, index `ifindex` and is, or was, called
+/// `interface`.
+pub(super) fn detach(name: &str, ifindex: u32, interface: &str, pins: &Pins) -> Result<()> {
+    end_link(&pins.link(name, ifindex))?;
+    if !has_tcx()? && index_of(interface).is_ok_and(|index| index == ifindex) {
+        detach_filter(interface, name);
+    }
+    Ok(())
+}
+
+/// Ends the link that is pinned at `path`, if there is one.
+fn end_link(path: &Path) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    // The last to let go of an open link ends it at once; the kernel ends one that was only pinned
+    // at some later time, and until then its place is taken.
+    let link = PinnedLink::from_pin(path)
+        .with_context(|| format!("cannot open the link at {}", path.display()))?;
+    link.unpin()
+        .with_context(|| format!("cannot remove the link at {}", path.display()))?;
+    Ok(())
+}
+
+fn index_of(interface: &str) -> Result<u32> {
+    let name = CString::new(interface).context("an interface's name has no zero byte")?;
+    // SAFETY: the string ends with a zero byte and lives through the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error())
+            .with_context(|| format!("there is no interface {interface}")),
+        index => Ok(index),
+    }
+}
+
+/// Whether the ingress of `interface` has TC program `name`. Before TCX it is taken for granted.
+pub(super) fn has_tc(programs: &Ebpf, name: &str, interface: &str) -> Result<bool> {
+    if !has_tcx()? {
+        return Ok(true);
+    }
+    let program: &SchedClassifier = programs
+        .program(name)
+        .ok_or_else(|| anyhow!("the object has no program {name}"))?
+        .try_into()?;
+    let id = program.info()?.id();
+    let (_, attached) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress)
+        .with_context(|| format!("cannot ask which TC programs {interface} has"))?;
+    Ok(attached.iter().any(|program| program.id() == id))
+}
+
+/// The kernel's number for XDP program `name`, which is loaded.
+pub(super) fn xdp_id(programs: &Ebpf, name: &str) -> Result<u32> {
+    let program: &Xdp = programs
+        .program(name)
+        .ok_or_else(|| anyhow!("the object has no program {name}"))?
+        .try_into()?;
+    Ok(program.info()?.id())
 }
 
 fn has_tcx() -> Result<bool> {

@@ -4,12 +4,13 @@ mod attach;
 mod mapped;
 mod pins;
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::{io, os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    sys::SyscallError,
 };
 use router_common::{
     gre::AnyKey,
@@ -20,7 +21,10 @@ use router_common::{
     },
 };
 
-use crate::tunnel::Entries;
+use crate::{
+    net::Link,
+    tunnel::{Entries, state::Device},
+};
 
 pub use self::{
     attach::{Mode, ModeChoice, attach_pass},
@@ -116,6 +120,40 @@ impl Dataplane {
             program::UNDERLAY,
             name,
             choice,
+            &self.pins,
+        )
+    }
+
+    /// Takes the underlay programs off the interface of index `ifindex` called `name`, of which
+    /// either may have changed or gone.
+    pub fn detach_underlay(&mut self, ifindex: u32, name: &str) -> Result<()> {
+        for program in [program::UNDERLAY_HANDOVER, program::UNDERLAY] {
+            attach::detach(program, ifindex, name, &self.pins)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the underlay programs are still on `link`.
+    pub fn is_on(&self, link: &Link) -> Result<bool> {
+        let id = attach::xdp_id(&self.programs, program::UNDERLAY)?;
+        Ok(link.xdp_programs.contains(&id)
+            && attach::has_tc(&self.programs, program::UNDERLAY_HANDOVER, &link.name)?)
+    }
+
+    /// Forgets a tunnel's device that is gone.
+    pub fn forget_device(&mut self, device: &Device) -> Result<()> {
+        let mut egresses: HashMap<_, u32, TunnelEgress> = self.map_mut(name::EGRESS)?;
+        for ifindex in [device.dataplane_ifindex, device.user_ifindex] {
+            match egresses.remove(&ifindex) {
+                Err(MapError::SyscallError(SyscallError { io_error, .. }))
+                    if io_error.kind() == io::ErrorKind::NotFound => {}
+                result => result.context("cannot forget a tunnel's device")?,
+            }
+        }
+        attach::detach(
+            program::TUNNEL_EGRESS,
+            device.dataplane_ifindex,
+            "",
             &self.pins,
         )
     }
@@ -217,7 +255,7 @@ impl Dataplane {
 
     fn map_mut<'a, T>(&'a mut self, name: &str) -> Result<T>
     where
-        T: TryFrom<&'a mut Map, Error = aya::maps::MapError>,
+        T: TryFrom<&'a mut Map, Error = MapError>,
     {
         let map = self
             .programs

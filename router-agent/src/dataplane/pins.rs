@@ -48,13 +48,12 @@ impl Pins {
         self.maps().join(name)
     }
 
-    /// Where the link of `program` on `interface` is pinned. Dots cannot be part of a pin's name;
-    /// an interface may have them.
-    pub fn link(&self, program: &str, interface: &str) -> PathBuf {
-        let interface = interface.replace('.', "_");
+    /// Where the link of `program` on the interface of index `ifindex` is pinned. Names of
+    /// interfaces change, and have dots, which those of pins cannot have.
+    pub fn link(&self, program: &str, ifindex: u32) -> PathBuf {
         self.directory
             .join("links")
-            .join(format!("{program}-{interface}"))
+            .join(format!("{program}-{ifindex}"))
     }
 
     pub(super) fn create(&self) -> Result<()> {
@@ -110,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pins_are_versioned_and_named_without_dots() {
+    fn pins_are_versioned() {
         let pins = Pins::below(Path::new("/b"));
         let version = format!("/b/router/v{LAYOUT_VERSION}");
         assert_eq!(
@@ -118,8 +117,8 @@ mod tests {
             Path::new(&version).join("maps/TUNNELS")
         );
         assert_eq!(
-            pins.link("underlay", "eth0.5"),
-            Path::new(&version).join("links/underlay-eth0_5")
+            pins.link("underlay", 7),
+            Path::new(&version).join("links/underlay-7")
         );
     }
 }

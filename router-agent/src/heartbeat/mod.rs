@@ -14,7 +14,7 @@ use router_common::{
     siphash::Key,
     time::BootTime,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Class selector 6, "network control" (RFC 4594 §3.1), in the place of the type of service.
 const NETWORK_CONTROL: u32 = 0xc0;
@@ -34,6 +34,14 @@ pub fn open_socket(tunnel: &str, address: Ipv4Addr, port: u16) -> io::Result<Udp
     // A probe that cannot be sent now is late anyway: the clock must not wait for it.
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Lets a socket of [`open_socket`] send by the device that is called `tunnel` now. A socket stays
+/// with the device it was opened for, also when that is gone.
+pub fn bind_again(socket: &UdpSocket, tunnel: &str, address: Ipv4Addr) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.bind_device(Some(tunnel.as_bytes()))?;
+    socket.set_multicast_if_v4(&address)
 }
 
 /// Sends the probes of one session. Holds a secret.

@@ -112,6 +112,11 @@ impl Watch {
         self.watched.get(dependency)?.link.as_ref()
     }
 
+    /// The interface of this index at present, one that is depended on or not.
+    pub fn interface(&self, index: u32) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
     /// From now on the XDP program with this id must be on the interface, until it is gone or found
     /// detached. A change from before the program was attached may still be on its way and tell of
     /// it as detached: whoever hears that should look, or attach again.

@@ -1,4 +1,13 @@
-//! What the kernel programs are told of a tunnel.
+//! A tunnel: what the kernel programs are told of it, and what becomes of it as the interfaces
+//! around it change.
+
+mod device;
+pub mod keepalive;
+pub mod mtu;
+pub mod quoted;
+pub mod state;
+#[cfg(test)]
+pub mod testing;
 
 use std::net::IpAddr;
 
@@ -7,6 +16,7 @@ use router_common::{
     map::{TunnelDevice, TunnelEgress, TunnelIngress, egress_flag, ingress_flag},
 };
 
+pub use self::device::device;
 use crate::config::{AdjustMss, Encapsulation, FlowLabel, HeaderByte, Tunnel};
 
 /// IPv4 (RFC 791) or IPv6 (RFC 8200) and TCP (RFC 9293) headers without options, in bytes.

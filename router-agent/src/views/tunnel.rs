@@ -1,7 +1,7 @@
 //! `show interfaces tunnel`, brief as Vyatta shows it and in detail.
 
 use super::{Table, table::printable};
-use crate::control::protocol::TunnelStatus;
+use crate::control::protocol::{KeepaliveStatus, TunnelStatus};
 
 const LEGEND: &str = "Codes: S - State, L - Link, u - Up, D - Down, A - Admin Down\n";
 const HEADER: [&str; 4] = ["Interface", "IP Address", "S/L", "Description"];
@@ -56,6 +56,10 @@ fn detail(tunnel: &TunnelStatus) -> String {
         link_up,
         multicast,
         encapsulation,
+        path_mtu,
+        path_mtu_age_ms,
+        keepalive,
+        notes,
         counters: _,
     } = tunnel;
     let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
@@ -80,11 +84,25 @@ fn detail(tunnel: &TunnelStatus) -> String {
         ),
     ]);
     facts.row(["MTU:", &format!("{mtu} bytes")]);
+    if let Some(path_mtu) = path_mtu {
+        let age = path_mtu_age_ms.unwrap_or_default() / 1000;
+        facts.row([
+            "Path MTU:",
+            &format!("{path_mtu} bytes, learnt {age} s ago"),
+        ]);
+    }
+    if let Some(keepalive) = keepalive {
+        facts.row(["Keepalive:", &keepalive_words(keepalive)]);
+    }
     facts.row([
         "Multicast:",
         if *multicast { "enabled" } else { "disabled" },
     ]);
     facts.row(["Underlay:", &format!("{underlay}, XDP {xdp_mode}{reason}")]);
+
+    for note in notes {
+        facts.row(["Note:", note]);
+    }
 
     let mut counters = Table::new(&["", "Bytes", "Packets", "Errors", "Unsupported"]);
     for (direction, prefix) in [("RX:", "rx"), ("TX:", "tx")] {
@@ -102,6 +120,20 @@ fn detail(tunnel: &TunnelStatus) -> String {
         printable(name),
         facts.render(4),
         counters.render(4)
+    )
+}
+
+fn keepalive_words(keepalive: &KeepaliveStatus) -> String {
+    let KeepaliveStatus {
+        interval_ms,
+        retries,
+        up: is_up,
+        unanswered,
+    } = *keepalive;
+    format!(
+        "{}, every {} s, {unanswered} unanswered of {retries}",
+        up(is_up),
+        interval_ms / 1000
     )
 }
 
@@ -140,6 +172,10 @@ mod tests {
             link_up: true,
             multicast: true,
             encapsulation: "gre".to_owned(),
+            path_mtu: None,
+            path_mtu_age_ms: None,
+            keepalive: None,
+            notes: Vec::new(),
             counters: [
                 ("rx_packets", 12_345),
                 ("rx_bytes", 9_876_543_210),
@@ -163,6 +199,15 @@ mod tests {
             xdp_mode_reason: Some("the driver vif has no native XDP".to_owned()),
             link_up: false,
             multicast: false,
+            path_mtu: Some(1400),
+            path_mtu_age_ms: Some(12_345),
+            keepalive: Some(KeepaliveStatus {
+                interval_ms: 10_000,
+                retries: 3,
+                up: false,
+                unanswered: 4,
+            }),
+            notes: vec!["down: 4 keepalives in a row did not come back".to_owned()],
             ..tun00.clone()
         };
         let tun999 = TunnelStatus {

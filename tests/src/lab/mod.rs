@@ -134,6 +134,24 @@ impl Lab {
         self.node(name).ip_batch(&spec.routes)
     }
 
+    /// Makes the cable at an interface of a node anew, whose interfaces have been deleted.
+    pub fn replug(&self, node: &str, interface: &str) -> Result<()> {
+        let is_here = |end: &End| end.node == node && end.interface == interface;
+        let cable = self
+            .topology
+            .cables
+            .iter()
+            .find(|cable| cable.ends.iter().any(is_here))
+            .with_context(|| format!("no cable at {interface} of {node}"))?;
+        self.plug(cable)?;
+        for spec in &self.topology.nodes {
+            if cable.ends.iter().any(|end| end.node == spec.name) {
+                self.node(&spec.name).ip_batch(&spec.routes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves the lab running for a person; returns where its files are.
     pub fn keep(self) -> Result<PathBuf> {
         let Self {

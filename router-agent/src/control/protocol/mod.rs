@@ -18,7 +18,7 @@ pub use status::{
     GroupStatus, MonitorState, MonitorStatus, NodeState, NodeStatus, PathStatus, ServiceStatus,
     Status, Step, Transition,
 };
-pub use tunnel::TunnelStatus;
+pub use tunnel::{KeepaliveStatus, TunnelStatus};
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;

@@ -24,9 +24,10 @@ pub struct TunnelStatus {
     pub ttl: String,
     /// A number or `inherit`.
     pub tos: String,
-    /// The interface through which the outer packets come and go.
+    /// The interface through which the outer packets come and go; `none` while no interface has the
+    /// local address.
     pub underlay: String,
-    /// `native` or `generic`.
+    /// `native` or `generic`; `none` while the programs are not on the underlay.
     pub xdp_mode: String,
     /// Why the mode is not native.
     pub xdp_mode_reason: Option<String>,
@@ -37,9 +38,29 @@ pub struct TunnelStatus {
     pub multicast: bool,
     /// Wire format: `gre`, `gre-bridge` or `gre-udp`.
     pub encapsulation: String,
+    /// MTU of the path as a router on it told, in bytes, the outer headers included; none if it is
+    /// the underlay's.
+    pub path_mtu: Option<u32>,
+    /// How long ago a router told that.
+    pub path_mtu_age_ms: Option<u64>,
+    /// If keepalives are sent.
+    pub keepalive: Option<KeepaliveStatus>,
+    /// What an operator should know.
+    pub notes: Vec<String>,
     /// The kernel programs' counters by name, as docs/operations.md lists them.
     #[serde(flatten)]
     pub counters: BTreeMap<String, u64>,
+}
+
+/// Keepalives of a tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepaliveStatus {
+    pub interval_ms: u64,
+    /// So many in a row that do not come back, and the tunnel is down.
+    pub retries: u32,
+    pub up: bool,
+    /// Sent since the last that came back, with the one that is under way.
+    pub unanswered: u32,
 }
 
 impl TunnelStatus {

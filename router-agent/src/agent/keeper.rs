@@ -1,0 +1,609 @@
+//! Keeps the tunnels working while the interfaces around them change: one task that owns programs,
+//! maps and devices, and is the only one to change them.
+
+mod attachments;
+mod gre_socket;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use router_common::time::BootTime;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+use tracing::{info, warn};
+
+use self::{
+    attachments::Attachments,
+    gre_socket::{GreSocket, Outer},
+};
+use super::present::{Present, Presents};
+use crate::{
+    clock,
+    config::{HeaderByte, Tunnel},
+    dataplane::{Counters, Dataplane, ModeChoice},
+    heartbeat,
+    net::{
+        LinkEvent, LinkMonitor, Netlink,
+        watch::{Change, Dependency, Finding, Watch},
+    },
+    path_mtu::{icmp::PathMtu, table::PathMtuTable},
+    slow_path,
+    tunnel::{
+        self,
+        keepalive::{self, Keepalive},
+        quoted::{self, ByAddresses},
+        state::{Action, Device, LearntMtu, TunnelState, Underlay},
+    },
+};
+
+/// So often the agent looks whether its programs are still attached, which the kernel does not tell,
+/// and tries again what failed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// RFC 1812 §3.1 and the kernel's own choice for what is not forwarded.
+const DEFAULT_TTL: u8 = 255;
+/// Class selector 6, "network control" (RFC 4594 §3.1).
+const NETWORK_CONTROL: u8 = 0xc0;
+
+/// Chooses the XDP mode of an interface by its name.
+pub type ChooseMode = Box<dyn Fn(&str) -> ModeChoice + Send>;
+
+/// The heartbeat socket of a tunnel.
+#[derive(Clone, Debug)]
+pub struct HeartbeatSocket {
+    pub socket: Arc<UdpSocket>,
+    pub address: Ipv4Addr,
+}
+
+pub struct Keeper {
+    netlink: Netlink,
+    /// None after it failed, until it could be opened again.
+    monitor: Option<LinkMonitor>,
+    watch: Watch,
+    /// The addresses whose holders are the underlays: the first dependencies of `watch`. The
+    /// tunnels' devices are those after them.
+    locals: Vec<IpAddr>,
+    /// Positions of the tunnels of each of `locals`.
+    tunnels_of: Vec<Vec<usize>>,
+    tunnels: Vec<TunnelState>,
+    /// What of a tunnel failed last.
+    troubles: HashMap<usize, String>,
+    /// Tunnels to be looked at.
+    dirty: BTreeSet<usize>,
+    attachments: Attachments,
+    choose_mode: ChooseMode,
+    by_addresses: ByAddresses,
+    paths: PathMtuTable,
+    counters: Counters,
+    slow_path: Arc<slow_path::Table>,
+    gre_socket: Option<GreSocket>,
+    heartbeats: HashMap<usize, HeartbeatSocket>,
+    presents: Arc<Presents>,
+    next_look: BootTime,
+}
+
+impl Keeper {
+    /// Takes over tunnels whose devices have just been made, in the configuration's order.
+    pub async fn new(
+        netlink: Netlink,
+        tunnels: Vec<TunnelState>,
+        choose_mode: ChooseMode,
+        counters: Counters,
+        slow_path: Arc<slow_path::Table>,
+    ) -> Result<Self> {
+        let mut locals: Vec<IpAddr> = Vec::new();
+        let mut tunnels_of: Vec<Vec<usize>> = Vec::new();
+        let mut positions = HashMap::new();
+        for (position, state) in tunnels.iter().enumerate() {
+            let local = state.tunnel().local_ip;
+            let number = *positions.entry(local).or_insert_with(|| {
+                locals.push(local);
+                tunnels_of.push(Vec::new());
+                locals.len() - 1
+            });
+            tunnels_of[number].push(position);
+        }
+        let holders = locals.iter().map(|local| Dependency::Holder(*local));
+        let devices = tunnels
+            .iter()
+            .map(|state| Dependency::Named(state.tunnel().name.clone()));
+        let dependencies = holders.chain(devices).collect();
+        // Whatever happens after this is heard.
+        let monitor = LinkMonitor::open()?;
+        let links = netlink.links().await?;
+        let watch = Watch::new(dependencies, links, &netlink.addresses().await?);
+        let by_addresses = ByAddresses::of(tunnels.iter().map(TunnelState::tunnel));
+        let presents = Arc::new(Presents::new(tunnels.iter().map(first_present).collect()));
+        let now = clock::now();
+        let mut keeper = Self {
+            netlink,
+            monitor: Some(monitor),
+            watch,
+            locals,
+            tunnels_of,
+            dirty: (0..tunnels.len()).collect(),
+            tunnels,
+            troubles: HashMap::new(),
+            attachments: Attachments::default(),
+            choose_mode,
+            by_addresses,
+            paths: PathMtuTable::default(),
+            counters,
+            slow_path,
+            gre_socket: None,
+            heartbeats: HashMap::new(),
+            presents,
+            next_look: now.after(LOOK_INTERVAL),
+        };
+        keeper.begin_keepalives(now)?;
+        for dependency in 0..keeper.locals.len() {
+            keeper.refresh_underlay(dependency);
+        }
+        keeper.want_attachments();
+        Ok(keeper)
+    }
+
+    pub fn presents(&self) -> Arc<Presents> {
+        Arc::clone(&self.presents)
+    }
+
+    /// The socket is to follow its tunnel's device when that is made again.
+    pub fn keep_socket(&mut self, tunnel: usize, socket: HeartbeatSocket) {
+        self.heartbeats.insert(tunnel, socket);
+    }
+
+    fn begin_keepalives(&mut self, now: BootTime) -> Result<()> {
+        for state in &mut self.tunnels {
+            let tunnel = state.tunnel();
+            let Some(config) = tunnel.keepalive.filter(|_| tunnel.enabled) else {
+                continue;
+            };
+            if keepalive::packet(tunnel).is_none() {
+                warn!(
+                    tunnel = tunnel.name,
+                    "no keepalive is sent: with checksum or sequence numbers none would come back"
+                );
+                continue;
+            }
+            if self.gre_socket.is_none() {
+                let socket = GreSocket::open().context("cannot open a socket for keepalives")?;
+                self.gre_socket = Some(socket);
+            }
+            let heard = self.counters.of(state.index())?.keepalives_heard;
+            state.keepalive = Some(Keepalive::new(config, heard, now));
+        }
+        Ok(())
+    }
+
+    /// Attaches and sets everything for the first time. Unlike later, an error ends it.
+    pub async fn begin(&mut self, dataplane: &mut Dataplane) -> Result<()> {
+        self.attach(dataplane)?;
+        for position in std::mem::take(&mut self.dirty) {
+            self.settle(position, dataplane).await?;
+            self.publish(position);
+            let state = &self.tunnels[position];
+            let tunnel = state.tunnel();
+            if !tunnel.enabled {
+                info!(tunnel = tunnel.name, "disabled: no packet passes");
+                continue;
+            }
+            for note in state.notes() {
+                warn!(tunnel = tunnel.name, "{note}");
+            }
+            info!(
+                tunnel = tunnel.name,
+                mtu = state.mtu().present,
+                underlay = state.underlay().map(|underlay| underlay.name.as_str()),
+                "tunnel {} to {}",
+                tunnel.local_ip,
+                tunnel.remote_ip
+            );
+        }
+        Ok(())
+    }
+
+    /// Runs until `stop` is sent or dropped, and hands the programs back.
+    pub async fn run(
+        mut self,
+        mut dataplane: Dataplane,
+        mut path_mtus: mpsc::Receiver<PathMtu>,
+        mut stop: oneshot::Receiver<()>,
+    ) -> Dataplane {
+        loop {
+            let wait = self.next_deadline().since(clock::now());
+            tokio::select! {
+                _ = &mut stop => return dataplane,
+                event = next_event(&mut self.monitor) => self.hear(event).await,
+                Some(path) = path_mtus.recv() => self.learn(&path, clock::now()),
+                () = sleep(wait) => {}
+            }
+            self.act(&mut dataplane).await;
+        }
+    }
+
+    fn next_deadline(&self) -> BootTime {
+        let keepalives = self
+            .tunnels
+            .iter()
+            .filter_map(|state| Some(state.keepalive?.next()));
+        keepalives
+            .chain(self.paths.next_expiry())
+            .fold(self.next_look, BootTime::min)
+    }
+
+    /// Does all that is due.
+    async fn act(&mut self, dataplane: &mut Dataplane) {
+        let now = clock::now();
+        self.keep_alive(now);
+        for index in self.paths.expire(now) {
+            self.set_path_mtu(index as usize, None);
+        }
+        if now >= self.next_look {
+            self.next_look = now.after(LOOK_INTERVAL);
+            self.look(dataplane).await;
+        }
+        for position in std::mem::take(&mut self.dirty) {
+            match self.settle(position, dataplane).await {
+                Ok(()) => {
+                    self.troubles.remove(&position);
+                }
+                Err(error) => self.note_trouble(position, &error),
+            }
+            self.publish(position);
+        }
+    }
+
+    fn note_trouble(&mut self, position: usize, error: &anyhow::Error) {
+        let text = format!("{error:#}");
+        if self.troubles.get(&position) != Some(&text) {
+            let tunnel = &self.tunnels[position].tunnel().name;
+            warn!(tunnel, "{text}; it will be tried again");
+            self.troubles.insert(position, text);
+        }
+    }
+
+    async fn hear(&mut self, event: Result<LinkEvent>) {
+        let findings = match event {
+            Ok(LinkEvent::Resync) => {
+                info!("changes of interfaces were lost; all are looked at anew");
+                self.list_anew().await
+            }
+            Ok(event) => self.watch.observe(event),
+            Err(error) => {
+                warn!("{error:#}; interfaces are looked at from time to time");
+                self.monitor = None;
+                return;
+            }
+        };
+        self.take_in(findings);
+    }
+
+    async fn list_anew(&mut self) -> Vec<Finding> {
+        let listing = async {
+            let links = self.netlink.links().await?;
+            anyhow::Ok((links, self.netlink.addresses().await?))
+        };
+        match listing.await {
+            Ok((links, addresses)) => self.watch.resync(links, &addresses),
+            Err(error) => {
+                warn!("{error:#}");
+                // The next look opens a new one, and lists.
+                self.monitor = None;
+                Vec::new()
+            }
+        }
+    }
+
+    fn take_in(&mut self, findings: Vec<Finding>) {
+        let mut underlays_changed = false;
+        for Finding { dependency, change } in findings {
+            if let Some(local) = self.locals.get(dependency) {
+                let name = self.watch.link(dependency).map(|link| link.name.as_str());
+                log_underlay(*local, name, &change);
+                self.refresh_underlay(dependency);
+                underlays_changed = true;
+            } else {
+                self.refresh_device(dependency - self.locals.len(), &change);
+            }
+        }
+        if underlays_changed {
+            self.want_attachments();
+        }
+    }
+
+    /// Takes in what the interface with a tunnels' address is now.
+    fn refresh_underlay(&mut self, dependency: usize) {
+        let underlay = self.watch.link(dependency).map(Underlay::of);
+        for &position in &self.tunnels_of[dependency] {
+            let state = &mut self.tunnels[position];
+            let before = state.underlay().map(|underlay| underlay.ifindex);
+            let now = underlay.as_ref().map(|underlay| underlay.ifindex);
+            if before != now {
+                // Another way, perhaps.
+                self.paths.forget(state.index());
+                state.set_path_mtu(None);
+            }
+            state.set_underlay(underlay.clone());
+            self.dirty.insert(position);
+        }
+    }
+
+    /// Finds out which interfaces shall have the programs; the next look is at once.
+    fn want_attachments(&mut self) {
+        let links = (0..self.locals.len()).filter_map(|number| self.watch.link(number));
+        self.attachments.want(links, &self.watch, &self.choose_mode);
+        self.next_look = BootTime::NEVER;
+    }
+
+    fn refresh_device(&mut self, position: usize, change: &Change) {
+        let state = &mut self.tunnels[position];
+        let name = &state.tunnel().name;
+        let present = self.watch.link(self.locals.len() + position);
+        match change {
+            Change::Renamed { from, to } => {
+                warn!(tunnel = name, from, to, "the tunnel's device was renamed");
+            }
+            Change::MacChanged { to } => {
+                let mac = *to;
+                state.set_user_mac(mac);
+            }
+            Change::Gone | Change::Reappeared { .. } => {
+                let ours = state.device().map(|device| device.user_ifindex);
+                if ours.is_some() && ours != present.map(|link| link.index) {
+                    warn!(
+                        tunnel = name,
+                        "the tunnel's device is gone; it is made again"
+                    );
+                    state.lose_device();
+                }
+            }
+            Change::Down => warn!(tunnel = name, "down"),
+            Change::Up => info!(tunnel = name, "up"),
+            Change::MtuChanged { .. } | Change::XdpDetached => return,
+        }
+        self.dirty.insert(position);
+    }
+
+    /// Looks for what nobody tells, and tries again what failed.
+    async fn look(&mut self, dataplane: &mut Dataplane) {
+        if self.monitor.is_none() {
+            match LinkMonitor::open() {
+                Ok(monitor) => {
+                    self.monitor = Some(monitor);
+                    let findings = self.list_anew().await;
+                    self.take_in(findings);
+                    self.next_look = clock::now().after(LOOK_INTERVAL);
+                }
+                Err(error) => warn!("{error:#}"),
+            }
+        }
+        for (index, name) in self.attachments.interfaces() {
+            let Ok(Some(link)) = self.netlink.link(&name).await else {
+                continue;
+            };
+            if link.index == index && !dataplane.is_on(&link).unwrap_or(true) {
+                warn!(
+                    interface = name,
+                    "somebody has detached our programs; they are attached again"
+                );
+                self.attachments.lose(index);
+            }
+        }
+        let was_whole = self.attachments.are_whole();
+        // It was logged, and is in the notes.
+        let _ = self.attach(dataplane);
+        if !was_whole {
+            self.dirty.extend(0..self.tunnels.len());
+        }
+        self.dirty.extend(self.troubles.keys());
+    }
+
+    fn attach(&mut self, dataplane: &mut Dataplane) -> Result<()> {
+        self.attachments.act(dataplane)
+    }
+
+    /// Does for one tunnel what is due: the only place where a tunnel is changed.
+    async fn settle(&mut self, position: usize, dataplane: &mut Dataplane) -> Result<()> {
+        let Self {
+            netlink,
+            tunnels,
+            heartbeats,
+            slow_path,
+            ..
+        } = self;
+        let state = &mut tunnels[position];
+        while let Some(action) = state.due() {
+            let device = state.device();
+            match (action, device) {
+                (Action::Create { mtu }, _) => {
+                    let device = create(netlink, state.tunnel(), mtu).await?;
+                    state.created(device, mtu);
+                    if let Some(HeartbeatSocket { socket, address }) = heartbeats.get(&position) {
+                        heartbeat::bind_again(socket, &state.tunnel().name, *address)
+                            .context("the heartbeat socket cannot follow its device")?;
+                    }
+                }
+                (Action::Forget(lost), _) => dataplane.forget_device(&lost)?,
+                (Action::SetEntries(entries), _) => {
+                    dataplane.set_tunnel(&entries)?;
+                    slow_path.set(&entries);
+                }
+                (Action::Attach, Some(_)) => {
+                    let end = crate::net::dataplane_end(&state.tunnel().name);
+                    dataplane.attach_tunnel(&end)?;
+                }
+                (Action::SetMtu { full, present }, Some(device)) => {
+                    netlink.set_mtu(device.dataplane_ifindex, full).await?;
+                    netlink.set_mtu(device.user_ifindex, present).await?;
+                    info!(tunnel = state.tunnel().name, mtu = present, "MTU changed");
+                }
+                (Action::SetCarrier(up), Some(device)) => {
+                    netlink.set_up(device.dataplane_ifindex, up).await?;
+                }
+                (Action::Attach | Action::SetMtu { .. } | Action::SetCarrier(_), None) => {
+                    return Err(anyhow!("the device is gone"));
+                }
+            }
+            state.done(action);
+        }
+        Ok(())
+    }
+
+    /// Takes in a router's word.
+    fn learn(&mut self, path: &PathMtu, now: BootTime) {
+        let positions: Vec<usize> = self
+            .by_addresses
+            .between(path)
+            .iter()
+            .copied()
+            .filter(|&position| quoted::may_be_of(path, self.tunnels[position].tunnel()))
+            .collect();
+        for position in positions {
+            let state = &self.tunnels[position];
+            let Some(underlay) = state.underlay() else {
+                continue;
+            };
+            let lowered = self.paths.note(state.index(), path.mtu, underlay.mtu, now);
+            if let Some(mtu) = lowered {
+                self.set_path_mtu(position, Some(LearntMtu { mtu, at: now }));
+            }
+        }
+    }
+
+    fn set_path_mtu(&mut self, position: usize, learnt: Option<LearntMtu>) {
+        let state = &mut self.tunnels[position];
+        let tunnel = &state.tunnel().name;
+        match learnt {
+            Some(LearntMtu { mtu, at: _ }) => info!(tunnel, mtu, "the path's MTU is lower"),
+            None => info!(
+                tunnel,
+                "the path's MTU is believed to be the underlay's again"
+            ),
+        }
+        state.set_path_mtu(learnt);
+        self.dirty.insert(position);
+    }
+
+    /// Sends the keepalives that are due, and looks who answers.
+    fn keep_alive(&mut self, now: BootTime) {
+        let Some(socket) = &self.gre_socket else {
+            return;
+        };
+        for (position, state) in self.tunnels.iter_mut().enumerate() {
+            let Some(mut keepalive) = state.keepalive else {
+                continue;
+            };
+            // The map was there when the agent started.
+            let heard = self.counters.of(state.index()).unwrap_or_default();
+            let was_up = keepalive.is_up();
+            let due = keepalive.tick(heard.keepalives_heard, now);
+            state.keepalive = Some(keepalive);
+            let tunnel = state.tunnel();
+            match (was_up, keepalive.is_up()) {
+                (true, false) => warn!(
+                    tunnel = tunnel.name,
+                    "no keepalive comes back: the tunnel goes down"
+                ),
+                (false, true) => info!(
+                    tunnel = tunnel.name,
+                    "a keepalive has come back: the tunnel goes up"
+                ),
+                (true, true) | (false, false) => {}
+            }
+            if due {
+                // One that cannot be sent does not come back either, which is what counts.
+                let _ = send_keepalive(socket, tunnel);
+            }
+            self.dirty.insert(position);
+        }
+    }
+
+    /// Lets an operator see what is.
+    fn publish(&self, position: usize) {
+        let state = &self.tunnels[position];
+        let link = state
+            .underlay()
+            .and_then(|underlay| self.watch.interface(underlay.ifindex));
+        let mut notes = state.notes();
+        let failure = link.and_then(|link| self.attachments.failure(link));
+        if let Some(reason) = failure {
+            notes.push(format!("our programs are not on its underlay: {reason}"));
+        }
+        notes.extend(self.troubles.get(&position).cloned());
+        let present = Present {
+            mtu: state.mtu().present,
+            path_mtu: state.path_mtu(),
+            underlay: state.underlay().map(|underlay| underlay.name.clone()),
+            mode: link
+                .and_then(|link| self.attachments.mode(link, &self.watch))
+                .cloned(),
+            keepalive: state.keepalive,
+            notes,
+        };
+        self.presents.set(position, present);
+    }
+}
+
+fn first_present(state: &TunnelState) -> Present {
+    Present {
+        mtu: state.mtu().present,
+        path_mtu: None,
+        underlay: state.underlay().map(|underlay| underlay.name.clone()),
+        mode: None,
+        keepalive: None,
+        notes: Vec::new(),
+    }
+}
+
+/// Without a monitor, never.
+async fn next_event(monitor: &mut Option<LinkMonitor>) -> Result<LinkEvent> {
+    match monitor {
+        Some(monitor) => monitor.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn create(netlink: &Netlink, tunnel: &Tunnel, mtu: u32) -> Result<Device> {
+    let ends = netlink
+        .create_tunnels(&[tunnel::device(tunnel, mtu)])
+        .await?;
+    let ends = ends.first().context("no device was made")?;
+    info!(tunnel = tunnel.name, "its device was made again");
+    Ok(Device::of(ends))
+}
+
+fn log_underlay(local: IpAddr, name: Option<&str>, change: &Change) {
+    match change {
+        Change::Gone => warn!("no interface has the address {local} any more"),
+        Change::Reappeared { index } => info!(index, name, "underlay of {local}"),
+        Change::Renamed { from, to } => info!(from, to, "underlay of {local} renamed"),
+        Change::MtuChanged { from, to } => info!(name, from, to, "MTU of {local}'s underlay"),
+        Change::MacChanged { .. } => info!(name, "another hardware address"),
+        Change::Down => warn!(name, "underlay of {local} is down"),
+        Change::Up => info!(name, "underlay of {local} is up"),
+        Change::XdpDetached => {}
+    }
+}
+
+fn send_keepalive(socket: &GreSocket, tunnel: &Tunnel) -> Option<()> {
+    let (IpAddr::V4(local), IpAddr::V4(remote)) = (tunnel.local_ip, tunnel.remote_ip) else {
+        return None;
+    };
+    let fixed = |byte, default| match byte {
+        HeaderByte::Fixed(value) => value,
+        HeaderByte::Inherit => default,
+    };
+    let outer = Outer {
+        local,
+        remote,
+        ttl: fixed(tunnel.ttl, DEFAULT_TTL),
+        tos: fixed(tunnel.tos, NETWORK_CONTROL),
+    };
+    socket.send(&outer, &keepalive::packet(tunnel)?).ok()
+}

@@ -1,0 +1,287 @@
+//! What becomes of a tunnel when the interfaces around it change.
+
+use anyhow::{Context as _, Result, ensure};
+use router_tests::{
+    agent::{self, routerctl},
+    article::{self, CLOUD, ROUTERS, Router, cloud_interface},
+    cluster::{Cluster, PATIENCE},
+    lab::Node,
+    poll,
+};
+
+/// Both routers with `config`, once a ping goes through the tunnel.
+fn tunnel(config: impl Fn(Router) -> String + 'static) -> Cluster {
+    let cluster = Cluster::start(config).unwrap();
+    await_ping(&cluster);
+    cluster
+}
+
+fn ping(cluster: &Cluster) -> Result<()> {
+    let [a, c] = ROUTERS;
+    cluster
+        .node(a)
+        .exec(&["ping", "-c1", "-W1", c.tunnel])
+        .map(drop)
+}
+
+fn await_ping(cluster: &Cluster) {
+    poll::until(PATIENCE, || ping(cluster)).unwrap_or_else(|error| {
+        panic!("{error:#}\n{}", cluster.logs());
+    });
+}
+
+/// `show interfaces tunnel` of the only tunnel, as JSON.
+fn status(node: &Node) -> Result<serde_json::Value> {
+    let text = routerctl(node, &["show", "interfaces", "tunnel", "--json"])?;
+    let mut document: serde_json::Value = serde_json::from_str(&text)?;
+    let tunnels = document["tunnels"].as_array_mut().context("no tunnels")?;
+    ensure!(tunnels.len() == 1, "{} tunnels", tunnels.len());
+    Ok(tunnels.remove(0))
+}
+
+fn await_status(node: &Node, what: &str, is: impl Fn(&serde_json::Value) -> bool) {
+    poll::until(PATIENCE, || {
+        let status = status(node)?;
+        ensure!(is(&status), "not yet {what}: {status}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", agent::log(node)));
+}
+
+fn mentions(status: &serde_json::Value, words: &str) -> bool {
+    status["notes"].to_string().contains(words)
+}
+
+fn counter(node: &Node, name: &str) -> u64 {
+    status(node).unwrap()[name].as_u64().unwrap()
+}
+
+/// An attribute of tun00 as `ip` tells it.
+fn device(node: &Node, attribute: &str) -> Result<serde_json::Value> {
+    let text = node.exec(&["ip", "-json", "link", "show", "tun00"])?;
+    let mut links: serde_json::Value = serde_json::from_str(&text)?;
+    Ok(links[0][attribute].take())
+}
+
+#[test]
+fn an_underlay_that_goes_down_comes_up() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, _] = ROUTERS;
+    let node = cluster.node(a);
+    node.exec(&["ip", "link", "set", "eth0", "down"]).unwrap();
+    await_status(node, "told", |tunnel| mentions(tunnel, "eth0 is down"));
+    node.ip_batch(&[
+        "link set eth0 up".to_owned(),
+        "route add 10.0.0.0/16 via 10.0.1.1".to_owned(),
+    ])
+    .unwrap();
+    await_ping(&cluster);
+    await_status(node, "well", |tunnel| !mentions(tunnel, "down"));
+}
+
+#[test]
+fn an_underlay_that_is_renamed_is_followed() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, _] = ROUTERS;
+    let node = cluster.node(a);
+    node.exec(&["ip", "link", "set", "eth0", "name", "wan.5"])
+        .unwrap();
+    await_status(node, "renamed", |tunnel| {
+        tunnel["underlay"] == "wan.5" && tunnel["xdp_mode"] == "native"
+    });
+    ping(&cluster).unwrap();
+}
+
+#[test]
+fn an_underlay_that_is_made_anew_gets_the_programs() {
+    let cluster = tunnel(Router::article_config);
+    let [a, _] = ROUTERS;
+    cluster.settle(a).unwrap();
+    let node = cluster.node(a);
+    let before = counter(node, "rx_packets");
+    node.exec(&["ip", "link", "delete", "eth0"]).unwrap();
+    await_status(node, "told", |tunnel| {
+        tunnel["underlay"] == "none" && tunnel["xdp_mode"] == "none" && mentions(tunnel, a.underlay)
+    });
+    cluster.lab.replug(a.name, "eth0").unwrap();
+    await_ping(&cluster);
+    await_status(node, "well", |tunnel| {
+        tunnel["underlay"] == "eth0"
+            && tunnel["xdp_mode"] == "native"
+            && tunnel["notes"].as_array().is_some_and(Vec::is_empty)
+    });
+    assert!(counter(node, "rx_packets") > before);
+    // The same sessions, on both sides.
+    cluster.settle_any().unwrap();
+}
+
+#[test]
+fn an_address_that_moves_takes_the_tunnel_along() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, _] = ROUTERS;
+    let node = cluster.node(a);
+    // The other way to the cloud is a macvlan of the same cable.
+    let address = format!("{}/24", a.underlay);
+    node.ip_batch(&[
+        "link add wan1 link eth0 type macvlan mode bridge".to_owned(),
+        "link set wan1 up".to_owned(),
+        format!("address delete {address} dev eth0"),
+        format!("address add {address} dev wan1"),
+        "route add 10.0.0.0/16 via 10.0.1.1".to_owned(),
+    ])
+    .unwrap();
+    await_status(node, "moved", |tunnel| tunnel["underlay"] == "wan1");
+    await_ping(&cluster);
+}
+
+#[test]
+fn programs_that_others_detach_are_attached_again() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, _] = ROUTERS;
+    let node = cluster.node(a);
+    let pins = node
+        .exec(&["find", "/sys/fs/bpf/router", "-path", "*links/underlay*"])
+        .unwrap();
+    assert_eq!(pins.lines().count(), 2, "{pins}");
+    for pin in pins.lines() {
+        node.exec(&["rm", pin]).unwrap();
+    }
+    let has_program = || {
+        node.exec(&["ip", "link", "show", "eth0"])
+            .unwrap()
+            .contains("prog/xdp")
+    };
+    poll::until(PATIENCE, || {
+        ensure!(
+            agent::log(node).contains("detached our programs"),
+            "not noticed"
+        );
+        ensure!(has_program(), "not attached again");
+        Ok(())
+    })
+    .unwrap();
+    await_ping(&cluster);
+}
+
+#[test]
+fn a_tunnel_device_that_is_deleted_is_made_again() {
+    let cluster = tunnel(Router::article_config);
+    let [a, _] = ROUTERS;
+    cluster.settle(a).unwrap();
+    let node = cluster.node(a);
+    let index = device(node, "ifindex").unwrap();
+    node.exec(&["ip", "link", "delete", "tun00"]).unwrap();
+    poll::until(PATIENCE, || {
+        ensure!(device(node, "ifindex")? != index, "the same device");
+        Ok(())
+    })
+    .unwrap();
+    await_ping(&cluster);
+    // Heartbeats go by the new device, out and in.
+    let epoch = cluster.group(a).unwrap().epoch;
+    cluster.settle_any().unwrap();
+    let sent = |node| counter(node, "tx_packets");
+    let before = sent(node);
+    poll::until(PATIENCE, || {
+        ensure!(sent(node) > before + 5, "no heartbeats");
+        Ok(())
+    })
+    .unwrap();
+    assert!(cluster.group(a).unwrap().epoch >= epoch);
+}
+
+#[test]
+fn a_tunnel_device_that_is_set_down_stays_down() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, _] = ROUTERS;
+    let node = cluster.node(a);
+    node.exec(&["ip", "link", "set", "tun00", "down"]).unwrap();
+    await_status(node, "down", |tunnel| tunnel["link_up"] == false);
+    // Something else changes meanwhile, and is acted on.
+    node.exec(&["ip", "link", "set", "eth0", "mtu", "1400"])
+        .unwrap();
+    await_status(node, "narrower", |tunnel| tunnel["mtu"] == 1376);
+    assert_eq!(device(node, "operstate").unwrap(), "DOWN");
+    node.exec(&["ip", "link", "set", "tun00", "up"]).unwrap();
+    await_ping(&cluster);
+}
+
+#[test]
+fn the_mtu_follows_the_underlays() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, _] = ROUTERS;
+    let node = cluster.node(a);
+    for (underlay, expected) in [("1400", 1376), ("3000", 2976)] {
+        node.exec(&["ip", "link", "set", "eth0", "mtu", underlay])
+            .unwrap();
+        await_status(node, "changed", |tunnel| tunnel["mtu"] == expected);
+        assert_eq!(device(node, "mtu").unwrap(), expected);
+    }
+    let fixed = tunnel(|router| router.tunnel_config() + "set interfaces tunnel tun00 mtu 1450\n");
+    let node = fixed.node(a);
+    node.exec(&["ip", "link", "set", "eth0", "mtu", "1460"])
+        .unwrap();
+    await_status(node, "told", |tunnel| mentions(tunnel, "do not fit"));
+    assert_eq!(device(node, "mtu").unwrap(), 1450);
+}
+
+#[test]
+fn without_keepalives_coming_back_the_tunnel_loses_its_carrier() {
+    let cluster = tunnel(|router| {
+        let keepalive = "set interfaces tunnel tun00 keepalive interval 1\n\
+                         set interfaces tunnel tun00 keepalive retries 2\n";
+        let mine = if router.name == article::PRIMARY {
+            keepalive
+        } else {
+            ""
+        };
+        router.tunnel_config() + mine
+    });
+    let [a, c] = ROUTERS;
+    let node = cluster.node(a);
+    await_status(node, "heard", |tunnel| {
+        tunnel["keepalives_heard"].as_u64() > Some(0)
+    });
+    assert!(counter(cluster.node(c), "keepalives_answered") > 0);
+    article::cut_tunnel(&cluster.lab).unwrap();
+    await_status(node, "down", |tunnel| {
+        tunnel["keepalive"]["up"] == false && tunnel["link_up"] == false
+    });
+    assert!(
+        device(node, "flags")
+            .unwrap()
+            .to_string()
+            .contains("NO-CARRIER")
+    );
+    assert_eq!(status(cluster.node(c)).unwrap()["link_up"], true);
+    article::heal_tunnel(&cluster.lab).unwrap();
+    await_status(node, "up", |tunnel| {
+        tunnel["keepalive"]["up"] == true && tunnel["link_up"] == true
+    });
+    await_ping(&cluster);
+}
+
+/// The router's way to its peer is narrower from the cloud on.
+#[test]
+fn a_narrower_path_is_learnt_from_routers() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, c] = ROUTERS;
+    let cloud = cluster.lab.node(CLOUD);
+    cloud
+        .exec(&["ip", "link", "set", cloud_interface(c.name), "mtu", "1400"])
+        .unwrap();
+    let node = cluster.node(a);
+    let long = ["ping", "-Mdo", "-c1", "-W1", "-s1400", c.tunnel];
+    // This one is lost on the way; the cloud says why.
+    node.exec(&long).unwrap_err();
+    await_status(node, "learnt", |tunnel| {
+        tunnel["path_mtu"] == 1400 && tunnel["mtu"] == 1376
+    });
+    assert_eq!(device(node, "mtu").unwrap(), 1376);
+    let error = node.exec(&long).unwrap_err().to_string();
+    assert!(error.contains("message too long, mtu=1376"), "{error}");
+    let fitting = ["ping", "-Mdo", "-c1", "-W1", "-s1348", c.tunnel];
+    node.exec(&fitting).unwrap();
+    let text = routerctl(node, &["show", "interfaces", "tunnel", "detail"]).unwrap();
+    assert!(text.contains("1400 bytes, learnt"), "{text}");
+}
