@@ -3,6 +3,7 @@
 
 pub mod board;
 pub mod driver;
+mod ethernets;
 mod lock;
 pub mod preflight;
 pub mod realtime;

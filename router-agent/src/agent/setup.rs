@@ -20,6 +20,7 @@ use super::{
     Options,
     board::{Facts, SessionFacts, TunnelFacts},
     driver::{ClockStatistics, Group as DrivenGroup, Session},
+    ethernets,
     preflight::{self, Problem, Unfit},
 };
 use crate::{
@@ -83,6 +84,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
         }
     }
     problems.extend(missing_interfaces(config, &links));
+    problems.extend(ethernets::unfit(config, &links));
     let mut targets = Vec::new();
     for group in config.cluster.iter().flat_map(|cluster| &cluster.groups) {
         let mut found = Vec::new();
@@ -164,6 +166,7 @@ pub async fn carry_out(
         .map(|(tunnel, underlay)| device(tunnel, underlay))
         .collect();
     let ends = netlink.create_tunnels(&devices).await?;
+    let has_lan = config.ethernets.iter().any(|ethernet| ethernet.fast_path);
     for (((index, tunnel), underlay), ends) in (0_u32..)
         .zip(&config.tunnels)
         .zip(&plan.underlays)
@@ -177,7 +180,7 @@ pub async fn carry_out(
             }
         };
         let listener = heartbeat_listener(&config, tunnel);
-        let mtu = set_up_tunnel(index, tunnel, underlay, ends, listener, dataplane)?;
+        let mtu = set_up_tunnel(index, tunnel, underlay, ends, listener, has_lan, dataplane)?;
         tunnels.push(TunnelFacts {
             tunnel: tunnel.clone(),
             index,
@@ -186,6 +189,15 @@ pub async fn carry_out(
             mode,
         });
     }
+    ethernets::set_up(
+        &config,
+        options,
+        &plan.underlays,
+        &tunnels,
+        netlink,
+        dataplane,
+    )
+    .await?;
     let sessions = match &config.cluster {
         Some(cluster) => open_sessions(cluster, &config.host_name, &tunnels, dataplane)?,
         None => Vec::new(),
@@ -220,14 +232,14 @@ pub struct OpenSession {
 }
 
 /// The command line's choice goes before that of the configuration.
-fn mode_choice(config: &Config, options: &Options, underlay: &str) -> ModeChoice {
+pub(super) fn mode_choice(config: &Config, options: &Options, interface: &str) -> ModeChoice {
     if options.xdp_mode != ModeChoice::Auto {
         return options.xdp_mode;
     }
     let stated = config
         .ethernets
         .iter()
-        .find(|ethernet| ethernet.name == underlay);
+        .find(|ethernet| ethernet.name == interface);
     match stated.map(|ethernet| ethernet.xdp_mode) {
         None | Some(XdpMode::Auto) => ModeChoice::Auto,
         Some(XdpMode::Native) => ModeChoice::Native,
@@ -237,11 +249,15 @@ fn mode_choice(config: &Config, options: &Options, underlay: &str) -> ModeChoice
 
 fn attach_underlay(dataplane: &mut Dataplane, name: &str, choice: ModeChoice) -> Result<Mode> {
     let mode = dataplane.attach_underlay(name, choice)?;
-    match &mode {
-        Mode::Native => info!(interface = name, "XDP mode native"),
-        Mode::Generic(reason) => warn!(interface = name, reason, "XDP mode generic"),
-    }
+    log_mode(name, &mode);
     Ok(mode)
+}
+
+pub(super) fn log_mode(interface: &str, mode: &Mode) {
+    match mode {
+        Mode::Native => info!(interface, "XDP mode native"),
+        Mode::Generic(reason) => warn!(interface, reason, "XDP mode generic"),
+    }
 }
 
 fn device<'a>(tunnel: &'a Tunnel, underlay: &Link) -> TunnelDevice<'a> {
@@ -277,6 +293,7 @@ fn set_up_tunnel(
     underlay: &Link,
     (user, end): &(Link, Link),
     heartbeat: Option<HeartbeatListener>,
+    has_lan: bool,
     dataplane: &mut Dataplane,
 ) -> Result<u32> {
     if index >= MAX_TUNNELS {
@@ -306,6 +323,8 @@ fn set_up_tunnel(
         vlan: 0,
         mtu,
         may_fragment: false,
+        has_lan,
+        strict_reverse_path: ethernets::has_strict_reverse_path(&user.name),
         heartbeat,
     };
     dataplane.set_tunnel(&tunnel::entries(tunnel, &surroundings))?;
