@@ -27,10 +27,10 @@ use super::present::{Present, Presents};
 use crate::{
     clock,
     config::{HeaderByte, Tunnel},
-    dataplane::{Counters, Dataplane, ModeChoice},
+    dataplane::{Counters, Dataplane, Mode, ModeChoice},
     heartbeat,
     net::{
-        LinkEvent, LinkMonitor, Netlink,
+        Link, LinkEvent, LinkMonitor, Netlink,
         watch::{Change, Dependency, Finding, Watch},
     },
     path_mtu::{icmp::PathMtu, table::PathMtuTable},
@@ -52,7 +52,7 @@ const DEFAULT_TTL: u8 = 255;
 const NETWORK_CONTROL: u8 = 0xc0;
 
 /// Chooses the XDP mode of an interface by its name.
-pub type ChooseMode = Box<dyn Fn(&str) -> ModeChoice + Send>;
+pub type ChooseMode = Arc<dyn Fn(&str) -> ModeChoice + Send + Sync>;
 
 /// The heartbeat socket of a tunnel.
 #[derive(Clone, Debug)]
@@ -147,6 +147,13 @@ impl Keeper {
         }
         keeper.want_attachments();
         Ok(keeper)
+    }
+
+    /// The underlays that have the programs.
+    pub fn underlays(&self) -> impl Iterator<Item = (&Link, &Mode)> {
+        (0..self.locals.len())
+            .filter_map(|number| self.watch.link(number))
+            .filter_map(|link| Some((link, self.attachments.mode(link, &self.watch)?)))
     }
 
     pub fn presents(&self) -> Arc<Presents> {
@@ -337,7 +344,8 @@ impl Keeper {
     /// Finds out which interfaces shall have the programs; the next look is at once.
     fn want_attachments(&mut self) {
         let links = (0..self.locals.len()).filter_map(|number| self.watch.link(number));
-        self.attachments.want(links, &self.watch, &self.choose_mode);
+        self.attachments
+            .want(links, &self.watch, &*self.choose_mode);
         self.next_look = BootTime::NEVER;
     }
 
