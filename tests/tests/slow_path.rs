@@ -206,6 +206,22 @@ fn checksummed_packets_pass() {
 }
 
 #[test]
+fn checksummed_frames_pass() {
+    let cluster = tunnel_with(|router| {
+        router
+            .tunnel_config()
+            .replace("encapsulation 'gre'", "encapsulation 'gre-bridge'")
+            + "set interfaces tunnel tun00 parameters ip checksum\n"
+    });
+    for router in ROUTERS {
+        let node = cluster.node(router);
+        // Address resolution, and the ping.
+        assert!(counter(node, "slow_packets") >= 2);
+        assert_eq!(counter(node, "rx_packets"), 0);
+    }
+}
+
+#[test]
 fn a_wrong_checksum_is_dropped_and_counted() {
     let cluster = tunnel_with(with(&["parameters ip checksum"]));
     let [a, c] = ROUTERS;
@@ -495,7 +511,7 @@ fn flood(raw: &Raw, to: SocketAddrV4, packets: &[Vec<u8>], per_ms: u32) -> (u64,
     let mut sent = 0;
     let mut turn = packets.iter().cycle();
     while start.elapsed() < FLOOD {
-        let due = start.elapsed().as_millis() as u64 * u64::from(per_ms);
+        let due = u64::try_from(start.elapsed().as_millis()).unwrap() * u64::from(per_ms);
         while sent < due {
             let packet = turn.next().unwrap();
             // A full queue is the flood's own trouble.
