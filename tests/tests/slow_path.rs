@@ -15,7 +15,7 @@ use router_agent::{
     config::{self, Facts},
     control::protocol::TunnelStatus,
     path_mtu::icmp::{Encapsulation, PathMtu, QuotedKey},
-    slow_path::{self, TUNNEL_PACKETS_PER_S, Table},
+    slow_path::{self, TOTAL_PACKETS_PER_S, TUNNEL_PACKETS_PER_S, Table},
     tunnel::{self, Surroundings},
 };
 use router_common::{
@@ -569,13 +569,15 @@ set cluster dead-interval 40
         flood.join().unwrap()
     });
     let tunnel = tunnel_status(cluster.node(a), "tun01").unwrap();
-    eprintln!("{sent} in {elapsed:?}: {:?}", tunnel.counters);
     let count = |name| tunnel.counter(name);
     let taken = count("slow_packets") + count("slow_checksum_errors");
     let limit = u64::from(TUNNEL_PACKETS_PER_S) * (2 + elapsed.as_secs());
     assert!(count("slow_packets") > 0 && count("slow_checksum_errors") > 0);
     assert!(taken <= limit, "{taken} of {limit}");
     assert!(count("slow_rate_limited") > 0);
+    let read = taken + count("slow_rate_limited");
+    let limit = u64::from(TOTAL_PACKETS_PER_S) * (2 + elapsed.as_secs());
+    assert!(read <= limit, "{read} of {limit}, {sent} sent");
     assert_eq!(count("rx_packets"), 0);
     for router in ROUTERS {
         let group = cluster.group(router).unwrap();
