@@ -15,7 +15,7 @@ use router_agent::{
     config::{self, Facts},
     control::protocol::TunnelStatus,
     path_mtu::icmp::{Encapsulation, PathMtu, QuotedKey},
-    slow_path::{self, TUNNEL_PACKETS_PER_S, Table},
+    slow_path::{self, TOTAL_PACKETS_PER_S, TUNNEL_PACKETS_PER_S, Table},
     tunnel::{self, Surroundings},
 };
 use router_common::{
@@ -27,7 +27,7 @@ use router_tests::{
     agent::{self, Agent},
     article::{self, CLIENT, CLOUD, ROUTERS, Router, cloud_interface},
     cluster::{Cluster, PATIENCE},
-    lab::{Lab, Node},
+    lab::Node,
     poll,
 };
 use rustix::net::{
@@ -206,6 +206,22 @@ fn checksummed_packets_pass() {
 }
 
 #[test]
+fn checksummed_frames_pass() {
+    let cluster = tunnel_with(|router| {
+        router
+            .tunnel_config()
+            .replace("encapsulation 'gre'", "encapsulation 'gre-bridge'")
+            + "set interfaces tunnel tun00 parameters ip checksum\n"
+    });
+    for router in ROUTERS {
+        let node = cluster.node(router);
+        // Address resolution, and the ping.
+        assert!(counter(node, "slow_packets") >= 2);
+        assert_eq!(counter(node, "rx_packets"), 0);
+    }
+}
+
+#[test]
 fn a_wrong_checksum_is_dropped_and_counted() {
     let cluster = tunnel_with(with(&["parameters ip checksum"]));
     let [a, c] = ROUTERS;
@@ -308,67 +324,21 @@ fn gre_in_udp_with_a_udp_checksum() {
     assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
 }
 
-/// The article's network with IPv6 between the routers too, and their agents.
-struct OverIpv6 {
-    // Before the lab, so that agents end before the network does.
-    _agents: Vec<Agent>,
-    lab: Lab,
-}
-
-impl OverIpv6 {
-    /// `fd00:N::10`, where N is the zone.
-    fn underlay(router: Router) -> String {
-        let zone = if router == ROUTERS[0] { 1 } else { 2 };
-        format!("fd00:{zone}::10")
-    }
-
-    /// Gives routers and cloud their addresses.
-    fn addresses(lab: &Lab) -> Result<()> {
-        let cloud = lab.node(CLOUD);
-        cloud.run(|| std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1"))??;
-        for (router, zone) in ROUTERS.into_iter().zip(1..) {
-            let gateway = format!("fd00:{zone}::1");
-            let interface = cloud_interface(router.name);
-            let line = format!("address add {gateway}/64 dev {interface} nodad");
-            cloud.ip_batch(&[line])?;
-            lab.node(router.name).ip_batch(&[
-                format!("address add {}/64 dev eth0 nodad", Self::underlay(router)),
-                format!("route add fd00::/16 via {gateway}"),
-            ])?;
-        }
-        Ok(())
-    }
-
-    fn config(router: Router, lines: &[&str]) -> String {
-        let config = router
-            .tunnel_config()
-            .replace(router.peer().underlay, &Self::underlay(router.peer()))
-            .replace(router.underlay, &Self::underlay(router));
-        lines.iter().fold(config, |config, line| {
-            config + &format!("set interfaces tunnel tun00 {line}\n")
-        })
-    }
-
-    fn start(lines: &[&str]) -> Result<Self> {
-        let lab = article::lab()?;
-        Self::addresses(&lab)?;
-        let agents =
-            ROUTERS.map(|router| Agent::start(lab.node(router.name), &Self::config(router, lines)));
-        let agents = agents.into_iter().collect::<Result<Vec<_>>>()?;
-        let [a, c] = ROUTERS;
-        poll::until(PATIENCE, || ping(lab.node(a.name), c.tunnel))?;
-        Ok(Self {
-            _agents: agents,
-            lab,
+/// As [`with`], over IPv6.
+fn over_ipv6(lines: &'static [&'static str]) -> impl Fn(Router) -> String {
+    let over_ipv4 = with(lines);
+    move |router| {
+        ROUTERS.iter().fold(over_ipv4(router), |config, end| {
+            config.replace(end.underlay, end.underlay_ipv6)
         })
     }
 }
 
 #[test]
 fn checksums_over_ipv6() {
-    let OverIpv6 { _agents, lab } = OverIpv6::start(&["parameters ip checksum"]).unwrap();
+    let cluster = tunnel_with(over_ipv6(&["parameters ip checksum"]));
     for router in ROUTERS {
-        let node = lab.node(router.name);
+        let node = cluster.node(router);
         assert!(counter(node, "slow_packets") > 0);
         assert_eq!(counter(node, "rx_packets"), 0);
     }
@@ -376,39 +346,40 @@ fn checksums_over_ipv6() {
 
 #[test]
 fn fragments_over_ipv6() {
-    let OverIpv6 { _agents, lab } = OverIpv6::start(&[]).unwrap();
+    let cluster = tunnel_with(over_ipv6(&[]));
     let [a, c] = ROUTERS;
     // The sender fragments, with an extension header (RFC 8200 §4.5).
-    let route = "route change fd00::/16 via fd00:2::1 mtu 1300".to_owned();
-    lab.node(c.name).ip_batch(&[route]).unwrap();
-    let receiver = receiver(lab.node(a.name), a.tunnel, PORT);
+    let route = "route change fd00::/29 via fd00:2::1 mtu 1300".to_owned();
+    cluster.node(c).ip_batch(&[route]).unwrap();
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
     let payload: Vec<u8> = (0..=255).cycle().take(1400).collect();
     let inner = inner_udp(c.tunnel, a.tunnel, PORT, &payload);
-    let raw = raw_gre(lab.node(c.name), AddressFamily::INET6);
-    let to = SocketAddr::new(OverIpv6::underlay(a).parse().unwrap(), 0);
+    let raw = raw_gre(cluster.node(c), AddressFamily::INET6);
+    let to = SocketAddr::new(a.underlay_ipv6.parse().unwrap(), 0);
     let packet = gre(ETH_P_IPV4, None, None, &inner);
     sendto(&raw, &packet, SendFlags::empty(), &to).unwrap();
     assert_eq!(received(&receiver), payload);
-    assert_eq!(counter(lab.node(a.name), "slow_packets"), 1);
+    assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
 }
 
 #[test]
 fn gre_in_udp_over_ipv6_with_a_udp_checksum() {
-    let OverIpv6 { _agents, lab } = OverIpv6::start(&["encapsulation gre-udp"]).unwrap();
+    let cluster = tunnel_with(|router| {
+        over_ipv6(&[])(router).replace("encapsulation 'gre'", "encapsulation 'gre-udp'")
+    });
     let [a, c] = ROUTERS;
-    let receiver = receiver(lab.node(a.name), a.tunnel, PORT);
-    let local = OverIpv6::underlay(c);
-    let sender = lab
-        .node(c.name)
-        .run(|| UdpSocket::bind((local.as_str(), 0)))
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
+    let sender = cluster
+        .node(c)
+        .run(|| UdpSocket::bind((c.underlay_ipv6, 0)))
         .unwrap()
         .unwrap();
     let inner = inner_udp(c.tunnel, a.tunnel, PORT, b"over IPv6");
     let datagram = gre(ETH_P_IPV4, None, None, &inner);
-    let to = SocketAddr::new(OverIpv6::underlay(a).parse().unwrap(), GRE_UDP_PORT);
+    let to = SocketAddr::new(a.underlay_ipv6.parse().unwrap(), GRE_UDP_PORT);
     sender.send_to(&datagram, to).unwrap();
     assert_eq!(received(&receiver), b"over IPv6");
-    assert_eq!(counter(lab.node(a.name), "slow_packets"), 1);
+    assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
 }
 
 #[test]
@@ -434,13 +405,12 @@ fn words_of_routers_on_the_paths_mtu_are_passed_on() {
     const MTU: u32 = 1300;
     let lab = article::lab().unwrap();
     let [a, c] = ROUTERS;
-    OverIpv6::addresses(&lab).unwrap();
     let far = cloud_interface(c.name);
     lab.node(CLOUD)
         .exec(&["ip", "link", "set", far, "mtu", &MTU.to_string()])
         .unwrap();
     let node = lab.node(a.name);
-    let configs = [a.tunnel_config(), OverIpv6::config(a, &[])];
+    let configs = [a.tunnel_config(), over_ipv6(&[])(a)];
     let tunnels = configs.map(|config| {
         let facts = Facts {
             kernel_host_name: a.name.to_owned(),
@@ -495,7 +465,7 @@ fn flood(raw: &Raw, to: SocketAddrV4, packets: &[Vec<u8>], per_ms: u32) -> (u64,
     let mut sent = 0;
     let mut turn = packets.iter().cycle();
     while start.elapsed() < FLOOD {
-        let due = start.elapsed().as_millis() as u64 * u64::from(per_ms);
+        let due = u64::try_from(start.elapsed().as_millis()).unwrap() * u64::from(per_ms);
         while sent < due {
             let packet = turn.next().unwrap();
             // A full queue is the flood's own trouble.
@@ -553,13 +523,15 @@ set cluster dead-interval 40
         flood.join().unwrap()
     });
     let tunnel = tunnel_status(cluster.node(a), "tun01").unwrap();
-    eprintln!("{sent} in {elapsed:?}: {:?}", tunnel.counters);
     let count = |name| tunnel.counter(name);
     let taken = count("slow_packets") + count("slow_checksum_errors");
     let limit = u64::from(TUNNEL_PACKETS_PER_S) * (2 + elapsed.as_secs());
     assert!(count("slow_packets") > 0 && count("slow_checksum_errors") > 0);
     assert!(taken <= limit, "{taken} of {limit}");
     assert!(count("slow_rate_limited") > 0);
+    let read = taken + count("slow_rate_limited");
+    let limit = u64::from(TOTAL_PACKETS_PER_S) * (2 + elapsed.as_secs());
+    assert!(read <= limit, "{read} of {limit}, {sent} sent");
     assert_eq!(count("rx_packets"), 0);
     for router in ROUTERS {
         let group = cluster.group(router).unwrap();
