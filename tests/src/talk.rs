@@ -18,7 +18,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends `length` bytes by TCP to `address` of `to`; they must arrive as they were sent.
 pub fn transfer(from: &Node, to: &Node, address: IpAddr, length: usize) -> Result<()> {
-    let listener = to.run(|| TcpListener::bind((address, 0)))??;
+    transfer_to_port(from, to, (address, 0), length)
+}
+
+/// As [`transfer`], to a port that is known beforehand.
+pub fn transfer_to_port(
+    from: &Node,
+    to: &Node,
+    target: (IpAddr, u16),
+    length: usize,
+) -> Result<()> {
+    let listener = to.run(|| TcpListener::bind(target))??;
     let target = listener.local_addr()?;
     let mut sender = from
         .run(|| TcpStream::connect_timeout(&target, PATIENCE))?
