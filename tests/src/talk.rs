@@ -89,6 +89,8 @@ impl Member {
 
     /// Sends to the group out of an interface of `from`; the member must get it.
     pub fn hears(&self, from: &Node, interface: &str) -> Result<()> {
+        /// By default multicast stays in its network.
+        const HOPS: u32 = 8;
         let index = from.interface_index(interface)?;
         let text = format!("from {}", from.name());
         from.run(|| {
@@ -104,8 +106,10 @@ impl Member {
                     &Ipv4Addr::UNSPECIFIED,
                     index,
                 )?;
+                sockopt::set_ip_multicast_ttl(&socket, HOPS)?;
             } else {
                 sockopt::set_ipv6_multicast_if(&socket, index)?;
+                sockopt::set_ipv6_multicast_hops(&socket, HOPS)?;
             }
             socket.send_to(text.as_bytes(), self.group)?;
             anyhow::Ok(())
