@@ -57,6 +57,55 @@ pub fn transfer_to_port(
     Ok(())
 }
 
+/// Sends datagrams to `address` of `to` that the stack gets as one packet, to be cut late (UDP_SEGMENT
+/// of udp(7)); each must arrive.
+pub fn datagrams(from: &Node, to: &Node, address: IpAddr) -> Result<()> {
+    const LENGTH: usize = 1000;
+    const COUNT: usize = 20;
+    let receiver = to.run(|| UdpSocket::bind((address, 0)))??;
+    receiver.set_read_timeout(Some(PATIENCE))?;
+    let target = receiver.local_addr()?;
+    let sender = from.run(|| {
+        let socket = UdpSocket::bind(match address {
+            IpAddr::V4(_) => "0.0.0.0:0",
+            IpAddr::V6(_) => "[::]:0",
+        })?;
+        socket.connect(target)?;
+        io::Result::Ok(socket)
+    })??;
+    let size = libc::c_int::try_from(LENGTH)?;
+    // SAFETY: `size` lives through the call, and its length is given.
+    let result = unsafe {
+        libc::setsockopt(
+            sender.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const size).cast(),
+            libc::socklen_t::try_from(size_of_val(&size))?,
+        )
+    };
+    ensure!(result == 0, "UDP_SEGMENT: {}", io::Error::last_os_error());
+    let sent: Vec<u8> = (0..COUNT)
+        .flat_map(|number| vec![number.to_le_bytes()[0]; LENGTH])
+        .collect();
+    sender.send(&sent)?;
+    let mut arrived = vec![false; COUNT];
+    let mut buffer = [0; 2 * LENGTH];
+    for _ in 0..COUNT {
+        let length = receiver
+            .recv(&mut buffer)
+            .with_context(|| format!("of the datagrams to {target} arrived: {arrived:?}"))?;
+        let number = usize::from(buffer[0]);
+        ensure!(
+            length == LENGTH && buffer[..length] == sent[number * LENGTH..][..LENGTH],
+            "another datagram arrived"
+        );
+        arrived[number] = true;
+    }
+    ensure!(arrived.iter().all(|arrived| *arrived), "{arrived:?}");
+    Ok(())
+}
+
 /// A socket that is a member of a multicast group on an interface.
 pub struct Member {
     socket: UdpSocket,

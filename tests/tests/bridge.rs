@@ -100,7 +100,9 @@ fn hosts_talk(format: Format) {
                 let words = ["-Mdo", "-c2", "-i0.02", "-W2", "-s", size, address];
                 ping(from, &words).unwrap();
             }
-            talk::transfer(from, to, address.parse().unwrap(), TRANSFER).unwrap();
+            let address = address.parse().unwrap();
+            talk::transfer(from, to, address, TRANSFER).unwrap();
+            talk::datagrams(from, to, address).unwrap();
         }
         for group in ["239.251.252.253", "ff15::4754"] {
             let member = Member::join(to, "eth0", group.parse().unwrap()).unwrap();

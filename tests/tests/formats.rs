@@ -39,6 +39,8 @@ const TRANSFER: usize = 3 << 20;
 fn carries_everything(format: Format) {
     let cluster = format.start();
     the_device_is_as_configured(&cluster, format);
+    // First as between neighbours on one machine, who leave checksums and segments to each other.
+    talks_to_its_peer(&cluster, PRIMARY, format);
     let wire = Wire::tap(&cluster);
     let long = format.has_long_segments().then(|| {
         let filter = "greater 3000 and tcp";
@@ -124,6 +126,7 @@ fn talks_to_its_peer(cluster: &Cluster, router: Router, format: Format) {
             });
         }
         talk::transfer(node, peer, address, TRANSFER).unwrap();
+        talk::datagrams(node, peer, address).unwrap();
     }
     for group in ["239.251.252.253", "ff15::4754"] {
         let member = Member::join(peer, "tun00", group.parse().unwrap()).unwrap();
