@@ -11,6 +11,7 @@ pub mod maps;
 pub mod monitor;
 pub mod net;
 pub mod path_mtu;
+pub mod slow_path;
 pub mod takeover;
 pub mod tunnel;
 pub mod views;

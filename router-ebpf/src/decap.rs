@@ -141,7 +141,7 @@ fn layer3(ctx: &XdpContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<Action,
 
 /// The inner type of service or traffic class, if it must change (RFC 6040 §4.2).
 #[inline(always)]
-fn congestion(gre: &Gre, inner: u8, index: u32) -> Result<Option<u8>, Refusal> {
+pub fn congestion(gre: &Gre, inner: u8, index: u32) -> Result<Option<u8>, Refusal> {
     match ecn::decapsulate(gre.outer_tos, inner) {
         Some(tos) if tos == inner => Ok(None),
         Some(tos) => Ok(Some(tos)),

@@ -8,7 +8,7 @@ use aya_ebpf::{
     },
     helpers::generated::{
         bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh,
-        bpf_skb_change_head, bpf_skb_vlan_pop,
+        bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -23,7 +23,7 @@ use router_common::{
     packet::Packet as _,
 };
 
-use crate::{checksum, maps, mss, skb::Skb, verdict::SendRefusal};
+use crate::{checksum, layer2::SHORTEST_FRAME, maps, mss, skb::Skb, verdict::SendRefusal};
 
 /// Marks a packet of ours that already has its outer headers.
 const ENCAPSULATED: u32 = 0x6772_6531;
@@ -38,6 +38,8 @@ struct Inner {
     tos: u8,
     ttl: u8,
     flow_label: u32,
+    /// Of the inner addresses and ports, where GRE goes in UDP.
+    hash: u32,
 }
 
 #[inline(always)]
@@ -53,7 +55,12 @@ pub fn send(ctx: &TcContext) -> Result<i32, SendRefusal> {
     if egress.format.has(Format::LAYER2) {
         return send_frame(ctx, egress);
     }
-    let inner = inner(ctx).ok_or(SendRefusal::Unsupported { index })?;
+    let mut inner = inner(ctx).ok_or(SendRefusal::Unsupported { index })?;
+    if egress.format.has(Format::UDP) {
+        // Before there are outer headers, which the kernel would take it from.
+        // SAFETY: the context of this very call.
+        inner.hash = unsafe { bpf_get_hash_recalc(ctx.skb.skb) };
+    }
     mss::clamp(ctx, egress.mss_ipv4, egress.mss_ipv6);
     let inner_length = ctx.len().saturating_sub(Ethernet::LEN as u32);
     make_room(ctx, egress, 0)?;
@@ -67,7 +74,6 @@ fn send_frame(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal
     let skb = Skb(ctx);
     let index = egress.index;
     let no_room = SendRefusal::NoRoom { index };
-    let addresses: [u8; 12] = skb.read(0).ok_or(no_room)?;
     let mut tags = [[0_u8; 4]; 2];
     let mut tag_count = 0;
     // What the kernel keeps apart from the packet belongs to the inner frame. Taking one tag off
@@ -83,7 +89,19 @@ fn send_frame(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal
             }
         }
     }
-    let protocol = skb.protocol();
+    if skb.vlan().is_some() {
+        return Err(SendRefusal::Unsupported { index });
+    }
+    // The type is read from the frame: of one with a length there (IEEE 802.3), such as a bridge's
+    // BPDU, the kernel says something else.
+    let addresses: [u8; 12] = skb.read(0).ok_or(no_room)?;
+    let ether_type: [u8; 2] = skb.read(addresses.len()).ok_or(no_room)?;
+    // SAFETY: the context of this very call.
+    if ctx.len() < SHORTEST_FRAME
+        && unsafe { bpf_skb_change_tail(ctx.skb.skb, SHORTEST_FRAME, 0) } != 0
+    {
+        return Err(no_room);
+    }
     let tags_length = 4 * tag_count;
     let header_length = Ethernet::LEN + tags_length;
     let payload_length = ctx.len().saturating_sub(Ethernet::LEN as u32);
@@ -101,10 +119,11 @@ fn send_frame(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal
         }
     }
     let inner = inner.unwrap_or(Inner {
-        protocol,
+        protocol: u16::from_be_bytes(ether_type),
         tos: 0,
         ttl: DEFAULT_TTL,
         flow_label: 0,
+        hash: 0,
     });
     let frame = Ethernet::LEN + egress.format.outer_length();
     skb.write(frame, &addresses).ok_or(no_room)?;
@@ -117,7 +136,7 @@ fn send_frame(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal
         skb.write(offset, &tags[1]).ok_or(no_room)?;
         offset += 4;
     }
-    skb.write(offset, &protocol.to_be_bytes()).ok_or(no_room)?;
+    skb.write(offset, &ether_type).ok_or(no_room)?;
     put_headers(ctx, egress, &inner, ETH_P_TEB, inner_length)?;
     if is_ip {
         forward(ctx, egress)
@@ -243,9 +262,8 @@ fn put_headers(
     }
     let mut offset = Ethernet::LEN + format.ip_length();
     if format.has(Format::UDP) {
-        // SAFETY: the context of this very call.
-        let hash = unsafe { bpf_get_hash_recalc(ctx.skb.skb) };
-        let udp = Udp::without_checksum(Udp::entropy_port(hash), GRE_UDP_PORT, payload_length);
+        let source = Udp::entropy_port(inner.hash);
+        let udp = Udp::without_checksum(source, GRE_UDP_PORT, payload_length);
         skb.write(offset, &udp).ok_or(no_room)?;
         offset += Udp::LEN;
     }
@@ -302,6 +320,7 @@ fn inner(ctx: &TcContext) -> Option<Inner> {
                 tos: header.tos,
                 ttl: header.ttl,
                 flow_label: 0,
+                hash: 0,
             })
         }
         ETH_P_IPV6 => {
@@ -312,6 +331,7 @@ fn inner(ctx: &TcContext) -> Option<Inner> {
                 tos: (start[0] << 4) | (start[1] >> 4),
                 ttl: start[7],
                 flow_label: u32::from_be_bytes([0, start[1] & 0x0f, start[2], start[3]]),
+                hash: 0,
             })
         }
         _ => None,

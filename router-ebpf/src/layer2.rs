@@ -1,15 +1,22 @@
 //! Underlay to a layer-2 tunnel. Decapsulated by TC: in XDP there is no place left for the mark
 //! that tells where the frame belongs, all of its headers being the inner host's.
 
-use aya_ebpf::{bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, programs::TcContext};
+use aya_ebpf::{
+    bindings::{BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers::generated::bpf_skb_change_tail,
+    programs::TcContext,
+};
 use router_common::{
     gre::{self, Format, Gre, NotFast},
     map::TunnelIngress,
-    net::{ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet},
+    net::{ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4},
     packet::Packet as _,
 };
 
 use crate::{decap, deliver, lookup, maps, skb::Skb, verdict::Refusal};
+
+/// The shortest frame of Ethernet, in bytes without the check sequence (IEEE 802.3 §4.2.3.3).
+pub const SHORTEST_FRAME: u32 = 60;
 
 /// The verdict of a redirect into the tunnel device.
 #[inline(always)]
@@ -53,16 +60,64 @@ fn decapsulate(ctx: &TcContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<i32
     let inner: Ethernet = skb
         .read(gre.inner_offset)
         .ok_or(Refusal::Malformed { index })?;
+    // Ours is never that short, but not every sender pads. The kernel takes nothing off a packet if
+    // what is left is shorter than the outer IP header, as ARP in IPv6 is.
+    let shortest = gre.inner_offset as u32 + SHORTEST_FRAME;
+    // SAFETY: the context of this very call.
+    if ctx.len() < shortest && unsafe { bpf_skb_change_tail(ctx.skb.skb, shortest, 0) } != 0 {
+        return Err(Refusal::Malformed { index });
+    }
     // All from the outer IP header to the inner Ethernet header, whose place the outer Ethernet
     // header takes, and gives up.
     let removed = gre.inner_offset as i32;
     ctx.adjust_room(-removed, BPF_ADJ_ROOM_MAC, 0)
         .map_err(|_| Refusal::Malformed { index })?;
     skb.write(0, &inner).ok_or(Refusal::Malformed { index })?;
+    take_over_congestion(ctx, gre, index)?;
     maps::count(index, |counters| {
         counters.rx_packets += 1;
         counters.rx_bytes += gre.inner_length as u64;
     });
     let device = maps::DEVICES.get(index).copied().unwrap_or_default();
     Ok(deliver::into(ctx, &device))
+}
+
+/// What the outer header says of congestion goes to an IP packet in the frame, as sending took it
+/// from there (RFC 6040 §4.2).
+#[inline(always)]
+fn take_over_congestion(ctx: &TcContext, gre: &Gre, index: u32) -> Result<(), Refusal> {
+    let skb = Skb(ctx);
+    let malformed = Refusal::Malformed { index };
+    let link = gre::link(&skb).ok_or(malformed)?;
+    match link.ether_type {
+        ETH_P_IPV4 => {
+            let Some(header) = skb.read::<Ipv4>(link.offset) else {
+                return Ok(());
+            };
+            match decap::congestion(gre, header.tos, index)? {
+                None => Ok(()),
+                Some(tos) => skb
+                    .write(link.offset, &header.with_tos(tos))
+                    .ok_or(malformed),
+            }
+        }
+        ETH_P_IPV6 => {
+            let Some([first, second]) = skb.read::<[u8; 2]>(link.offset) else {
+                return Ok(());
+            };
+            match decap::congestion(gre, (first << 4) | (second >> 4), index)? {
+                None => Ok(()),
+                Some(class) => {
+                    let start = [
+                        (first & 0xf0) | (class >> 4),
+                        (class << 4) | (second & 0x0f),
+                    ];
+                    // No checksum of IPv6's own makes up for the change.
+                    ctx.store(link.offset, &start, u64::from(BPF_F_RECOMPUTE_CSUM))
+                        .map_err(|_| malformed)
+                }
+            }
+        }
+        _ => Ok(()),
+    }
 }

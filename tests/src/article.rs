@@ -1,5 +1,6 @@
 //! The network of the article's configuration: two routers in two zones, a LAN and a server side
-//! that both of them touch, and between the zones a cloud that routes.
+//! that both of them touch, and between the zones a cloud that routes. On the underlay there is IPv6
+//! too, as in fd00:1::10 beside 10.0.1.10.
 //!
 //! ```text
 //!             client 10.0.0.100
@@ -35,26 +36,29 @@ pub const SERVICES: [&str; 2] = ["10.0.0.254/24/eth1", "10.0.9.254/24/eth2"];
 pub struct Router {
     pub name: &'static str,
     pub underlay: &'static str,
+    pub underlay_ipv6: &'static str,
     pub tunnel: &'static str,
+    pub tunnel_ipv6: &'static str,
     /// Its interface at the server side, by which the server sees who forwarded a packet.
     pub server_side_mac: [u8; 6],
-    remote_underlay: &'static str,
 }
 
 pub const ROUTERS: [Router; 2] = [
     Router {
         name: PRIMARY,
         underlay: "10.0.1.10",
+        underlay_ipv6: "fd00:1::10",
         tunnel: "169.254.0.1",
+        tunnel_ipv6: "fd00:254::1",
         server_side_mac: [2, 0, 0, 0, 9, 11],
-        remote_underlay: "10.0.2.10",
     },
     Router {
         name: SECONDARY,
         underlay: "10.0.2.10",
+        underlay_ipv6: "fd00:2::10",
         tunnel: "169.254.0.2",
+        tunnel_ipv6: "fd00:254::2",
         server_side_mac: [2, 0, 0, 0, 9, 12],
-        remote_underlay: "10.0.1.10",
     },
 ];
 
@@ -89,9 +93,9 @@ impl Router {
             name,
             underlay,
             tunnel,
-            server_side_mac: _,
-            remote_underlay,
+            ..
         } = self;
+        let remote_underlay = self.peer().underlay;
         format!(
             "set system host-name {name}
 set system time-zone Asia/Tokyo
@@ -135,9 +139,8 @@ set cluster dead-interval 4
 
 /// Builds the lab. The routers run nothing yet.
 pub fn lab() -> Result<Lab> {
-    let mut topology = Topology::default()
+    let mut topology = underlay()
         .node(NodeSpec::new(SWITCH).bridge("lan").bridge("servers"))
-        .node(NodeSpec::new(CLOUD).forwarding())
         .node(NodeSpec::new(CLIENT).route("10.0.9.0/24", "10.0.0.254"))
         .node(NodeSpec::new(SERVER).route("10.0.0.0/24", "10.0.9.254"))
         .cable(
@@ -148,23 +151,9 @@ pub fn lab() -> Result<Lab> {
             End::new(SERVER, "eth0").address(&format!("{SERVER_ADDRESS}/24")),
             End::new(SWITCH, "srv-server").port_of("servers"),
         );
-    for (router, zone, host) in [(ROUTERS[0], 1, 11), (ROUTERS[1], 2, 12)] {
+    for (router, letter, host) in [(ROUTERS[0], 'a', 11), (ROUTERS[1], 'c', 12)] {
         let name = router.name;
-        let letter = if zone == 1 { 'a' } else { 'c' };
         topology = topology
-            .node(
-                NodeSpec::new(name)
-                    .forwarding()
-                    .route("10.0.0.0/16", &format!("10.0.{zone}.1")),
-            )
-            .cable(
-                End::new(name, "eth0")
-                    .mac(&format!("02:00:00:00:{zone:02x}:0a"))
-                    .address(&format!("{}/24", router.underlay)),
-                End::new(CLOUD, cloud_interface(name))
-                    .address(&format!("10.0.{zone}.1/24"))
-                    .pass(),
-            )
             .cable(
                 End::new(name, "eth1")
                     .mac(&format!("02:00:00:00:00:{host:02x}"))
@@ -181,33 +170,92 @@ pub fn lab() -> Result<Lab> {
     Lab::new(topology)
 }
 
+/// Builds another lab: the same routers and cloud, and at eth1 of each router a site of its own.
+/// The client is behind the primary, the server behind the secondary, and neither has a route yet.
+///
+/// ```text
+/// client ─ eth1 vyatta-a eth0 ─ cloud ─ eth0 vyatta-c eth1 ─ server
+/// ```
+pub fn sites() -> Result<Lab> {
+    let mut topology = underlay();
+    for (router, host) in [(ROUTERS[0], CLIENT), (ROUTERS[1], SERVER)] {
+        topology = topology
+            .node(NodeSpec::new(host))
+            .cable(End::new(router.name, "eth1"), End::new(host, "eth0"));
+    }
+    Lab::new(topology)
+}
+
+/// The routers and the cloud between them.
+fn underlay() -> Topology {
+    let mut topology = Topology::default().node(NodeSpec::new(CLOUD).forwarding());
+    for (router, zone) in [(ROUTERS[0], 1), (ROUTERS[1], 2)] {
+        let name = router.name;
+        topology = topology
+            .node(
+                NodeSpec::new(name)
+                    .forwarding()
+                    .route("10.0.0.0/16", &format!("10.0.{zone}.1"))
+                    .route("fd00::/29", &format!("fd00:{zone}::1")),
+            )
+            .cable(
+                End::new(name, "eth0")
+                    .mac(&format!("02:00:00:00:{zone:02x}:0a"))
+                    .address(&format!("{}/24", router.underlay))
+                    .address(&format!("{}/64", router.underlay_ipv6)),
+                End::new(CLOUD, cloud_interface(name))
+                    .address(&format!("10.0.{zone}.1/24"))
+                    .address(&format!("fd00:{zone}::1/64"))
+                    .pass(),
+            );
+    }
+    topology
+}
+
 /// The cloud's interface towards a router.
 pub fn cloud_interface(router: &str) -> &'static str {
     if router == PRIMARY { "to-a" } else { "to-c" }
 }
 
-/// Drops GRE where the cloud forwards it; all else, the LAN too, stays as it is.
+/// Drops what tunnels send where the cloud forwards it; all else, the LAN too, stays as it is.
 pub fn cut_tunnel(lab: &Lab) -> Result<()> {
-    drop_gre(lab, &[])
+    drop_tunnels(lab, &[])
 }
 
 /// As [`cut_tunnel`], only for what `router` sends.
 pub fn cut_tunnel_from(lab: &Lab, router: &str) -> Result<()> {
-    drop_gre(lab, &["iif", cloud_interface(router)])
+    drop_tunnels(lab, &["iif", cloud_interface(router)])
 }
 
-fn drop_gre(lab: &Lab, from: &[&str]) -> Result<()> {
-    let rule = [
-        &["ip", "rule", "add", "pref", "1"],
-        from,
-        &["ipproto", "47", "blackhole"],
-    ];
-    lab.node(CLOUD).exec(&rule.concat()).map(drop)
+fn drop_tunnels(lab: &Lab, from: &[&str]) -> Result<()> {
+    for_each_carrier(lab, |family, carrier| {
+        [
+            &["ip", family, "rule", "add", "pref", "1"],
+            from,
+            carrier,
+            &["blackhole"],
+        ]
+        .concat()
+    })
 }
 
 /// Undoes one [`cut_tunnel`] or [`cut_tunnel_from`].
 pub fn heal_tunnel(lab: &Lab) -> Result<()> {
-    lab.node(CLOUD)
-        .exec(&["ip", "rule", "delete", "pref", "1"])
-        .map(drop)
+    for_each_carrier(lab, |family, _| {
+        vec!["ip", family, "rule", "delete", "pref", "1"]
+    })
+}
+
+/// Runs a command on the cloud for each way in which tunnels cross it: GRE, and GRE in UDP.
+fn for_each_carrier<'a>(
+    lab: &Lab,
+    command: impl Fn(&'a str, &'a [&'a str]) -> Vec<&'a str>,
+) -> Result<()> {
+    const CARRIERS: [&[&str]; 2] = [&["ipproto", "47"], &["ipproto", "17", "dport", "4754"]];
+    for family in ["-4", "-6"] {
+        for carrier in CARRIERS {
+            lab.node(CLOUD).exec(&command(family, carrier))?;
+        }
+    }
+    Ok(())
 }

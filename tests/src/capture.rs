@@ -1,4 +1,4 @@
-//! Captures of the underlay, and whether the checksums in them are right.
+//! Captures of the underlay, what is in them, and whether the checksums are right.
 
 use std::{
     fs::{self, File},
@@ -9,8 +9,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use router_common::{
-    gre::{self, Gre},
-    net::{ETH_P_IPV4, Ethernet, Ipv4},
+    gre::{self, AnyKey, Gre},
+    net::{
+        ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4, Ipv6, PROTO_DESTINATION_OPTIONS,
+        PROTO_ICMP, PROTO_TCP, PROTO_UDP, Udp,
+    },
     packet::Packet as _,
 };
 use rustix::process::Signal;
@@ -20,7 +23,10 @@ use crate::{
     poll,
 };
 
-const TCP: u8 = 6;
+/// Behind an Ethernet header, in bytes (IEEE 802.3 §4.2.3.3).
+const SHORTEST_PAYLOAD: usize = 46;
+const PROTO_HOP_BY_HOP: u8 = 0;
+const PROTO_ICMPV6: u8 = 58;
 
 /// A `tcpdump` under way.
 pub struct Capture {
@@ -100,69 +106,241 @@ fn frames(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
     Ok(frames)
 }
 
-/// What was found in a capture of GRE packets.
+/// A packet of a tunnel as it was on the wire.
+#[derive(Clone, Debug)]
+pub struct Wrapped<'a> {
+    pub ipv6: bool,
+    /// Type of service or traffic class.
+    pub tos: u8,
+    /// Time to live or hop limit.
+    pub ttl: u8,
+    /// Zero over IPv4.
+    pub flow_label: u32,
+    /// Whether no router may fragment it, as none does with IPv6.
+    pub dont_fragment: bool,
+    /// Source and destination of GRE in UDP.
+    pub ports: Option<(u16, u16)>,
+    pub key: Option<u32>,
+    /// The first 16 of the GRE header.
+    pub bits: u16,
+    pub header: gre::Header,
+    /// From the GRE header on.
+    pub gre: &'a [u8],
+    pub inner: &'a [u8],
+}
+
+impl<'a> Wrapped<'a> {
+    /// `None` if it is no GRE packet, or one that a tunnel would not send.
+    pub fn read(frame: &'a [u8]) -> Option<Self> {
+        let (key, gre) = gre::parse(frame).ok()?;
+        let Gre {
+            header,
+            outer_offset,
+            outer_tos,
+            inner_offset,
+            inner_length,
+            label,
+        } = gre;
+        let gre_offset = inner_offset.checked_sub(header.length)?;
+        let end = inner_offset + inner_length;
+        let (ipv6, ttl, flow_label, dont_fragment) = match key {
+            AnyKey::Ipv4(_) => {
+                let outer: Ipv4 = frame.read(outer_offset)?;
+                (false, outer.ttl, 0, outer.dont_fragment())
+            }
+            AnyKey::Ipv6(_) => {
+                let outer: Ipv6 = frame.read(outer_offset)?;
+                (true, outer.hop_limit, outer.flow_label(), true)
+            }
+        };
+        let ports = if label.is_udp() {
+            let udp: Udp = frame.read(gre_offset - Udp::LEN)?;
+            Some((udp.source(), udp.destination()))
+        } else {
+            None
+        };
+        Some(Self {
+            ipv6,
+            tos: outer_tos,
+            ttl,
+            flow_label,
+            dont_fragment,
+            ports,
+            key: label.key(),
+            bits: u16::from_be_bytes(frame.read(gre_offset)?),
+            header,
+            gre: frame.get(gre_offset..end)?,
+            inner: frame.get(inner_offset..end)?,
+        })
+    }
+
+    /// The inner IP packet, also that of an inner frame, and its EtherType.
+    pub fn inner_ip(&self) -> Option<(u16, &'a [u8])> {
+        if self.header.protocol == ETH_P_TEB {
+            ip_of_frame(self.inner)
+        } else {
+            Some((self.header.protocol, self.inner))
+        }
+    }
+
+    /// Type of service or traffic class of the inner IP packet.
+    pub fn inner_tos(&self) -> Option<u8> {
+        match self.inner_ip()? {
+            (ETH_P_IPV4, ip) => Some(ip.read::<Ipv4>(0)?.tos),
+            (ETH_P_IPV6, ip) => Some(ip.read::<Ipv6>(0)?.traffic_class()),
+            _ => None,
+        }
+    }
+}
+
+/// What is behind the Ethernet header and its tags, and its EtherType.
+fn ip_of_frame(frame: &[u8]) -> Option<(u16, &[u8])> {
+    let link = gre::link(frame)?;
+    Some((link.ether_type, frame.get(link.offset..)?))
+}
+
+/// What was found in a capture.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     pub gre_packets: usize,
     /// Inner TCP segments whose checksum was computed anew.
     pub tcp_segments: usize,
+    /// The same of UDP, ICMP and ICMPv6.
+    pub messages: usize,
     pub wrong: Vec<String>,
 }
 
-/// Computes all checksums of IPv4 in GRE in IPv4 anew.
+/// Computes all checksums of the packets of tunnels anew: of the outer IPv4 and GRE headers, and of
+/// IP, TCP, UDP, ICMP and ICMPv6 inside.
 pub fn verify(frames: &[Vec<u8>]) -> Findings {
     let mut findings = Findings::default();
     for (number, frame) in frames.iter().enumerate() {
-        let Ok((_, gre)) = gre::parse(frame.as_slice()) else {
+        let Some(wrapped) = Wrapped::read(frame) else {
             continue;
         };
         findings.gre_packets += 1;
-        match verify_one(frame, &gre) {
-            Ok(is_tcp) => findings.tcp_segments += usize::from(is_tcp),
-            Err(error) => findings.wrong.push(format!("frame {number}: {error}")),
+        let result = verify_outer(frame, &wrapped).and_then(|()| match wrapped.inner_ip() {
+            Some((ether_type, packet)) => {
+                let is_frame = wrapped.header.protocol == ETH_P_TEB;
+                let padded = if is_frame { SHORTEST_PAYLOAD } else { 0 };
+                verify_ip(ether_type, packet, padded)
+            }
+            None => bail!("the inner frame is cut"),
+        });
+        findings.take(number, result);
+    }
+    findings
+}
+
+/// Computes the checksums of IP packets anew that are in no tunnel.
+pub fn verify_plain(frames: &[Vec<u8>]) -> Findings {
+    let mut findings = Findings::default();
+    for (number, frame) in frames.iter().enumerate() {
+        if let Some((ether_type, packet)) = ip_of_frame(frame) {
+            findings.take(number, verify_ip(ether_type, packet, SHORTEST_PAYLOAD));
         }
     }
     findings
 }
 
-/// Whether a TCP checksum was among those that are right.
-fn verify_one(frame: &[u8], gre: &Gre) -> Result<bool> {
-    let outer: Ipv4 = frame.read(Ethernet::LEN).context("no outer header")?;
-    ensure!(outer.checksum_is_valid(), "outer IPv4 checksum");
-    if gre.header.protocol != ETH_P_IPV4 {
-        return Ok(false);
+impl Findings {
+    fn take(&mut self, frame: usize, result: Result<Option<u8>>) {
+        match result {
+            Ok(Some(PROTO_TCP)) => self.tcp_segments += 1,
+            Ok(Some(_)) => self.messages += 1,
+            Ok(None) => {}
+            Err(error) => self.wrong.push(format!("frame {frame}: {error}")),
+        }
     }
-    let inner = frame
-        .get(gre.inner_offset..gre.inner_offset + gre.inner_length)
-        .context("the inner packet is cut")?;
-    let header: Ipv4 = inner.read(0).context("no inner header")?;
+}
+
+fn verify_outer(frame: &[u8], wrapped: &Wrapped<'_>) -> Result<()> {
+    if !wrapped.ipv6 {
+        let outer: Ipv4 = frame.read(Ethernet::LEN).context("no outer header")?;
+        ensure!(outer.checksum_is_valid(), "outer IPv4 checksum");
+    }
+    if wrapped.header.has_checksum() {
+        ensure!(
+            ones_complement_sum(&[wrapped.gre]) == 0xffff,
+            "GRE checksum"
+        );
+    }
+    Ok(())
+}
+
+/// The protocol whose checksum is right; none if there is no checksum. The packet may have been
+/// filled up to `padded` bytes.
+fn verify_ip(ether_type: u16, packet: &[u8], padded: usize) -> Result<Option<u8>> {
+    let length = match ether_type {
+        ETH_P_IPV4 => {
+            let header: Ipv4 = packet.read(0).context("no IPv4 header")?;
+            usize::from(header.total_length())
+        }
+        ETH_P_IPV6 => {
+            let header: Ipv6 = packet.read(0).context("no IPv6 header")?;
+            Ipv6::LEN + usize::from(header.payload_length())
+        }
+        _ => return Ok(None),
+    };
     ensure!(
-        usize::from(header.total_length()) == inner.len(),
-        "inner length"
+        length == packet.len() || packet.len() <= padded,
+        "length of the IP packet"
     );
-    ensure!(header.checksum_is_valid(), "inner IPv4 checksum");
-    if header.has_options() || header.is_fragment() || header.protocol != TCP {
-        return Ok(false);
+    let packet = packet.get(..length).context("the IP packet is cut")?;
+    if ether_type == ETH_P_IPV4 {
+        verify_ipv4(packet)
+    } else {
+        verify_ipv6(packet)
     }
-    let segment = &inner[Ipv4::LEN..];
-    let length = u16::try_from(segment.len())?.to_be_bytes();
+}
+
+fn verify_ipv4(packet: &[u8]) -> Result<Option<u8>> {
+    let header: Ipv4 = packet.read(0).context("no IPv4 header")?;
+    if header.has_options() || header.is_fragment() {
+        return Ok(None);
+    }
+    ensure!(header.checksum_is_valid(), "IPv4 checksum");
+    let addresses = [header.source, header.destination].concat();
+    verify_payload(header.protocol, &addresses, &packet[Ipv4::LEN..])
+}
+
+fn verify_ipv6(packet: &[u8]) -> Result<Option<u8>> {
+    let header: Ipv6 = packet.read(0).context("no IPv6 header")?;
+    let mut payload = &packet[Ipv6::LEN..];
+    let mut protocol = header.next_header;
+    while matches!(protocol, PROTO_HOP_BY_HOP | PROTO_DESTINATION_OPTIONS) {
+        // RFC 8200 §4.2: next header, and length in units of 8 bytes without the first.
+        let [next, units]: [u8; 2] = payload.read(0).context("extension header")?;
+        payload = payload
+            .get((usize::from(units) + 1) * 8..)
+            .context("extension header")?;
+        protocol = next;
+    }
+    let addresses = [header.source, header.destination].concat();
+    verify_payload(protocol, &addresses, payload)
+}
+
+fn verify_payload(protocol: u8, addresses: &[u8], payload: &[u8]) -> Result<Option<u8>> {
     // RFC 9293 §3.1: the pseudo header's addresses, protocol and length come into the sum.
-    let pseudo = [
-        header.source.as_slice(),
-        &header.destination,
-        &[0, TCP],
-        &length,
-    ]
-    .concat();
-    ensure!(
-        ones_complement_sum(&[&pseudo, segment]) == 0xffff,
-        "inner TCP checksum"
-    );
-    Ok(true)
+    let length = u16::try_from(payload.len())?.to_be_bytes();
+    let pseudo = [addresses, &[0, protocol], &length].concat();
+    let right = match protocol {
+        PROTO_TCP | PROTO_ICMPV6 => ones_complement_sum(&[&pseudo, payload]) == 0xffff,
+        PROTO_UDP => {
+            let udp: Udp = payload.read(0).context("no UDP header")?;
+            // Only IPv4 lets UDP go without (RFC 8200 §8.1).
+            (!udp.has_checksum() && addresses.len() == 8)
+                || ones_complement_sum(&[&pseudo, payload]) == 0xffff
+        }
+        PROTO_ICMP => ones_complement_sum(&[payload]) == 0xffff,
+        _ => return Ok(None),
+    };
+    ensure!(right, "checksum of inner protocol {protocol}");
+    Ok(Some(protocol))
 }
 
 /// RFC 1071, over parts of which only the last may have an odd length.
-fn ones_complement_sum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn ones_complement_sum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u64;
     for part in parts {
         let (words, rest) = part.as_chunks::<2>();
@@ -183,7 +361,10 @@ fn ones_complement_sum(parts: &[&[u8]]) -> u16 {
 #[cfg(test)]
 mod tests {
     use bytemuck::bytes_of;
-    use router_common::{gre::GreBase, net::PROTO_GRE};
+    use router_common::{
+        gre::{GreBase, bit},
+        net::{GRE_UDP_PORT, PROTO_GRE},
+    };
 
     use super::*;
 
@@ -192,10 +373,10 @@ mod tests {
         let [from, to] = [[169, 254, 0, 1], [169, 254, 0, 2]];
         let mut tcp = [[0; 12].as_slice(), &[0x50, 0x10], &[0; 6], b"abc"].concat();
         let length = u16::try_from(tcp.len()).unwrap();
-        let pseudo = [from, to, [0, TCP, 0, length.to_be_bytes()[1]]].concat();
+        let pseudo = [from, to, [0, PROTO_TCP, 0, length.to_be_bytes()[1]]].concat();
         let sum = ones_complement_sum(&[&pseudo, &tcp]);
         tcp[16..18].copy_from_slice(&(!sum).to_be_bytes());
-        let inner = Ipv4::new(TCP, from, to, 0, 64, 20 + length);
+        let inner = Ipv4::new(PROTO_TCP, from, to, 0, 64, 20 + length);
         let outer = Ipv4::new(
             PROTO_GRE,
             [10, 0, 1, 10],
@@ -222,6 +403,16 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_in_no_tunnel_is_verified_too() {
+        let inner = &good()[Ethernet::LEN + Ipv4::LEN + GreBase::LEN..];
+        let ethernet = Ethernet::new([2; 6], [4; 6], ETH_P_IPV4);
+        let mut frame = [bytes_of(&ethernet), inner].concat();
+        assert_eq!(verify_plain(&[frame.clone()]).tcp_segments, 1);
+        *frame.last_mut().unwrap() ^= 1;
+        assert_eq!(verify_plain(&[frame]).wrong.len(), 1);
+    }
+
+    #[test]
     fn any_corrupted_byte_under_a_checksum_is_found() {
         let whole = good();
         // TTLs (outer and inner) and everything of TCP; lengths and versions change what is read.
@@ -230,6 +421,73 @@ mod tests {
             frame[byte] ^= 0x10;
             assert_eq!(verify(&[frame]).wrong.len(), 1, "byte {byte}");
         }
+    }
+
+    /// The same segment, in a frame with a VLAN tag, in GRE with checksum and key, over IPv6.
+    fn good_frame_over_ipv6() -> Vec<u8> {
+        let inner = good()[Ethernet::LEN + Ipv4::LEN + GreBase::LEN..].to_vec();
+        let frame = [
+            bytes_of(&Ethernet::new([6; 6], [8; 6], 0x8100)),
+            &[0, 7, 8, 0],
+            &inner,
+        ]
+        .concat();
+        let mut gre = [
+            bytes_of(&GreBase::new(bit::CHECKSUM | bit::KEY, ETH_P_TEB)),
+            &[0, 0, 0, 0, 0, 0, 0, 5],
+            &frame,
+        ]
+        .concat();
+        let sum = ones_complement_sum(&[&gre]);
+        gre[4..6].copy_from_slice(&(!sum).to_be_bytes());
+        let length = u16::try_from(gre.len()).unwrap();
+        let outer = Ipv6::new(PROTO_GRE, [1; 16], [2; 16], 0xb8, 0x12345, 64, length);
+        [
+            bytes_of(&Ethernet::new([2; 6], [4; 6], ETH_P_IPV6)),
+            bytes_of(&outer),
+            &gre,
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn a_frame_over_ipv6_is_read_and_verified() {
+        let whole = good_frame_over_ipv6();
+        let wrapped = Wrapped::read(&whole).unwrap();
+        assert_eq!((wrapped.ipv6, wrapped.tos, wrapped.ttl), (true, 0xb8, 64));
+        assert_eq!((wrapped.flow_label, wrapped.key), (0x12345, Some(5)));
+        assert_eq!((wrapped.ports, wrapped.inner_tos()), (None, Some(0)));
+        let findings = verify(&[whole.clone()]);
+        assert_eq!((findings.tcp_segments, &*findings.wrong), (1, &[][..]));
+        // From the GRE checksum on, but for the reserved word after it.
+        for byte in (58..60).chain(62..whole.len()) {
+            let mut frame = whole.clone();
+            frame[byte] ^= 0x10;
+            assert_eq!(verify(&[frame]).wrong.len(), 1, "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn gre_in_udp_is_read() {
+        let inner = good()[Ethernet::LEN + Ipv4::LEN..].to_vec();
+        let length = u16::try_from(inner.len() + Udp::LEN).unwrap();
+        let frame = [
+            bytes_of(&Ethernet::new([2; 6], [4; 6], ETH_P_IPV4)),
+            bytes_of(&Ipv4::new(
+                PROTO_UDP,
+                [10, 0, 1, 10],
+                [10, 0, 2, 10],
+                0,
+                255,
+                20 + length,
+            )),
+            bytes_of(&Udp::without_checksum(50_000, GRE_UDP_PORT, length)),
+            &inner,
+        ]
+        .concat();
+        let wrapped = Wrapped::read(&frame).unwrap();
+        assert_eq!(wrapped.ports, Some((50_000, GRE_UDP_PORT)));
+        assert_eq!(verify(&[frame]).tcp_segments, 1);
     }
 
     #[test]

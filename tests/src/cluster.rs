@@ -63,9 +63,14 @@ pub struct Cluster {
 impl Cluster {
     /// Builds the article's network and starts both agents.
     pub fn start(config: impl Fn(Router) -> String + 'static) -> Result<Self> {
+        Self::start_in(article::lab()?, config)
+    }
+
+    /// Starts both agents in a lab that has the article's routers.
+    pub fn start_in(lab: Lab, config: impl Fn(Router) -> String + 'static) -> Result<Self> {
         let mut cluster = Self {
             agents: BTreeMap::new(),
-            lab: article::lab()?,
+            lab,
             config: Box::new(config),
         };
         for router in ROUTERS {

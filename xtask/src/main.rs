@@ -17,6 +17,7 @@ mod setup;
 mod summary;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::ffi::OsString;
@@ -56,6 +57,8 @@ enum Cmd {
     Bench,
     /// Feed random input to the parsers of what comes from the network
     Fuzz(fuzz::Args),
+    /// Run a command under another kernel, in a virtual machine that sees this machine's files
+    Vm(vm::Args),
     /// Check formatting and run clippy over host crates and kernel programs
     Lint,
 }
@@ -82,6 +85,7 @@ fn dispatch(cmd: Cmd) -> Result<ExitCode> {
         Cmd::Test(args) => return test::test(&args),
         Cmd::Bench => bench::bench()?,
         Cmd::Fuzz(args) => fuzz::fuzz(&args)?,
+        Cmd::Vm(args) => return vm::vm(&args),
         Cmd::Lint => lint::lint()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use crate::packages::{self, NoServices};
 use crate::process::{find_program, heading, note, run_timed, shown};
 use crate::toolchain::{self, DEBIAN_COMPILER, DEBIAN_LLVM, LLVM_PREFIX, Shortfall, Toolchain};
+use crate::vm::{self, Kernel};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -18,6 +19,9 @@ pub struct Args {
     /// Also the other failover software that peer tests compare with
     #[arg(long)]
     peers: bool,
+    /// Also a virtual machine with this kernel
+    #[arg(long, value_name = "KERNEL", num_args = 0..=1, require_equals = true, default_missing_value = "6.1")]
+    vm: Option<Kernel>,
 }
 
 /// Programs that tests and the demo run, and the Debian packages they come in.
@@ -29,10 +33,16 @@ const TEST_TOOLS: [(&str, &str); 5] = [
     ("iperf3", "iperf3"),
 ];
 
-/// Where heartbeat's master process may be; its package is called the same.
-const HEARTBEAT: [&str; 2] = [
-    "/usr/libexec/heartbeat/heartbeat",
-    "/usr/lib/heartbeat/heartbeat",
+/// Programs of other projects that peer tests run, where they may be, and their Debian packages.
+const PEERS: [(&[&str], &str); 2] = [
+    (
+        &[
+            "/usr/libexec/heartbeat/heartbeat",
+            "/usr/lib/heartbeat/heartbeat",
+        ],
+        "heartbeat",
+    ),
+    (&["/usr/lib/frr/zebra"], "frr"),
 ];
 
 pub fn setup(args: &Args) -> Result<()> {
@@ -42,6 +52,9 @@ pub fn setup(args: &Args) -> Result<()> {
     }
     if args.peers {
         peers()?;
+    }
+    if let Some(kernel) = args.vm {
+        vm::setup(kernel)?;
     }
     Ok(())
 }
@@ -120,21 +133,29 @@ fn has_llvm() -> bool {
 }
 
 pub fn test_tools() -> Result<()> {
-    let missing: Vec<&str> = TEST_TOOLS
+    programs("tools for tests and the demo", &TEST_TOOLS)
+}
+
+/// Installs the packages of those programs that are missing, or says how to.
+pub fn programs(what: &str, wanted: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = wanted
         .iter()
         .filter(|(program, _)| find_program(program).is_none())
         .map(|(_, package)| *package)
         .collect();
-    provide("tools for tests and the demo", &missing)
+    provide(what, &missing)
 }
 
 pub fn peers() -> Result<()> {
-    if HEARTBEAT.iter().any(|path| Path::new(path).is_file()) {
-        return provide("peers to compare with", &[]);
-    }
-    // Held until the package is configured; it would start a cluster node on this machine.
-    let _no_services = packages::can_install().then(NoServices::new).transpose()?;
-    provide("peers to compare with", &["heartbeat"])
+    let missing: Vec<&str> = PEERS
+        .iter()
+        .filter(|(paths, _)| !paths.iter().any(|path| Path::new(path).is_file()))
+        .map(|(_, package)| *package)
+        .collect();
+    // Held until the packages are configured; they would start services on this machine.
+    let install = !missing.is_empty() && packages::can_install();
+    let _no_services = install.then(NoServices::new).transpose()?;
+    provide("peers to compare with", &missing)
 }
 
 /// Installs packages, if any are missing, or says how to.

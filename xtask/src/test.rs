@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::build::{self, build};
 use crate::process::{heading, is_root, note};
 use crate::summary::Summary;
+use crate::vm::{self, Kernel};
 use crate::{setup, workspace};
 
 #[derive(clap::Args)]
@@ -20,6 +21,16 @@ pub struct Args {
     /// Also the comparison with other failover software, which is installed if missing
     #[arg(long)]
     peers: bool,
+    /// Also, under another kernel in a virtual machine, our tunnel beside Linux's own
+    #[arg(
+        long,
+        value_name = "KERNEL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "6.1",
+        conflicts_with = "host_only"
+    )]
+    vm: Option<Kernel>,
     /// Filter and options for the test programs
     #[arg(last = true)]
     extra: Vec<OsString>,
@@ -32,6 +43,8 @@ struct Tier {
     /// One test program alone, which `cargo test` leaves out by default.
     program: Option<&'static str>,
     needs_root: bool,
+    /// The test programs run in a guest.
+    guest: Option<Kernel>,
 }
 
 const HOST: Tier = Tier {
@@ -39,6 +52,7 @@ const HOST: Tier = Tier {
     packages: &["router-agent", "router-common", "xtask"],
     program: None,
     needs_root: false,
+    guest: None,
 };
 
 const KERNEL: Tier = Tier {
@@ -46,6 +60,7 @@ const KERNEL: Tier = Tier {
     packages: &["router-tests"],
     program: None,
     needs_root: true,
+    guest: None,
 };
 
 const PEERS: Tier = Tier {
@@ -53,6 +68,15 @@ const PEERS: Tier = Tier {
     packages: &["router-tests"],
     program: Some("peers"),
     needs_root: true,
+    guest: None,
+};
+
+const VM: Tier = Tier {
+    name: "vm: beside Linux's own tunnels",
+    packages: &["router-tests"],
+    program: Some("vm"),
+    needs_root: true,
+    guest: None,
 };
 
 /// What became of a tier.
@@ -67,23 +91,32 @@ enum Outcome {
 
 /// Fails when any tier failed, after all have run. The last line of output is the sum.
 pub fn test(args: &Args) -> Result<ExitCode> {
-    let tiers: &[Tier] = match args {
-        Args {
-            host_only: true, ..
-        } => &[HOST],
-        Args { peers: true, .. } => &[HOST, KERNEL, PEERS],
-        Args { .. } => &[HOST, KERNEL],
-    };
+    let mut tiers = vec![HOST];
+    if !args.host_only {
+        tiers.push(KERNEL);
+    }
+    if args.peers {
+        tiers.push(PEERS);
+    }
+    if args.vm.is_some() {
+        tiers.push(Tier {
+            guest: args.vm,
+            ..VM
+        });
+    }
     if is_root() && !args.host_only {
         setup::test_tools()?;
         if args.peers {
             setup::peers()?;
         }
+        if let Some(kernel) = args.vm {
+            vm::setup(kernel)?;
+        }
     }
     build(&build::Args::default())?;
 
     let mut outcomes = Vec::new();
-    for tier in tiers {
+    for tier in &tiers {
         outcomes.push((tier, tier.run(&args.extra)?));
     }
     Ok(report(&outcomes))
@@ -118,6 +151,9 @@ impl Tier {
         }
         if let Some(program) = self.program {
             cargo.args(["--test", program]);
+        }
+        if let Some(kernel) = self.guest {
+            cargo.arg("--config").arg(vm::as_runner(kernel)?);
         }
         cargo.arg("--");
         if self.needs_root {

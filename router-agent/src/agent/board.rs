@@ -34,6 +34,7 @@ use crate::{
         server::Source,
     },
     dataplane::{Counters, MappedArray, Mode},
+    slow_path, tunnel,
 };
 
 /// Transitions and findings kept of each group.
@@ -69,6 +70,7 @@ pub struct Facts {
     pub sessions: Vec<SessionFacts>,
     pub heard: Arc<MappedArray<SessionState>>,
     pub counters: Counters,
+    pub slow_path: Arc<slow_path::Table>,
     pub clock: Arc<ClockStatistics>,
 }
 
@@ -428,6 +430,7 @@ impl Facts {
         let counters = self.counters.of(*index).unwrap_or_default();
         let mode_name = mode.as_ref().map_or(NONE, Mode::name);
         let mode_reason = mode.as_ref().and_then(Mode::reason);
+        let slow = self.slow_path.counters(&tunnel::key(tunnel));
         TunnelStatus {
             name: tunnel.name.clone(),
             addresses: tunnel.addresses.iter().map(ToString::to_string).collect(),
@@ -459,6 +462,7 @@ impl Facts {
             notes,
             counters: counters
                 .named()
+                .chain(slow.iter().flat_map(|slow| slow.named()))
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
         }

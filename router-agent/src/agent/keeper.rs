@@ -34,6 +34,7 @@ use crate::{
         watch::{Change, Dependency, Finding, Watch},
     },
     path_mtu::{icmp::PathMtu, table::PathMtuTable},
+    slow_path,
     tunnel::{
         self,
         keepalive::{self, Keepalive},
@@ -80,6 +81,7 @@ pub struct Keeper {
     by_addresses: ByAddresses,
     paths: PathMtuTable,
     counters: Counters,
+    slow_path: Arc<slow_path::Table>,
     gre_socket: Option<GreSocket>,
     heartbeats: HashMap<usize, HeartbeatSocket>,
     presents: Arc<Presents>,
@@ -93,6 +95,7 @@ impl Keeper {
         tunnels: Vec<TunnelState>,
         choose_mode: ChooseMode,
         counters: Counters,
+        slow_path: Arc<slow_path::Table>,
     ) -> Result<Self> {
         let mut locals: Vec<IpAddr> = Vec::new();
         let mut tunnels_of: Vec<Vec<usize>> = Vec::new();
@@ -132,6 +135,7 @@ impl Keeper {
             by_addresses,
             paths: PathMtuTable::default(),
             counters,
+            slow_path,
             gre_socket: None,
             heartbeats: HashMap::new(),
             presents,
@@ -410,6 +414,7 @@ impl Keeper {
             netlink,
             tunnels,
             heartbeats,
+            slow_path,
             ..
         } = self;
         let state = &mut tunnels[position];
@@ -425,7 +430,10 @@ impl Keeper {
                     }
                 }
                 (Action::Forget(lost), _) => dataplane.forget_device(&lost)?,
-                (Action::SetEntries(entries), _) => dataplane.set_tunnel(&entries)?,
+                (Action::SetEntries(entries), _) => {
+                    dataplane.set_tunnel(&entries)?;
+                    slow_path.set(&entries);
+                }
                 (Action::Attach, Some(_)) => {
                     let end = crate::net::dataplane_end(&state.tunnel().name);
                     dataplane.attach_tunnel(&end)?;
@@ -471,12 +479,13 @@ impl Keeper {
     fn set_path_mtu(&mut self, position: usize, learnt: Option<LearntMtu>) {
         let state = &mut self.tunnels[position];
         let tunnel = &state.tunnel().name;
-        match learnt {
-            Some(LearntMtu { mtu, at: _ }) => info!(tunnel, mtu, "the path's MTU is lower"),
-            None => info!(
+        if let Some(LearntMtu { mtu, at: _ }) = learnt {
+            info!(tunnel, mtu, "the path's MTU is lower");
+        } else {
+            info!(
                 tunnel,
-                "the path's MTU is believed to be the underlay's again"
-            ),
+                "the path's MTU is the underlay's again, as far as we know"
+            );
         }
         state.set_path_mtu(learnt);
         self.dirty.insert(position);

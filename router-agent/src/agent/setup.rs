@@ -32,6 +32,7 @@ use crate::{
     heartbeat::{Prober, open_socket},
     monitor::Monitor,
     net::{Address, Link, Netlink, dataplane_end},
+    slow_path,
     takeover::ServiceTarget,
     tunnel::{
         self, HeartbeatListener, mtu,
@@ -162,12 +163,14 @@ pub async fn carry_out(
     netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<Setup> {
+    let slow_path = Arc::new(slow_path::Table::default());
     let states = make_devices(&config, &plan.underlays, netlink).await?;
     let mut keeper = Keeper::new(
         netlink.clone(),
         states,
         mode_chooser(&config, options),
         dataplane.counters()?,
+        Arc::clone(&slow_path),
     )
     .await?;
     keeper.begin(dataplane).await?;
@@ -201,6 +204,7 @@ pub async fn carry_out(
                 .collect(),
             heard: Arc::new(dataplane.sessions()?),
             counters: dataplane.counters()?,
+            slow_path,
             clock: Arc::new(ClockStatistics::of_sessions(sessions.len())),
             config,
         },

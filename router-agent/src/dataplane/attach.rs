@@ -158,10 +158,10 @@ pub(super) fn tc(programs: &mut Ebpf, name: &str, interface: &str, pins: &Pins) 
         // A filter that an agent left when it died.
         detach_filter(interface, name);
         match tc::qdisc_add_clsact(interface) {
-            Err(tc::TcError::AlreadyAttached) | Ok(()) => {}
-            Err(error) => {
+            Err(error) if !is_there_already(&error) => {
                 return Err(error).with_context(|| format!("cannot add clsact to {interface}"));
             }
+            Err(_) | Ok(()) => {}
         }
     }
     let id = program
@@ -233,6 +233,16 @@ pub(super) fn xdp_id(programs: &Ebpf, name: &str) -> Result<u32> {
         .ok_or_else(|| anyhow!("the object has no program {name}"))?
         .try_into()?;
     Ok(program.info()?.id())
+}
+
+/// The qdisc outlives the agent that added it, and others use it too.
+fn is_there_already(error: &tc::TcError) -> bool {
+    match error {
+        tc::TcError::NetlinkError(error) => {
+            error.raw_os_error() == Some(rustix::io::Errno::EXIST.raw_os_error())
+        }
+        other => matches!(other, tc::TcError::AlreadyAttached),
+    }
 }
 
 fn has_tcx() -> Result<bool> {

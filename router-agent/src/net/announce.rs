@@ -45,7 +45,12 @@ impl Announcer {
             IpAddr::V4(address) => gratuitous_arp(link.mac, address),
             IpAddr::V6(address) => unsolicited_advertisement(link.mac, address)?,
         };
-        send(&self.socket, link.index, &frame)
+        self.send(link.index, &frame)
+    }
+
+    /// Sends a whole Ethernet frame out of an interface.
+    pub fn send(&self, link_index: u32, frame: &[u8]) -> io::Result<()> {
+        send(&self.socket, link_index, frame)
     }
 }
 
@@ -86,7 +91,6 @@ fn unsolicited_advertisement(mac: [u8; 6], address: Ipv6Addr) -> io::Result<Vec<
     Ok(frame)
 }
 
-/// Sends a whole Ethernet frame out of an interface.
 fn send(socket: &OwnedFd, link_index: u32, frame: &[u8]) -> io::Result<()> {
     let index = i32::try_from(link_index).map_err(io::Error::other)?;
     // SAFETY: the structure is plain integers, for which zero is a value.

@@ -32,7 +32,7 @@ pub struct Link {
     pub xdp_programs: Vec<u32>,
     /// Device group, see `ip link set group`.
     pub(super) group: u32,
-    is_ours: bool,
+    pub(super) is_ours: bool,
 }
 
 impl Link {
@@ -137,11 +137,11 @@ pub(super) fn find_ours(links: &mut [Link]) {
         .filter(|link| link.is_veth())
         .map(|link| (link.index, link.name.clone()))
         .collect();
-    for link in links.iter_mut().filter(|link| !link.is_ours) {
+    for link in links.iter_mut().filter(|link| link.is_veth()) {
         let Some(other) = link.parent.and_then(|index| names.get(&index)) else {
             continue;
         };
-        link.is_ours = *other == dataplane_end(&link.name) || link.name == dataplane_end(other);
+        link.is_ours |= *other == dataplane_end(&link.name) || link.name == dataplane_end(other);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result, bail};
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use rtnetlink::{
     MulticastGroup,
     packet_core::{NetlinkMessage, NetlinkPayload},
@@ -12,6 +12,7 @@ use rtnetlink::{
     sys::{AsyncSocket as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use tokio::task::unconstrained;
 
 use super::{Address, Link};
 
@@ -68,10 +69,25 @@ impl LinkMonitor {
             let Some((message, _)) = self.socket.next().await else {
                 bail!("the netlink socket that hears of changes has failed");
             };
-            if let Some(event) = LinkEvent::from_message(message) {
-                return Ok(event);
+            match LinkEvent::from_message(message) {
+                Some(LinkEvent::Resync) => {
+                    self.drain();
+                    return Ok(LinkEvent::Resync);
+                }
+                Some(event) => return Ok(event),
+                None => {}
             }
         }
+    }
+
+    /// Throws away what waits. Until the last of it is read the kernel drops what happens, and does
+    /// not say so again.
+    fn drain(&mut self) {
+        while unconstrained(self.socket.next())
+            .now_or_never()
+            .flatten()
+            .is_some()
+        {}
     }
 }
 

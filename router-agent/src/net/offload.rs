@@ -17,7 +17,8 @@ const FLAG_TX_VLAN: u32 = 1 << 7;
 /// Work that can be left to the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offload {
-    /// Checksums of what is sent; without them the driver gets no segments to cut either.
+    /// Checksums of what is sent. Without it the driver gets nothing longer than the MTU either,
+    /// whatever the protocol.
     TxChecksum,
     /// Cutting TCP segments: the driver's.
     Tso,

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs, io,
+    ops::RangeInclusive,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -24,14 +25,18 @@ use super::{
 /// A GSO packet and its outer headers must fit the 16 bits of an IPv4 length.
 const GSO_MAX_SIZE: u32 = 65_000;
 
-/// Devices that are about to be deleted are put into this device group, or the next that nobody
-/// uses. The number is one that people do not choose.
-const DELETION_GROUP: u32 = 0x5254_0000;
+/// Devices that are about to be deleted are put into the first of these device groups that nobody
+/// uses. The numbers are such as people do not choose.
+const DELETION_GROUPS: RangeInclusive<u32> = 0x5254_0000..=0x5254_ffff;
 /// While the kernel deletes a group, nobody else can change the network: the addresses of a
-/// takeover wait. A thousand take about a quarter of a second.
+/// takeover wait, some tenths of a second for each thousand.
 const DELETED_AT_ONCE: usize = 1_000;
 
 /// What a tunnel's device shall be like.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches that do not depend on each other"
+)]
 #[derive(Clone, Debug)]
 pub struct TunnelDevice<'a> {
     pub name: &'a str,
@@ -159,9 +164,10 @@ impl Netlink {
             return Ok(());
         }
         let used: HashSet<u32> = all.iter().map(|link| link.group).collect();
-        let group = (DELETION_GROUP..)
+        let mut groups = DELETION_GROUPS;
+        let group = groups
             .find(|group| !used.contains(group))
-            .context("all device groups are in use")?;
+            .context("all device groups that deletion could use are in use")?;
         // With an address goes its route at once. Left to the device's end, each device would make
         // the kernel search all routes for its own.
         let mut addresses: HashMap<u32, Vec<IpNet>> = HashMap::new();
@@ -213,7 +219,6 @@ impl TunnelDevice<'_> {
     fn offloads(&self) -> Vec<(Offload, bool)> {
         let mut offloads = Vec::new();
         if self.checksums_in_software {
-            // What the driver gives no checksum it cannot cut either.
             offloads.push((Offload::TxChecksum, false));
         }
         if self.layer2 || self.checksums_in_software {

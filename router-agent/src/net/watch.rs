@@ -298,3 +298,216 @@ fn changes(before: Option<&Link>, now: Option<&Link>) -> Vec<Change> {
     }
     changes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::link::sample, *};
+
+    const UNDERLAY: usize = 0;
+    const TUNNEL: usize = 1;
+
+    fn address(link_index: u32) -> Address {
+        Address {
+            link_index,
+            net: "10.0.1.10/24".parse().unwrap(),
+        }
+    }
+
+    /// Watches eth0, index 2, which holds 10.0.1.10, and tun0, index 5. There is eth1, index 3.
+    fn watch() -> Watch {
+        let dependencies = vec![
+            Dependency::Holder("10.0.1.10".parse().unwrap()),
+            Dependency::Named("tun0".into()),
+        ];
+        Watch::new(dependencies, listing(), &[address(2)])
+    }
+
+    fn listing() -> Vec<Link> {
+        vec![sample(2, "eth0"), sample(3, "eth1"), sample(5, "tun0")]
+    }
+
+    fn removed(index: u32, name: &str) -> LinkEvent {
+        LinkEvent::Removed {
+            index,
+            name: name.into(),
+        }
+    }
+
+    /// What the events lead to, all of one dependency.
+    fn changes_of(watch: &mut Watch, dependency: usize, events: Vec<LinkEvent>) -> Vec<Change> {
+        let findings = events.into_iter().flat_map(|event| watch.observe(event));
+        findings
+            .map(|finding| {
+                assert_eq!(finding.dependency, dependency);
+                finding.change
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_does_not_concern_us_is_no_finding() {
+        let mut watch = watch();
+        let other = Link {
+            mtu: 900,
+            ..sample(3, "eth1")
+        };
+        let events = vec![
+            LinkEvent::New(other),
+            LinkEvent::New(sample(2, "eth0")),
+            LinkEvent::New(sample(9, "eth9")),
+            removed(3, "eth1"),
+            LinkEvent::Resync,
+        ];
+        assert_eq!(changes_of(&mut watch, UNDERLAY, events), []);
+    }
+
+    #[test]
+    fn each_change_is_told() {
+        let mut watch = watch();
+        let link = Link {
+            name: "wan".into(),
+            mtu: 1400,
+            mac: [2; 6],
+            carrier: false,
+            ..sample(2, "eth0")
+        };
+        let expected = vec![
+            Change::Renamed {
+                from: "eth0".into(),
+                to: "wan".into(),
+            },
+            Change::MtuChanged {
+                from: 1500,
+                to: 1400,
+            },
+            Change::MacChanged { to: [2; 6] },
+            Change::Down,
+        ];
+        let events = vec![LinkEvent::New(link)];
+        assert_eq!(changes_of(&mut watch, UNDERLAY, events), expected);
+        let down = Link {
+            admin_up: false,
+            ..sample(5, "tun0")
+        };
+        let events = vec![LinkEvent::New(down), LinkEvent::New(sample(5, "tun0"))];
+        let expected = [Change::Down, Change::Up];
+        assert_eq!(changes_of(&mut watch, TUNNEL, events), expected);
+    }
+
+    #[test]
+    fn an_interface_made_anew_has_a_new_index() {
+        let mut watch = watch();
+        let events = vec![
+            LinkEvent::AddressRemoved(address(2)),
+            removed(2, "eth0"),
+            LinkEvent::New(sample(8, "eth0")),
+            LinkEvent::AddressAdded(address(8)),
+        ];
+        let expected = [Change::Gone, Change::Reappeared { index: 8 }];
+        assert_eq!(changes_of(&mut watch, UNDERLAY, events), expected);
+        assert_eq!(watch.link(UNDERLAY).map(|link| link.index), Some(8));
+
+        let events = vec![removed(5, "tun0"), LinkEvent::New(sample(9, "tun0"))];
+        let expected = [Change::Gone, Change::Reappeared { index: 9 }];
+        assert_eq!(changes_of(&mut watch, TUNNEL, events), expected);
+    }
+
+    #[test]
+    fn an_address_may_be_told_of_before_its_interface() {
+        let mut watch = watch();
+        let events = vec![
+            removed(2, "eth0"),
+            LinkEvent::AddressAdded(address(8)),
+            LinkEvent::New(sample(8, "eth0")),
+        ];
+        let expected = [Change::Gone, Change::Reappeared { index: 8 }];
+        assert_eq!(changes_of(&mut watch, UNDERLAY, events), expected);
+    }
+
+    #[test]
+    fn the_underlay_follows_its_address() {
+        let mut watch = watch();
+        // While both hold it, the first stays.
+        let events = vec![LinkEvent::AddressAdded(address(3))];
+        assert_eq!(changes_of(&mut watch, UNDERLAY, events), []);
+        let events = vec![LinkEvent::AddressRemoved(address(2))];
+        let expected = [Change::Reappeared { index: 3 }];
+        assert_eq!(changes_of(&mut watch, UNDERLAY, events), expected);
+        let events = vec![LinkEvent::AddressRemoved(address(3))];
+        assert_eq!(changes_of(&mut watch, UNDERLAY, events), [Change::Gone]);
+    }
+
+    #[test]
+    fn a_tunnel_that_is_renamed_stays_ours_until_it_goes() {
+        let mut watch = watch();
+        let events = vec![
+            LinkEvent::New(sample(5, "old")),
+            // Another takes the name.
+            LinkEvent::New(sample(9, "tun0")),
+            removed(5, "old"),
+        ];
+        let expected = [
+            Change::Renamed {
+                from: "tun0".into(),
+                to: "old".into(),
+            },
+            Change::Reappeared { index: 9 },
+        ];
+        assert_eq!(changes_of(&mut watch, TUNNEL, events), expected);
+    }
+
+    #[test]
+    fn a_program_that_is_detached_is_missed_once() {
+        let mut watch = watch();
+        let with = |programs: &[u32]| {
+            LinkEvent::New(Link {
+                xdp_programs: programs.to_vec(),
+                ..sample(2, "eth0")
+            })
+        };
+        watch.attached(UNDERLAY, 40);
+        // What was known before the program was attached says nothing of it.
+        let events = vec![LinkEvent::AddressAdded(address(3)), with(&[40])];
+        assert_eq!(changes_of(&mut watch, UNDERLAY, events), []);
+        let events = vec![with(&[41]), with(&[])];
+        let expected = [Change::XdpDetached];
+        assert_eq!(changes_of(&mut watch, UNDERLAY, events), expected);
+
+        // With the interface goes the program: that is no finding of its own.
+        watch.attached(UNDERLAY, 40);
+        let events = vec![
+            LinkEvent::AddressRemoved(address(3)),
+            removed(2, "eth0"),
+            LinkEvent::New(sample(2, "eth0")),
+        ];
+        let expected = [Change::Gone, Change::Reappeared { index: 2 }];
+        assert_eq!(changes_of(&mut watch, UNDERLAY, events), expected);
+    }
+
+    #[test]
+    fn a_listing_tells_what_was_missed() {
+        let mut watch = watch();
+        watch.attached(UNDERLAY, 40);
+        assert_eq!(
+            watch.resync(vec![sample(2, "eth0"), sample(7, "tun0")], &[address(2)]),
+            [
+                Finding {
+                    dependency: UNDERLAY,
+                    change: Change::XdpDetached
+                },
+                Finding {
+                    dependency: TUNNEL,
+                    change: Change::Reappeared { index: 7 }
+                },
+            ]
+        );
+        let findings = watch.resync(Vec::new(), &[]);
+        assert!(
+            findings
+                .iter()
+                .all(|finding| finding.change == Change::Gone)
+        );
+        assert_eq!(findings.len(), 2);
+        assert_eq!(watch.resync(listing(), &[address(2)]).len(), 2);
+    }
+}

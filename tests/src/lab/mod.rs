@@ -177,8 +177,10 @@ impl Lab {
             directory,
         };
         if spec.forwards {
-            node.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?
-                .context("cannot turn on ip_forward")?;
+            for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                node.run(|| fs::write(Path::new("/proc/sys/net").join(switch), "1"))?
+                    .with_context(|| format!("cannot turn on {switch}"))?;
+            }
         }
         node.ip_batch(&spec.setup)?;
         self.nodes.insert(spec.name.clone(), node);

@@ -106,11 +106,13 @@ impl End {
         }
     }
 
+    /// Usable at once: an IPv6 address is not looked for on the cable first (RFC 4862 §5.4).
     #[must_use]
     pub fn address(mut self, prefix: &str) -> Self {
         let Self { interface, .. } = &self;
+        let nodad = if prefix.contains(':') { "nodad" } else { "" };
         self.setup
-            .push(format!("address add {prefix} dev {interface}"));
+            .push(format!("address add {prefix} dev {interface} {nodad}"));
         self
     }
 

@@ -22,47 +22,70 @@ fn from_bytes<T: AnyBitPattern>(bytes: &[u8]) -> T {
 
 #[test]
 fn a_tunnels_key() {
-    let key: TunnelKey = from_bytes(&[10, 0, 1, 10, 10, 0, 2, 10, 0, 0, 1, 0, 1, 0, 0, 0]);
-    assert_eq!(text(&key), "local 10.0.1.10, remote 10.0.2.10, key 256");
-    let unkeyed = TunnelKey::new([10, 0, 1, 10], [10, 0, 2, 10], None);
-    assert!(text(&unkeyed).ends_with("key none"));
-    let zero = TunnelKey::new([10, 0, 1, 10], [10, 0, 2, 10], Some(0));
-    assert!(text(&zero).ends_with("key 0"));
+    let key: TunnelKey = from_bytes(&[10, 0, 2, 10, 10, 0, 1, 10, 0, 0, 1, 0, 1, 0, 0, 0]);
+    assert_eq!(
+        text(&key),
+        "local 10.0.2.10, remote 10.0.1.10, key 256, encapsulation gre"
+    );
+    let labelled = |label| text(&TunnelKey { label, ..key });
+    assert!(labelled(Label::new(None, false)).ends_with("key none, encapsulation gre"));
+    assert!(labelled(Label::new(Some(0), true)).ends_with("key 0, encapsulation gre-udp"));
+
+    let mut bytes = [0; 40];
+    (bytes[0], bytes[15]) = (0xfd, 2);
+    (bytes[16], bytes[31]) = (0xfd, 1);
+    let key: TunnelKey6 = from_bytes(&bytes);
+    assert_eq!(
+        text(&key),
+        "local fd00::1, remote fd00::2, key none, encapsulation gre"
+    );
 }
 
 #[test]
 fn a_tunnels_directions() {
     let ingress = TunnelIngress {
         index: 3,
-        dataplane_ifindex: 7,
+        format: Format::KEY,
+        flags: ingress_flag::TRANSIT,
+        user_ifindex: 7,
         user_mac: [2, 0, 0, 0, 0, 0xab],
-        dataplane_mac: [2, 0, 0, 0, 0, 0xac],
+        vlan: 0,
         heartbeat_address: [169, 254, 0, 1],
         heartbeat_port: 6940,
         padding: [0; 2],
     };
     assert_eq!(
         text(&ingress),
-        "tunnel_index 3, dataplane_ifindex 7, dataplane_interface eth0, \
-         user_mac 02:00:00:00:00:ab, dataplane_mac 02:00:00:00:00:ac, \
+        "tunnel_index 3, format key, flags transit, user_ifindex 7, user_interface eth0, \
+         user_mac 02:00:00:00:00:ab, vlan none, \
          heartbeat_address 169.254.0.1, heartbeat_port 6940"
     );
-    let egress = TunnelEgress {
+    let mut egress = TunnelEgress {
         index: 3,
         underlay_ifindex: 8,
-        local: [10, 0, 1, 10],
-        remote: [10, 0, 2, 10],
+        format: Format::KEY,
+        flags: egress_flag::TOS_INHERIT | 0x100,
+        local: [0; 16],
+        remote: [0; 16],
         key: 5_u32.to_be_bytes(),
-        flags: egress_flag::HAS_KEY | egress_flag::TOS_INHERIT | 0x100,
+        flow_label: 0,
         ttl: 255,
         tos: 0,
+        mss_ipv4: 1436,
+        mss_ipv6: 0,
         padding: [0; 2],
     };
+    egress.local[..4].copy_from_slice(&[10, 0, 1, 10]);
+    egress.remote[..4].copy_from_slice(&[10, 0, 2, 10]);
     assert_eq!(
         text(&egress),
         "tunnel_index 3, underlay_ifindex 8, underlay_interface none, local 10.0.1.10, \
-         remote 10.0.2.10, key 5, ttl 255, tos inherit, flags has-key+tos-inherit+0x100"
+         remote 10.0.2.10, key 5, format key, ttl 255, tos inherit, flow_label 0, \
+         mss_ipv4_bytes 1436, mss_ipv6_bytes none, flags tos-inherit+0x100"
     );
+    egress.format = Format::IPV6;
+    egress.local[15] = 1;
+    assert!(text(&egress).contains("local a00:10a::1, remote a00:20a::, key none, format ipv6"));
 }
 
 #[test]
@@ -70,7 +93,7 @@ fn indices_have_names() {
     assert_eq!(text(&InterfaceIndex(7)), "ifindex 7, interface eth0");
     assert_eq!(text(&Index::Tunnel(1)), "tunnel_index 1");
     assert_eq!(text(&Index::Session(2)), "session_index 2");
-    assert_eq!(text(&Index::Reason(1)), "reason not-fast-path");
+    assert_eq!(text(&Index::Reason(1)), "reason outer-options");
     assert_eq!(text(&Index::Reason(999)), "reason 999");
 }
 

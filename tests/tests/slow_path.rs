@@ -1,0 +1,436 @@
+//! What the programs leave to the stack arrives all the same, within bounds.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use bytemuck::bytes_of;
+use router_agent::{control::protocol::TunnelStatus, slow_path::TUNNEL_PACKETS_PER_S};
+use router_common::{
+    checksum,
+    gre::{GreBase, bit},
+    net::{ETH_P_IPV4, GRE_UDP_PORT, Ipv4, PROTO_GRE, PROTO_UDP, Udp},
+};
+use router_tests::{
+    agent::{self, Agent},
+    article::{self, CLOUD, ROUTERS, Router, cloud_interface},
+    cluster::{Cluster, PATIENCE},
+    lab::{Lab, Node},
+    poll,
+};
+use rustix::net::{
+    AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, sendto, socket_with,
+};
+use serde::Deserialize;
+
+const PORT: u16 = 5001;
+
+fn ping(node: &Node, address: &str) -> Result<String> {
+    node.exec(&["ping", "-c1", "-W1", address])
+}
+
+/// Both routers with `config`, once a ping goes through the tunnel.
+fn tunnel(config: impl Fn(Router) -> String + 'static) -> Cluster {
+    let cluster = Cluster::start(config).unwrap();
+    let [a, c] = ROUTERS;
+    poll::until(PATIENCE, || ping(cluster.node(a), c.tunnel)).unwrap();
+    cluster
+}
+
+fn with(lines: &'static [&'static str]) -> impl Fn(Router) -> String {
+    move |router| {
+        lines.iter().fold(router.tunnel_config(), |config, line| {
+            config + &format!("set interfaces tunnel tun00 {line}\n")
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Tunnels {
+    tunnels: Vec<TunnelStatus>,
+}
+
+fn tunnel_status(node: &Node, name: &str) -> Result<TunnelStatus> {
+    let text = agent::routerctl(node, &["show", "interfaces", "tunnel", "--json"])?;
+    let Tunnels { tunnels } = serde_json::from_str(&text)?;
+    tunnels
+        .into_iter()
+        .find(|tunnel| tunnel.name == name)
+        .with_context(|| format!("no {name} in {text}"))
+}
+
+fn counter(node: &Node, name: &str) -> u64 {
+    tunnel_status(node, "tun00").unwrap().counter(name)
+}
+
+fn await_counter(node: &Node, name: &str, at_least: u64) {
+    poll::until(PATIENCE, || {
+        let tunnel = tunnel_status(node, "tun00")?;
+        let value = tunnel.counter(name);
+        ensure!(
+            value >= at_least,
+            "{name} is {value}: {:?}",
+            tunnel.counters
+        );
+        Ok(())
+    })
+    .unwrap();
+}
+
+fn octets(address: &str) -> [u8; 4] {
+    address.parse::<Ipv4Addr>().unwrap().octets()
+}
+
+/// GRE with these bits; `inner` is IPv4. A wrong checksum is wrong by one bit.
+fn gre(protocol: u16, key: Option<u32>, checksum_is: Option<Checksum>, inner: &[u8]) -> Vec<u8> {
+    let key_bit = key.map_or(0, |_| bit::KEY);
+    let checksum_bit = checksum_is.map_or(0, |_| bit::CHECKSUM);
+    let mut gre = bytes_of(&GreBase::new(key_bit | checksum_bit, protocol)).to_vec();
+    if checksum_is.is_some() {
+        gre.extend([0; 4]);
+    }
+    gre.extend(key.iter().flat_map(|key| key.to_be_bytes()));
+    gre.extend(inner);
+    if let Some(checksum_is) = checksum_is {
+        let wrong = u16::from(checksum_is == Checksum::Wrong);
+        let checksum = !checksum::sum(&gre) ^ wrong;
+        gre[4..6].copy_from_slice(&checksum.to_be_bytes());
+    }
+    gre
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checksum {
+    Right,
+    Wrong,
+}
+
+/// A UDP packet between the ends of the tunnel.
+fn inner_udp(from: &str, to: &str, port: u16, payload: &[u8]) -> Vec<u8> {
+    let udp_length = u16::try_from(Udp::LEN + payload.len()).unwrap();
+    let udp = Udp::without_checksum(port, port, udp_length);
+    let length = u16::try_from(Ipv4::LEN).unwrap() + udp_length;
+    let ip = Ipv4::new(PROTO_UDP, octets(from), octets(to), 0, 64, length);
+    [bytes_of(&ip), bytes_of(&udp), payload].concat()
+}
+
+/// Sends IPv4 packets with whatever header they have.
+struct Raw(OwnedFd);
+
+impl Raw {
+    fn open(node: &Node) -> Self {
+        let raw = Protocol::from_raw(255.try_into().unwrap());
+        let open = || {
+            socket_with(
+                AddressFamily::INET,
+                SocketType::RAW,
+                SocketFlags::CLOEXEC,
+                Some(raw),
+            )
+        };
+        Self(node.run(open).unwrap().unwrap())
+    }
+
+    /// From `from` to its peer; routers may fragment it. The kernel fills in length and checksum.
+    fn send(&self, from: Router, options: &[u8], gre: &[u8]) {
+        let packet = whole(from, options, gre);
+        let to = SocketAddrV4::new(from.peer().underlay.parse().unwrap(), 0);
+        sendto(&self.0, &packet, SendFlags::empty(), &to).unwrap();
+    }
+}
+
+fn whole(from: Router, options: &[u8], gre: &[u8]) -> Vec<u8> {
+    let (local, remote) = (octets(from.underlay), octets(from.peer().underlay));
+    let length = u16::try_from(Ipv4::LEN + options.len() + gre.len()).unwrap();
+    let outer = Ipv4::fragmentable(PROTO_GRE, local, remote, 0, 64, length, 0x1234);
+    let mut packet = [bytes_of(&outer), options, gre].concat();
+    packet[0] = 0x45 + u8::try_from(options.len() / 4).unwrap();
+    packet
+}
+
+/// A socket at the router's end of the tunnel.
+fn receiver(node: &Node, address: &str, port: u16) -> UdpSocket {
+    let socket = node
+        .run(|| UdpSocket::bind((address, port)))
+        .unwrap()
+        .unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn received(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 2048];
+    let (length, _) = socket.recv_from(&mut buffer).unwrap();
+    buffer[..length].to_vec()
+}
+
+#[test]
+fn checksummed_packets_pass() {
+    let cluster = tunnel(with(&["parameters ip checksum", "parameters ip sequence"]));
+    let [a, c] = ROUTERS;
+    ping(cluster.node(c), a.tunnel).unwrap();
+    let mut server = Command::new("iperf3");
+    server
+        .args(["-s", "-1", "-B", c.tunnel])
+        .stdout(Stdio::null());
+    let mut server = cluster.node(c).spawn("iperf3", &mut server).unwrap();
+    let client = ["iperf3", "-c", c.tunnel, "-n500K", "-b4M"];
+    poll::until(PATIENCE, || cluster.node(a).exec(&client)).unwrap();
+    server.wait_within(PATIENCE).unwrap();
+    for router in ROUTERS {
+        let tunnel = tunnel_status(cluster.node(router), "tun00").unwrap();
+        assert!(tunnel.counter("slow_packets") > 10, "{tunnel:?}");
+        assert_eq!(tunnel.counter("slow_checksum_errors"), 0);
+        assert_eq!(tunnel.counter("rx_packets"), 0);
+    }
+}
+
+#[test]
+fn a_wrong_checksum_is_dropped_and_counted() {
+    let cluster = tunnel(with(&["parameters ip checksum"]));
+    let [a, c] = ROUTERS;
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
+    let raw = Raw::open(cluster.node(c));
+    for (payload, checksum_is) in [(b"wrong", Checksum::Wrong), (b"right", Checksum::Right)] {
+        let inner = inner_udp(c.tunnel, a.tunnel, PORT, payload);
+        raw.send(c, &[], &gre(ETH_P_IPV4, None, Some(checksum_is), &inner));
+    }
+    assert_eq!(received(&receiver), b"right");
+    assert_eq!(counter(cluster.node(a), "slow_checksum_errors"), 1);
+    // None at all is for the programs to drop.
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, b"none");
+    raw.send(c, &[], &gre(ETH_P_IPV4, None, None, &inner));
+    await_counter(cluster.node(a), "rx_checksum_errors", 1);
+}
+
+#[test]
+fn outer_fragments_are_reassembled() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, c] = ROUTERS;
+    let interface = cloud_interface(a.name);
+    cluster
+        .lab
+        .node(CLOUD)
+        .exec(&["ip", "link", "set", interface, "mtu", "1000"])
+        .unwrap();
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
+    let payload: Vec<u8> = (0..=255).cycle().take(1400).collect();
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, &payload);
+    Raw::open(cluster.node(c)).send(c, &[], &gre(ETH_P_IPV4, None, None, &inner));
+    assert_eq!(received(&receiver), payload);
+    assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
+    assert_eq!(
+        counter(cluster.node(a), "slow_bytes"),
+        u64::try_from(inner.len()).unwrap()
+    );
+}
+
+#[test]
+fn packets_with_ip_options() {
+    let cluster = tunnel(Router::article_config);
+    let [a, c] = ROUTERS;
+    let node = cluster.node(a);
+    let no_operation = [1; 4];
+    let raw = Raw::open(cluster.node(c));
+    let receiver = receiver(node, a.tunnel, PORT);
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, b"options");
+    raw.send(c, &no_operation, &gre(ETH_P_IPV4, None, None, &inner));
+    assert_eq!(received(&receiver), b"options");
+    // What the programs answer is not for the slow path.
+    let inner = inner_udp(c.tunnel, a.tunnel, 6940, b"heartbeat");
+    raw.send(c, &no_operation, &gre(ETH_P_IPV4, None, None, &inner));
+    await_counter(node, "slow_heartbeats", 1);
+    // A keepalive, which leads back to its sender.
+    let (local, remote) = (octets(a.underlay), octets(c.underlay));
+    let back = Ipv4::new(PROTO_GRE, local, remote, 0, 255, 24);
+    let keepalive = [bytes_of(&back), bytes_of(&GreBase::new(0, 0))].concat();
+    raw.send(c, &no_operation, &gre(ETH_P_IPV4, None, None, &keepalive));
+    await_counter(node, "slow_keepalives_answered", 1);
+    await_counter(cluster.node(c), "keepalives_heard", 1);
+}
+
+#[test]
+fn gre_in_udp_with_a_udp_checksum() {
+    let cluster = tunnel(|router| {
+        router
+            .tunnel_config()
+            .replace("encapsulation 'gre'", "encapsulation 'gre-udp'")
+    });
+    let [a, c] = ROUTERS;
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
+    let sender = cluster
+        .node(c)
+        .run(|| UdpSocket::bind((c.underlay, 0)))
+        .unwrap()
+        .unwrap();
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, b"in UDP");
+    let datagram = gre(ETH_P_IPV4, None, None, &inner);
+    sender
+        .send_to(&datagram, (a.underlay, GRE_UDP_PORT))
+        .unwrap();
+    assert_eq!(received(&receiver), b"in UDP");
+    assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
+}
+
+/// The article's network with IPv6 between the routers too, and their agents.
+struct OverIpv6 {
+    // Before the lab, so that agents end before the network does.
+    _agents: Vec<Agent>,
+    lab: Lab,
+}
+
+impl OverIpv6 {
+    /// `fd00:N::10`, where N is the zone.
+    fn underlay(router: Router) -> String {
+        let zone = if router == ROUTERS[0] { 1 } else { 2 };
+        format!("fd00:{zone}::10")
+    }
+
+    fn start(lines: &[&str]) -> Result<Self> {
+        let lab = article::lab()?;
+        let cloud = lab.node(CLOUD);
+        cloud.run(|| std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1"))??;
+        for (router, zone) in ROUTERS.into_iter().zip(1..) {
+            let gateway = format!("fd00:{zone}::1");
+            let interface = cloud_interface(router.name);
+            let line = format!("address add {gateway}/64 dev {interface} nodad");
+            cloud.ip_batch(&[line])?;
+            lab.node(router.name).ip_batch(&[
+                format!("address add {}/64 dev eth0 nodad", Self::underlay(router)),
+                format!("route add fd00::/16 via {gateway}"),
+            ])?;
+        }
+        let agents = ROUTERS.map(|router| {
+            let config = lines.iter().fold(
+                router
+                    .tunnel_config()
+                    .replace(router.peer().underlay, &Self::underlay(router.peer()))
+                    .replace(router.underlay, &Self::underlay(router)),
+                |config, line| config + &format!("set interfaces tunnel tun00 {line}\n"),
+            );
+            Agent::start(lab.node(router.name), &config)
+        });
+        let agents = agents.into_iter().collect::<Result<Vec<_>>>()?;
+        let [a, c] = ROUTERS;
+        poll::until(PATIENCE, || ping(lab.node(a.name), c.tunnel))?;
+        Ok(Self {
+            _agents: agents,
+            lab,
+        })
+    }
+}
+
+#[test]
+fn checksums_over_ipv6() {
+    let OverIpv6 { _agents, lab } = OverIpv6::start(&["parameters ip checksum"]).unwrap();
+    for router in ROUTERS {
+        let node = lab.node(router.name);
+        assert!(counter(node, "slow_packets") > 0);
+        assert_eq!(counter(node, "rx_packets"), 0);
+    }
+}
+
+#[test]
+fn gre_in_udp_over_ipv6_with_a_udp_checksum() {
+    let OverIpv6 { _agents, lab } = OverIpv6::start(&["encapsulation gre-udp"]).unwrap();
+    let [a, c] = ROUTERS;
+    let receiver = receiver(lab.node(a.name), a.tunnel, PORT);
+    let local = OverIpv6::underlay(c);
+    let sender = lab
+        .node(c.name)
+        .run(|| UdpSocket::bind((local.as_str(), 0)))
+        .unwrap()
+        .unwrap();
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, b"over IPv6");
+    let datagram = gre(ETH_P_IPV4, None, None, &inner);
+    let to = SocketAddr::new(OverIpv6::underlay(a).parse().unwrap(), GRE_UDP_PORT);
+    sender.send_to(&datagram, to).unwrap();
+    assert_eq!(received(&receiver), b"over IPv6");
+    assert_eq!(counter(lab.node(a.name), "slow_packets"), 1);
+}
+
+/// Sends `packets` in turn, so many each millisecond; how many went out, and in what time.
+fn flood(raw: &Raw, to: SocketAddrV4, packets: &[Vec<u8>], per_ms: u32) -> (u64, Duration) {
+    const FLOOD: Duration = Duration::from_secs(3);
+    let start = Instant::now();
+    let mut sent = 0;
+    let mut turn = packets.iter().cycle();
+    while start.elapsed() < FLOOD {
+        let due = start.elapsed().as_millis() as u64 * u64::from(per_ms);
+        while sent < due {
+            let packet = turn.next().unwrap();
+            // A full queue is the flood's own trouble.
+            let _ = sendto(&raw.0, packet, SendFlags::empty(), &to);
+            sent += 1;
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    (sent, start.elapsed())
+}
+
+#[test]
+fn a_flood_of_slow_packets_starves_nobody() {
+    const PER_MS: u32 = 60;
+    const KEY: u32 = 7;
+    let mut cluster = Cluster::start(|router| {
+        let host = router.tunnel.rsplit_once('.').unwrap().1;
+        let second = router
+            .tunnel_config()
+            .lines()
+            .filter(|line| line.contains("tun00"))
+            .map(|line| line.replace("tun00", "tun01") + "\n")
+            .collect::<String>()
+            .replace(router.tunnel, &format!("192.168.7.{host}"));
+        router.service_config()
+            + &second
+            + &format!(
+                "set interfaces tunnel tun01 parameters ip key {KEY}
+set interfaces tunnel tun01 parameters ip checksum
+set cluster keepalive-interval 10
+set cluster dead-interval 40
+"
+            )
+    })
+    .unwrap();
+    let [a, c] = ROUTERS;
+    cluster.settle(a).unwrap();
+    let epoch = cluster.group(a).unwrap().epoch;
+    // Nobody reads what arrives.
+    let _receiver = receiver(cluster.node(a), "192.168.7.1", PORT);
+    let packets = [Checksum::Right, Checksum::Wrong].map(|checksum_is| {
+        let inner = inner_udp("192.168.7.2", "192.168.7.1", PORT, &[0; 64]);
+        whole(
+            c,
+            &[],
+            &gre(ETH_P_IPV4, Some(KEY), Some(checksum_is), &inner),
+        )
+    });
+    let to = SocketAddrV4::new(a.underlay.parse().unwrap(), 0);
+    let raw = Raw::open(cluster.node(c));
+    let (sent, elapsed) = thread::scope(|scope| {
+        let flood = scope.spawn(|| flood(&raw, to, &packets, PER_MS));
+        // The agent has time for questions meanwhile.
+        agent::status(cluster.node(a)).unwrap();
+        flood.join().unwrap()
+    });
+    let tunnel = tunnel_status(cluster.node(a), "tun01").unwrap();
+    eprintln!("{sent} in {elapsed:?}: {:?}", tunnel.counters);
+    let count = |name| tunnel.counter(name);
+    let taken = count("slow_packets") + count("slow_checksum_errors");
+    let limit = u64::from(TUNNEL_PACKETS_PER_S) * (2 + elapsed.as_secs());
+    assert!(count("slow_packets") > 0 && count("slow_checksum_errors") > 0);
+    assert!(taken <= limit, "{taken} of {limit}");
+    assert!(count("slow_rate_limited") > 0);
+    assert_eq!(count("rx_packets"), 0);
+    for router in ROUTERS {
+        let group = cluster.group(router).unwrap();
+        assert_eq!(group.epoch, epoch, "{}", cluster.logs());
+    }
+    cluster.settle(a).unwrap();
+    cluster.take_agent(a).unwrap().terminate().unwrap();
+}

@@ -1,0 +1,317 @@
+//! Our tunnel beside Linux's own. Not run by default: it needs kernel modules, which the guest of
+//! `cargo xtask test --vm` has.
+
+use std::net::UdpSocket;
+
+use anyhow::{Context as _, Result, ensure};
+use router_tests::{
+    interop::{
+        Case, INSIDE, INSIDE_ADDRESSES, OURS, PATIENCE, Pair, SERVICE, TUNNEL_V4, TUNNEL_V6, ping,
+        talk,
+        wire::{self, Packet},
+    },
+    poll,
+};
+
+const MEGABYTE: usize = 1 << 20;
+/// What the pings carry in their IP headers, for the outer header to inherit.
+const PING_TTL: u8 = 9;
+const PING_TOS: u8 = 0x48;
+
+/// One test for each row; a row in which something is not there yet says so, and is left out until
+/// `-- --include-ignored` asks for it.
+macro_rules! cases {
+    ($($(#[$attribute:meta])* $name:ident: $case:expr;)*) => {
+        $(
+            #[test]
+            $(#[$attribute])*
+            fn $name() {
+                check(&$case);
+            }
+        )*
+    };
+}
+
+const IP6GRE: Case = Case {
+    kind: "ip6gre",
+    ..Case::GRE
+};
+const GRETAP: Case = Case {
+    kind: "gretap",
+    ..Case::GRE
+};
+
+cases! {
+    gre: Case::GRE;
+    gre_with_a_key: Case { key: Some(0xfeed_0042), ..Case::GRE };
+    gre_with_key_zero: Case { key: Some(0), ..Case::GRE };
+    gre_that_inherits_ttl_and_tos: Case { inherit: true, ..Case::GRE };
+    #[ignore = "checksums are not sent yet"]
+    gre_with_checksums: Case { checksum: true, ..Case::GRE };
+    #[ignore = "sequence numbers are not sent yet"]
+    gre_with_sequence_numbers: Case { sequence: true, ..Case::GRE };
+    #[ignore = "checksums and sequence numbers are not sent yet"]
+    gre_with_everything: Case {
+        key: Some(7),
+        checksum: true,
+        sequence: true,
+        ..Case::GRE
+    };
+    #[ignore = "GRE in UDP is not there yet"]
+    gre_in_udp: Case { in_udp: true, ..Case::GRE };
+    #[ignore = "GRE in UDP is not there yet"]
+    gre_in_udp_with_a_key: Case { in_udp: true, key: Some(7), ..Case::GRE };
+    #[ignore = "layer 2 is not there yet"]
+    gretap: GRETAP;
+    #[ignore = "layer 2 is not there yet"]
+    gretap_with_everything: Case {
+        key: Some(7),
+        checksum: true,
+        sequence: true,
+        ..GRETAP
+    };
+    #[ignore = "IPv6 underlays are not there yet"]
+    ip6gre: Case { theirs: "encaplimit none", ..IP6GRE };
+    // Linux's default: a destination option says how deep tunnels may nest (RFC 2473 §4.1.1).
+    #[ignore = "IPv6 underlays are not there yet"]
+    ip6gre_with_an_encapsulation_limit: IP6GRE;
+    #[ignore = "IPv6 underlays are not there yet"]
+    ip6gre_with_everything: Case {
+        key: Some(7),
+        checksum: true,
+        sequence: true,
+        theirs: "encaplimit none",
+        ..IP6GRE
+    };
+    #[ignore = "IPv6 underlays are not there yet"]
+    ip6gretap: Case { kind: "ip6gretap", theirs: "encaplimit none", ..Case::GRE };
+}
+
+/// Everything that a tunnel is for, in both directions, and what the wire showed meanwhile.
+fn check(case: &Case) {
+    let pair = Pair::new(case).unwrap();
+    pair.await_ping().unwrap();
+    let capture = pair.capture().unwrap();
+    let [ours, theirs] = [pair.ours(), pair.theirs()];
+    let (ttl, tos) = (PING_TTL.to_string(), PING_TOS.to_string());
+    let marked = ["-c2", "-i0.2", "-W5", "-t", &ttl, "-Q", &tos];
+    for (from, to, there) in [(ours, theirs, 1), (theirs, ours, 0)] {
+        for address in [TUNNEL_V4[there], TUNNEL_V6[there]] {
+            ping(from, address, &marked).unwrap();
+            talk::transfer(from, to, address, MEGABYTE).unwrap();
+        }
+        talk::multicast(from, to, "tun0").unwrap();
+    }
+    if case.is_layer_2() {
+        vlan(&pair).unwrap();
+    }
+    let frames = capture.finish().unwrap();
+    verify(&pair, case, &frames).unwrap();
+}
+
+/// Frames with a VLAN tag inside the tunnel.
+fn vlan(pair: &Pair) -> Result<()> {
+    const ADDRESSES: [&str; 2] = ["10.5.0.1", "10.5.0.2"];
+    let [ours, theirs] = [pair.ours(), pair.theirs()];
+    for (node, address) in [ours, theirs].into_iter().zip(ADDRESSES) {
+        node.ip_batch(&[
+            "link add link tun0 name tun0.5 type vlan id 5".to_owned(),
+            "link set tun0.5 up".to_owned(),
+            format!("address add {address}/24 dev tun0.5"),
+        ])?;
+    }
+    for (from, to, there) in [(ours, theirs, 1), (theirs, ours, 0)] {
+        ping(from, ADDRESSES[there], &["-c2", "-i0.2", "-W5"])?;
+        talk::transfer(from, to, ADDRESSES[there], MEGABYTE)?;
+    }
+    Ok(())
+}
+
+/// That all packets are as the case says, and all checksums right.
+fn verify(pair: &Pair, case: &Case, frames: &[Vec<u8>]) -> Result<()> {
+    // What theirs sent has been through both routers.
+    let mut directions = [2, 0].map(|hops| Direction {
+        hops,
+        packets: 0,
+        last_sequence: None,
+    });
+    for (number, frame) in frames.iter().enumerate() {
+        let packet = wire::read(frame).with_context(|| format!("frame {number}"))?;
+        let Some(packet) = packet else { continue };
+        let direction = usize::from(pair.is_ours(packet.outer.source));
+        directions[direction]
+            .next(case, &packet)
+            .with_context(|| format!("frame {number}: {packet:x?}"))?;
+    }
+    for Direction { packets, .. } in directions {
+        ensure!(packets > 500, "only {packets} packets in one direction");
+    }
+    Ok(())
+}
+
+/// What was seen of one of the two senders.
+struct Direction {
+    /// Routers between it and the capture.
+    hops: u8,
+    packets: usize,
+    last_sequence: Option<u32>,
+}
+
+impl Direction {
+    fn next(&mut self, case: &Case, packet: &Packet) -> Result<()> {
+        self.packets += 1;
+        ensure!(packet.key == case.key, "key");
+        ensure!(packet.has_checksum == case.checksum, "checksum");
+        ensure!(packet.in_udp == case.in_udp, "GRE in UDP");
+        ensure!(packet.sequence.is_some() == case.sequence, "sequence");
+        ensure!(
+            self.last_sequence.is_none() || packet.sequence > self.last_sequence,
+            "the sequence went from {:?} to {:?}",
+            self.last_sequence,
+            packet.sequence
+        );
+        self.last_sequence = packet.sequence;
+        if case.inherit
+            && let Some(inner) = packet.inner()?
+        {
+            let outer = &packet.outer;
+            ensure!(
+                outer.traffic_class == inner.traffic_class,
+                "traffic class of {inner:x?}"
+            );
+            ensure!(
+                outer.hop_limit + self.hops == inner.hop_limit,
+                "hop limit of {inner:x?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+#[test]
+#[ignore = "layer 2 is not there yet"]
+fn a_bridge_joins_a_lan_with_a_gretap() {
+    let case = Case {
+        ours: &["parameters ip bridge-group bridge br0"],
+        ..GRETAP
+    };
+    // The LAN and the far end are one network then: 10.254.0.0/24, without a router between.
+    let pair = Pair::prepared(&case, |lab| {
+        lab.node(OURS).ip_batch(&[
+            "link add br0 type bridge".to_owned(),
+            "link set br0 up".to_owned(),
+            "link set eth1 master br0".to_owned(),
+        ])?;
+        lab.node(INSIDE)
+            .ip_batch(&[format!("address add {}/24 dev eth0", TUNNEL_V4[0])])
+    })
+    .unwrap();
+    let [inside, theirs] = [pair.inside(), pair.theirs()];
+    poll::until(PATIENCE, || ping(inside, TUNNEL_V4[1], &["-c1", "-W2"])).unwrap();
+    ping(theirs, TUNNEL_V4[0], &["-c2", "-i0.2", "-W5"]).unwrap();
+    talk::transfer(inside, theirs, TUNNEL_V4[1], MEGABYTE).unwrap();
+    talk::transfer(theirs, inside, TUNNEL_V4[0], MEGABYTE).unwrap();
+}
+
+/// The path is narrower than the tunnel believed: who sends through it learns what fits.
+#[test]
+#[ignore = "the path's MTU is not followed yet"]
+fn path_mtu_reaches_the_inner_sender() {
+    const NARROW: u32 = 1400;
+    let pair = Pair::new(&Case::GRE).unwrap();
+    pair.await_ping().unwrap();
+    pair.route_to_service().unwrap();
+    pair.narrow(NARROW).unwrap();
+    let inside = pair.inside();
+    // IPv4 and GRE headers are put before every packet, 24 bytes.
+    let fits = NARROW - 24;
+    for (address, headers, said) in [
+        (SERVICE[0], 28, format!("mtu = {fits}")),
+        (SERVICE[1], 48, format!("mtu = {fits}")),
+    ] {
+        let size = format!("-s{}", 1476 - headers);
+        // The first tells the tunnel, a later one the host.
+        poll::until(PATIENCE, || {
+            let output = inside.output(&["ping", "-n", "-Mdo", "-c1", "-W2", &size, address])?;
+            let text = [output.stdout, output.stderr].concat();
+            let text = String::from_utf8_lossy(&text).replace("mtu=", "mtu = ");
+            ensure!(text.contains(&said), "no {said:?} in {text}");
+            Ok(())
+        })
+        .unwrap();
+        let size = format!("-s{}", fits - headers);
+        ping(inside, address, &["-Mdo", "-c1", "-W5", &size]).unwrap();
+    }
+    pair.disturb("delay 5ms loss 1%").unwrap();
+    for (service, address) in SERVICE.into_iter().zip(INSIDE_ADDRESSES) {
+        talk::transfer(inside, pair.theirs(), service, MEGABYTE).unwrap();
+        talk::transfer(pair.theirs(), inside, address, MEGABYTE).unwrap();
+    }
+}
+
+/// A link under the tunnel loses and delays packets; TCP in it gets everything across.
+#[test]
+fn tcp_gets_across_a_bad_link() {
+    let pair = Pair::new(&Case::GRE).unwrap();
+    pair.await_ping().unwrap();
+    pair.disturb("delay 5ms 1ms loss 1%").unwrap();
+    let [ours, theirs] = [pair.ours(), pair.theirs()];
+    talk::transfer(ours, theirs, TUNNEL_V4[1], MEGABYTE).unwrap();
+    talk::transfer(theirs, ours, TUNNEL_V4[0], MEGABYTE).unwrap();
+}
+
+#[test]
+#[ignore = "there is no slow path yet"]
+fn outer_fragments_are_received() {
+    let case = Case {
+        theirs: "nopmtudisc ignore-df ttl 64",
+        ..Case::GRE
+    };
+    let pair = Pair::new(&case).unwrap();
+    pair.await_ping().unwrap();
+    pair.narrow(1400).unwrap();
+    let [ours, theirs] = [pair.ours(), pair.theirs()];
+    let capture = pair.capture().unwrap();
+    talk::datagram(theirs, ours, TUNNEL_V4[0], 1440).unwrap();
+    talk::datagram(theirs, ours, TUNNEL_V6[0], 1400).unwrap();
+    talk::transfer(theirs, ours, TUNNEL_V4[0], MEGABYTE).unwrap();
+    let fragments = wire::fragments(&capture.finish().unwrap()).unwrap();
+    assert!(fragments > 100, "only {fragments} packets were fragments");
+}
+
+#[test]
+#[ignore = "there is no slow path yet"]
+fn outer_ip_options_are_received() {
+    let pair = Pair::new(&Case::GRE).unwrap();
+    pair.await_ping().unwrap();
+    let receiver = pair
+        .ours()
+        .run(|| UdpSocket::bind((TUNNEL_V4[0], 5000)))
+        .unwrap()
+        .unwrap();
+    let [to, from] = pair.underlay();
+    let [inner_to, inner_from] = TUNNEL_V4;
+    let packet = wire::with_options([from, to], [inner_from, inner_to], 5000, b"hello").unwrap();
+    talk::send_raw(pair.theirs(), to, &packet).unwrap();
+    talk::expect(&receiver, b"hello").unwrap();
+}
+
+/// Where the kernel has no links for TC programs (before 6.6) nothing ends with the agent by
+/// itself: what an agent that died left behind must not be in its successor's way.
+#[test]
+fn an_agent_succeeds_one_that_died_and_leaves_nothing() {
+    let mut pair = Pair::new(&Case::GRE).unwrap();
+    pair.await_ping().unwrap();
+    pair.take_agent().unwrap().kill().unwrap();
+    pair.start_agent().unwrap();
+    pair.await_ping().unwrap();
+    assert!(pair.take_agent().unwrap().terminate().unwrap().success());
+    let links = pair.ours().exec(&["ip", "-details", "link"]).unwrap();
+    for trace in ["tun0", "prog/xdp"] {
+        assert!(!links.contains(trace), "{trace} in {links}");
+    }
+    let words = ["tc", "filter", "show", "dev", "eth0", "ingress"];
+    let filters = pair.ours().output(&words).unwrap().stdout;
+    let filters = String::from_utf8_lossy(&filters);
+    assert!(!filters.contains("bpf"), "{filters}");
+}
