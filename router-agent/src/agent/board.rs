@@ -428,9 +428,9 @@ impl Facts {
         } = present;
         // The map was there when the agent started; without it the counters stay at zero.
         let counters = self.counters.of(*index).unwrap_or_default();
-        let slow = self.slow_path.counters(&tunnel::key(tunnel));
         let mode_name = mode.as_ref().map_or(NONE, Mode::name);
         let mode_reason = mode.as_ref().and_then(Mode::reason);
+        let slow = self.slow_path.counters(&tunnel::key(tunnel));
         TunnelStatus {
             name: tunnel.name.clone(),
             addresses: tunnel.addresses.iter().map(ToString::to_string).collect(),

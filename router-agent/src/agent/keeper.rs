@@ -487,12 +487,13 @@ impl Keeper {
     fn set_path_mtu(&mut self, position: usize, learnt: Option<LearntMtu>) {
         let state = &mut self.tunnels[position];
         let tunnel = &state.tunnel().name;
-        match learnt {
-            Some(LearntMtu { mtu, at: _ }) => info!(tunnel, mtu, "the path's MTU is lower"),
-            None => info!(
+        if let Some(LearntMtu { mtu, at: _ }) = learnt {
+            info!(tunnel, mtu, "the path's MTU is lower");
+        } else {
+            info!(
                 tunnel,
-                "the path's MTU is believed to be the underlay's again"
-            ),
+                "the path's MTU is the underlay's again, as far as we know"
+            );
         }
         state.set_path_mtu(learnt);
         self.dirty.insert(position);

@@ -22,9 +22,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use router_common::identity::Epoch;
 use tokio::{
+    net::UnixListener,
     signal::unix::{SignalKind, signal},
     sync::{
-        mpsc::{Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
+        mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
         oneshot,
     },
 };
@@ -49,8 +50,8 @@ use crate::{
     takeover::{Engine, Order, ServiceTarget},
 };
 
-/// Reports of path MTUs that may wait; more are dropped, for routers send them again.
-const PATH_MTU_REPORTS: usize = 64;
+/// How many words of routers on the path's MTU may wait.
+const PATH_MTUS: usize = 64;
 
 /// Where and how the agent runs.
 #[derive(Clone, Debug)]
@@ -82,42 +83,61 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     let mut dataplane = Dataplane::load(&options.bpffs)?;
     let started = async {
         let setup = setup::carry_out(config, plan, &options, &netlink, &mut dataplane).await?;
-        // Who reads what routers say of the path's MTU is the slow path; the keeper acts on it.
-        let (path_mtus, reported) = channel(PATH_MTU_REPORTS);
-        let (running, keeper) = start(setup, dataplane.newest_epoch(), &netlink, path_mtus).await?;
-        anyhow::Ok((running, keeper, reported))
+        start(setup, dataplane.newest_epoch(), &netlink).await
     }
     .await;
     let outcome = match started {
-        Ok((mut running, keeper, reported)) => {
-            let (stop_keeper, stop) = oneshot::channel();
-            let keeper = tokio::spawn(keeper.run(dataplane, reported, stop));
-            let server = tokio::spawn(server::serve(listener, running.board.clone()));
-            info!("running");
-            let outcome = tokio::select! {
-                _ = terminate.recv() => Ok("asked to terminate"),
-                _ = interrupt.recv() => Ok("interrupted"),
-                Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
-            };
-            info!(reason = outcome.as_ref().ok(), "stopping");
-            running.stop().await;
-            server.abort();
-            // If it has ended, nobody needs to hear.
-            let _ = stop_keeper.send(());
-            let taken_down = match keeper.await {
-                Ok(dataplane) => dataplane.remove(),
-                Err(_) => {
-                    error!("the keeper of the tunnels had panicked");
-                    Dataplane::remove_left_over(&options.bpffs)
+        Err(error) => Err::<(), _>(error).and(dataplane.remove()),
+        Ok(started) => {
+            let stop = async {
+                tokio::select! {
+                    _ = terminate.recv() => "asked to terminate",
+                    _ = interrupt.recv() => "interrupted",
                 }
             };
-            outcome.map(drop).and(taken_down)
+            run_until(stop, started, dataplane, listener, &options.bpffs).await
         }
-        Err(error) => Err::<(), _>(error).and(dataplane.remove()),
     };
     let outcome = outcome.and(netlink.remove_tunnels(&names).await);
     info!("stopped");
     outcome
+}
+
+/// Works until `stop`, or until a thread ends, and removes programs and maps.
+async fn run_until(
+    stop: impl Future<Output = &'static str>,
+    started: Started,
+    dataplane: Dataplane,
+    listener: UnixListener,
+    bpffs: &Path,
+) -> Result<()> {
+    let Started {
+        mut running,
+        keeper,
+        path_mtus,
+    } = started;
+    let (stop_keeper, stopped) = oneshot::channel();
+    let keeper = tokio::spawn(keeper.run(dataplane, path_mtus, stopped));
+    let server = tokio::spawn(server::serve(listener, running.board.clone()));
+    info!("running");
+    let outcome = tokio::select! {
+        reason = stop => {
+            info!(reason, "stopping");
+            Ok(())
+        }
+        Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
+    };
+    running.stop().await;
+    server.abort();
+    // One that has panicked need not hear.
+    let _ = stop_keeper.send(());
+    let removed = if let Ok(dataplane) = keeper.await {
+        dataplane.remove()
+    } else {
+        error!("the keeper of the tunnels had panicked");
+        Dataplane::remove_left_over(bpffs)
+    };
+    outcome.and(removed)
 }
 
 /// Removes what an agent that died, or `load`, left: programs, maps and devices. The tunnels that
@@ -199,12 +219,14 @@ fn spawn(
         .with_context(|| format!("cannot start thread {name}"))
 }
 
-async fn start(
-    setup: Setup,
-    newest: Epoch,
-    netlink: &Netlink,
-    path_mtus: Sender<PathMtu>,
-) -> Result<(Running, Keeper)> {
+/// All that runs, but for the keeper, which needs the programs for itself.
+struct Started {
+    running: Running,
+    keeper: Keeper,
+    path_mtus: Receiver<PathMtu>,
+}
+
+async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started> {
     let Setup {
         facts,
         keeper,
@@ -221,9 +243,6 @@ async fn start(
     setup::clear_services(&targets, netlink).await;
     realtime::lock_memory();
 
-    let enabled = facts.config.tunnels.iter().filter(|tunnel| tunnel.enabled);
-    let (slow_path, worker) = slow_path::open(Arc::clone(&facts.slow_path), enabled, path_mtus)?;
-    let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
     let engine = spawn_engine(
         targets,
         orders_receiver,
@@ -231,6 +250,10 @@ async fn start(
         reports.clone(),
         &ended_sender,
     )?;
+    let enabled = facts.config.tunnels.iter().filter(|tunnel| tunnel.enabled);
+    let (path_mtus, reported) = channel(PATH_MTUS);
+    let (slow_path, worker) = slow_path::open(Arc::clone(&facts.slow_path), enabled, path_mtus)?;
+    let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
     let board = Arc::new(Board::new(facts));
     tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
     watch(monitors, &inbox, &reports);
@@ -254,7 +277,11 @@ async fn start(
         threads: vec![clock, engine, slow],
         ended,
     };
-    Ok((running, keeper))
+    Ok(Started {
+        running,
+        keeper,
+        path_mtus: reported,
+    })
 }
 
 async fn note_reports(board: Arc<Board>, mut reports: UnboundedReceiver<Report>) {

@@ -177,16 +177,6 @@ pub(super) fn tc(programs: &mut Ebpf, name: &str, interface: &str, pins: &Pins) 
     }
 }
 
-/// The qdisc outlives the agent that added it, and others use it too.
-fn is_there_already(error: &tc::TcError) -> bool {
-    match error {
-        tc::TcError::NetlinkError(error) => {
-            error.raw_os_error() == Some(rustix::io::Errno::EXIST.raw_os_error())
-        }
-        other => matches!(other, tc::TcError::AlreadyAttached),
-    }
-}
-
 /// Takes program `name` off the interface that has, or had, index `ifindex` and is, or was, called
 /// `interface`.
 pub(super) fn detach(name: &str, ifindex: u32, interface: &str, pins: &Pins) -> Result<()> {
@@ -243,6 +233,16 @@ pub(super) fn xdp_id(programs: &Ebpf, name: &str) -> Result<u32> {
         .ok_or_else(|| anyhow!("the object has no program {name}"))?
         .try_into()?;
     Ok(program.info()?.id())
+}
+
+/// The qdisc outlives the agent that added it, and others use it too.
+fn is_there_already(error: &tc::TcError) -> bool {
+    match error {
+        tc::TcError::NetlinkError(error) => {
+            error.raw_os_error() == Some(rustix::io::Errno::EXIST.raw_os_error())
+        }
+        other => matches!(other, tc::TcError::AlreadyAttached),
+    }
 }
 
 fn has_tcx() -> Result<bool> {

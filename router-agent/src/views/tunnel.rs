@@ -131,9 +131,9 @@ fn keepalive_words(keepalive: &KeepaliveStatus) -> String {
         unanswered,
     } = *keepalive;
     format!(
-        "{}, every {} s, {unanswered} unanswered of {retries}",
+        "{}, every {} s, retries {retries}, unanswered {unanswered}",
         up(is_up),
-        interval_ms / 1000
+        interval_ms / 1000,
     )
 }
 
