@@ -1,5 +1,7 @@
 //! A received frame, read and written with the bounds checks that the verifier asks for.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     helpers::generated::{bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     programs::XdpContext,
@@ -50,10 +52,13 @@ impl Frame<'_> {
     // single loads from packets, but also "misaligned stack access off 0+0+-60 size 8".
     #[inline(always)]
     pub fn load<T: Pod>(self, offset: usize) -> Option<T> {
-        let mut value = T::zeroed();
-        // SAFETY: a place of our own.
-        unsafe { self.load_into(offset, &raw mut value) }?;
-        Some(value)
+        // Not zeroed first: LLVM makes that a call, byte by byte.
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: a place of our own; after success all of it is written, and any bytes are a `T`.
+        unsafe {
+            self.load_into(offset, value.as_mut_ptr())?;
+            Some(value.assume_init())
+        }
     }
 
     /// As [`Frame::load`], to a place that is not the stack.

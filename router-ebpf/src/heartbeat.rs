@@ -142,15 +142,22 @@ fn admit(ctx: *mut xdp_md, arrived: &Arrived) -> Result<Kind, Refusal> {
 #[inline(always)]
 fn begin_generation(state: &mut SessionState, message: &Content) {
     state.peer_generation = u64::from(message.generation);
-    state.probe_sequence = 0;
-    state.first_probe_sequence = 0;
-    state.probes = 0;
-    state.reply_sequence = 0;
-    state.first_reply_sequence = 0;
-    state.replies = 0;
-    state.rtt_min_ns = 0;
-    state.rtt_max_ns = 0;
-    state.rtt_sum_ns = 0;
+    for word in [
+        &mut state.probe_sequence,
+        &mut state.first_probe_sequence,
+        &mut state.probes,
+        &mut state.reply_sequence,
+        &mut state.first_reply_sequence,
+        &mut state.replies,
+        &mut state.rtt_min_ns,
+        &mut state.rtt_max_ns,
+        &mut state.rtt_sum_ns,
+    ] {
+        // Volatile, or LLVM makes it one call, which needs a stack of its own and clears byte by
+        // byte.
+        // SAFETY: a reference is valid and aligned.
+        unsafe { core::ptr::write_volatile(word, 0) };
+    }
 }
 
 #[inline(always)]
