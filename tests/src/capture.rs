@@ -413,7 +413,7 @@ mod tests {
         let inner = &good()[Ethernet::LEN + Ipv4::LEN + GreBase::LEN..];
         let ethernet = Ethernet::new([2; 6], [4; 6], ETH_P_IPV4);
         let mut frame = [bytes_of(&ethernet), inner].concat();
-        assert_eq!(verify_plain(&[frame.clone()]).tcp_segments, 1);
+        assert_eq!(verify_plain(std::slice::from_ref(&frame)).tcp_segments, 1);
         *frame.last_mut().unwrap() ^= 1;
         assert_eq!(verify_plain(&[frame]).wrong.len(), 1);
     }
@@ -463,7 +463,7 @@ mod tests {
         assert_eq!((wrapped.ipv6, wrapped.tos, wrapped.ttl), (true, 0xb8, 64));
         assert_eq!((wrapped.flow_label, wrapped.key), (0x12345, Some(5)));
         assert_eq!((wrapped.ports, wrapped.inner_tos()), (None, Some(0)));
-        let findings = verify(&[whole.clone()]);
+        let findings = verify(std::slice::from_ref(&whole));
         assert_eq!((findings.tcp_segments, &*findings.wrong), (1, &[][..]));
         // From the GRE checksum on, but for the reserved word after it.
         for byte in (58..60).chain(62..whole.len()) {

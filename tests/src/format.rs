@@ -92,15 +92,16 @@ impl Format {
 
     /// The lines for a tunnel called `name`, without addresses of its own.
     pub fn bare_config(&self, router: Router, name: &str) -> String {
-        let mut words = vec![
+        let mut lines = vec![
             format!("encapsulation {}", self.encapsulation),
             format!("local-ip {}", self.endpoint(router)),
             format!("remote-ip {}", self.endpoint(router.peer())),
         ];
-        words.extend(self.lines.iter().map(|line| (*line).to_owned()));
-        words
+        lines.extend(self.lines.iter().map(|line| (*line).to_owned()));
+        let prefix = format!("set interfaces tunnel {name} ");
+        lines
             .iter()
-            .map(|words| format!("set interfaces tunnel {name} {words}\n"))
+            .flat_map(|line| [&prefix, line.as_str(), "\n"])
             .collect()
     }
 

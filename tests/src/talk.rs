@@ -40,20 +40,20 @@ pub fn transfer_to_port(
     let sent: Vec<u8> = (0..length.div_ceil(4))
         .flat_map(|word| u32::try_from(word).unwrap_or(0).to_be_bytes())
         .collect();
-    let mut received = Vec::with_capacity(sent.len());
+    let mut arrived = Vec::with_capacity(sent.len());
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
             sender.write_all(&sent)?;
             sender.shutdown(std::net::Shutdown::Write)
         });
-        let read = receiver.read_to_end(&mut received);
+        let read = receiver.read_to_end(&mut arrived);
         writer
             .join()
             .map_err(|_| io::Error::other("the writer panicked"))??;
         read
     })
     .with_context(|| format!("TCP from {} to {target}", from.name()))?;
-    ensure!(received == sent, "TCP delivered something else");
+    ensure!(arrived == sent, "TCP delivered something else");
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use router_tests::{
     cluster::{Cluster, Fault, PATIENCE},
     format::{
         ALL, Format, GRE, GRE_BRIDGE, GRE_OVER_IPV6, GRE_UDP, GRE_UDP_OVER_IPV6, Wire, addresses,
-        counter, ping, state, underlay_mac, wrapped,
+        await_pings, counter, ping, state, underlay_mac, wrapped,
     },
     poll,
     talk::{self, Member},
@@ -614,6 +614,22 @@ fn arrivals(cluster: &Cluster, frames: &[Vec<u8>]) -> Vec<u8> {
         (_, ip) => Some(ip.read::<Ipv6>(0)?.traffic_class()),
     };
     arrived.iter().filter_map(tos).collect()
+}
+
+#[test]
+fn a_tunnel_without_multicast_takes_none() {
+    let cluster = Cluster::start(|router| {
+        let config = GRE.config(router);
+        config.replace("multicast enable", "multicast disable")
+    })
+    .unwrap();
+    await_pings(&cluster);
+    let words = ["ip", "-json", "-details", "link", "show", "tun00"];
+    let text = cluster.node(PRIMARY).exec(&words).unwrap();
+    let links: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(links[0]["allmulti"], 0, "{text}");
+    let flags = links[0]["flags"].as_array().unwrap();
+    assert!(!flags.contains(&"MULTICAST".into()), "{flags:?}");
 }
 
 /// A host that joins a group says so to the routers of each network, also of a tunnel.

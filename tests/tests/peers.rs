@@ -22,7 +22,7 @@ use router_tests::{
 const HEARTBEAT: &str = "/usr/libexec/heartbeat/heartbeat";
 const RESOURCE: &str = "10.0.0.254/24/eth1";
 /// It waits for its peer before it acts alone, and starts resources by scripts.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Files of heartbeat: multicast over the tunnel at its fastest timing, the shared secret, and an
 /// address that belongs to the primary.
