@@ -1,6 +1,10 @@
 //! Underlay to tunnel, before the stack.
 
-use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::generated::bpf_xdp_adjust_head,
+    programs::XdpContext,
+};
 use router_common::{
     ecn,
     gre::{self, Format, Gre, NotFast},
@@ -13,7 +17,7 @@ use crate::{
     forward,
     frame::Frame,
     heartbeat, keepalive, lookup, maps,
-    verdict::{Action, Refusal},
+    verdict::{self, Action, Refusal},
 };
 
 /// A packet that came by a tunnel, its outer headers still before it.
@@ -55,13 +59,44 @@ pub fn pass_on(ctx: &XdpContext, arrived: &Arrived) -> Result<Action, Refusal> {
     }
 }
 
+/// What is to be done with a frame. Refusals are counted.
+// VERIFIER: before Linux 6.3 "R6 pointer arithmetic with <<= operator prohibited": a result that
+// crosses a call must have no part that some of its variants leave undefined, for LLVM shifts what
+// the register happens to hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    /// There is a packet to be passed on.
+    Arrived,
+    /// It has nothing to do with a tunnel of ours.
+    NotOurs,
+    Pass,
+    Answer,
+    Drop,
+}
+
 /// What a frame is. A packet that is to be passed on is left in `arrived`.
 // In a frame of its own, so that its stack is free again when a packet is forwarded.
 // VERIFIER: "R4 !read_ok", "R7 invalid mem access 'scalar'": as part of the result the packet was
 // copied on ways that have none, and its pointer forgotten.
 #[inline(never)]
-pub fn receive(ctx: *mut xdp_md, arrived: &mut Option<Arrived>) -> Result<Action, Refusal> {
-    let ctx = &XdpContext::new(ctx);
+pub fn receive(ctx: *mut xdp_md, arrived: &mut Option<Arrived>) -> Step {
+    match examine(&XdpContext::new(ctx), arrived) {
+        Ok(_) if arrived.is_some() => Step::Arrived,
+        Err(refusal) if refusal.is_not_ours() => {
+            verdict::of_xdp(Err(refusal));
+            Step::NotOurs
+        }
+        result => match verdict::of_xdp(result) {
+            xdp_action::XDP_PASS => Step::Pass,
+            xdp_action::XDP_TX => Step::Answer,
+            _ => Step::Drop,
+        },
+    }
+}
+
+#[inline(always)]
+fn examine(ctx: &XdpContext, arrived: &mut Option<Arrived>) -> Result<Action, Refusal> {
     let frame = Frame(ctx);
     let ethernet: Ethernet = frame.read(0).ok_or(Refusal::NotFast(NotFast::NotGre))?;
     if maps::settings().index_of(ethernet.source).is_some() {

@@ -42,18 +42,45 @@ pub fn is_for_us(frame: Frame<'_>, gre: &Gre, tunnel: &TunnelIngress, inner: &Ip
 /// Deals with a heartbeat; a probe is given back as its reply.
 #[inline(always)]
 pub fn receive(ctx: &XdpContext, arrived: &Arrived) -> Result<Action, Refusal> {
-    match admit(ctx.ctx, arrived)? {
-        Kind::Reply => Ok(Action::Consume),
-        Kind::Probe => turn_round(ctx.ctx, arrived.outer_offset).ok_or(Refusal::NotHeartbeat),
+    match admit(ctx.ctx, arrived) {
+        Admitted::Reply => Ok(Action::Consume),
+        Admitted::Probe => match turn_round(ctx.ctx, arrived.outer_offset) {
+            Some(()) => Ok(Action::Answer),
+            None => Err(Refusal::NotHeartbeat),
+        },
+        Admitted::NotHeartbeat => Err(Refusal::NotHeartbeat),
+        Admitted::NoSession => Err(Refusal::NoSession),
+        Admitted::Refused => Err(Refusal::Refused),
     }
+}
+
+/// What crosses the call, see [`crate::decap::Step`].
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Admitted {
+    Reply,
+    Probe,
+    NotHeartbeat,
+    NoSession,
+    Refused,
 }
 
 /// Verifies the message and keeps what it says. A probe's inner packet is then its reply's.
 // This and `turn_round` have frames of their own, for the limit of a program's stack.
 #[inline(never)]
-fn admit(ctx: *mut xdp_md, arrived: &Arrived) -> Result<Kind, Refusal> {
-    let ctx = XdpContext::new(ctx);
-    let frame = Frame(&ctx);
+fn admit(ctx: *mut xdp_md, arrived: &Arrived) -> Admitted {
+    match verify(&XdpContext::new(ctx), arrived) {
+        Ok(Kind::Reply) => Admitted::Reply,
+        Ok(Kind::Probe) => Admitted::Probe,
+        Err(Refusal::NoSession) => Admitted::NoSession,
+        Err(Refusal::Refused) => Admitted::Refused,
+        Err(_) => Admitted::NotHeartbeat,
+    }
+}
+
+#[inline(always)]
+fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
+    let frame = Frame(ctx);
     let Arrived {
         tunnel,
         inner_offset,
@@ -234,7 +261,7 @@ fn put_reply(
 
 /// Exchanges the directions of the outer headers.
 #[inline(never)]
-fn turn_round(ctx: *mut xdp_md, outer_offset: usize) -> Option<Action> {
+fn turn_round(ctx: *mut xdp_md, outer_offset: usize) -> Option<()> {
     let ctx = XdpContext::new(ctx);
     let frame = Frame(&ctx);
     let ethernet: Ethernet = frame.read(0)?;
@@ -251,5 +278,5 @@ fn turn_round(ctx: *mut xdp_md, outer_offset: usize) -> Option<Action> {
         frame.store(outer_offset + 8, &destination)?;
         frame.store(outer_offset + 24, &source)?;
     }
-    Some(Action::Answer)
+    Some(())
 }

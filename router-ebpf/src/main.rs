@@ -30,33 +30,40 @@ mod skb;
 mod verdict;
 
 use aya_ebpf::{
-    bindings::xdp_action::XDP_PASS,
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 
-use crate::verdict::Action;
+use crate::{
+    decap::Step,
+    verdict::{Action, Refusal},
+};
 
 /// On the underlay, before the stack: takes GRE packets of our tunnels. All else it treats as
 /// `lan` does, for an underlay may be a LAN as well.
 #[xdp]
 pub fn underlay(ctx: XdpContext) -> u32 {
     let mut arrived = None;
-    let result = decap::receive(ctx.ctx, &mut arrived);
-    let result = match (&arrived, result) {
-        (Some(arrived), _) => decap::pass_on(&ctx, arrived),
-        (None, Err(refusal)) if refusal.is_not_ours() => {
-            forward::from_lan(&ctx).unwrap_or(Err(refusal))
-        }
-        (None, result) => result,
-    };
-    verdict::of_xdp(result)
+    let step = decap::receive(ctx.ctx, &mut arrived);
+    match (step, &arrived) {
+        (Step::Arrived, Some(arrived)) => verdict::of_xdp(decap::pass_on(&ctx, arrived)),
+        (Step::NotOurs, _) => verdict::of_xdp(from_lan(&ctx)),
+        (Step::Arrived, None) | (Step::Pass, _) => XDP_PASS,
+        (Step::Answer, _) => XDP_TX,
+        (Step::Drop, _) => XDP_DROP,
+    }
 }
 
 /// On a LAN that is no underlay: forwards into tunnels what it can, leaves all else.
 #[xdp]
 pub fn lan(ctx: XdpContext) -> u32 {
-    verdict::of_xdp(forward::from_lan(&ctx).unwrap_or(Ok(Action::ToStack)))
+    verdict::of_xdp(from_lan(&ctx))
+}
+
+#[inline(always)]
+fn from_lan(ctx: &XdpContext) -> Result<Action, Refusal> {
+    forward::from_lan(ctx).unwrap_or(Ok(Action::ToStack))
 }
 
 /// On the underlay, TC ingress: moves what XDP decapsulated into its tunnel device, and
