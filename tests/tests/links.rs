@@ -137,6 +137,26 @@ fn an_address_that_moves_takes_the_tunnel_along() {
 }
 
 #[test]
+fn an_address_on_the_loopback_is_reached_by_the_route() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, _] = ROUTERS;
+    let node = cluster.node(a);
+    node.ip_batch(&[
+        format!("address delete {}/24 dev eth0", a.underlay),
+        "address add 10.0.1.20/24 dev eth0".to_owned(),
+        format!("address add {}/32 dev lo", a.underlay),
+    ])
+    .unwrap();
+    await_status(node, "told", |tunnel| tunnel["underlay"] == "none");
+    node.exec(&["ip", "route", "add", "10.0.0.0/16", "via", "10.0.1.1"])
+        .unwrap();
+    await_status(node, "routed", |tunnel| {
+        tunnel["underlay"] == "eth0" && tunnel["xdp_mode"] == "native"
+    });
+    await_ping(&cluster);
+}
+
+#[test]
 fn programs_that_others_detach_are_attached_again() {
     let cluster = tunnel(Router::tunnel_config);
     let [a, _] = ROUTERS;
