@@ -22,6 +22,7 @@ pub const LAYOUT_VERSION: u32 = 2;
 
 pub const MAX_TUNNELS: u32 = 16_384;
 pub const MAX_SESSIONS: u32 = 4_096;
+pub const MAX_INTERFACES: u32 = 1_024;
 
 /// Names of the maps, as in the object and as pinned.
 pub mod name {
@@ -34,6 +35,8 @@ pub mod name {
     /// Interface index of either end of a tunnel's device →
     /// [`TunnelEgress`](super::TunnelEgress).
     pub const EGRESS: &str = "EGRESS";
+    /// Interface index of an underlay or a LAN → [`Interface`](super::Interface).
+    pub const INTERFACES: &str = "INTERFACES";
     /// Tunnel index → [`Sequence`](super::Sequence).
     pub const SEQUENCES: &str = "SEQUENCES";
     /// Tunnel index → [`TunnelCounters`](super::TunnelCounters), per CPU.
@@ -51,11 +54,12 @@ pub mod name {
     /// Session index → [`LocalState`](super::LocalState), memory-mapped, agent writes.
     pub const LOCAL: &str = "LOCAL";
 
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 13] = [
         TUNNELS,
         TUNNELS6,
         DEVICES,
         EGRESS,
+        INTERFACES,
         SEQUENCES,
         COUNTERS,
         REASONS,
@@ -94,6 +98,8 @@ pub mod ingress_flag {
     pub const TRANSIT: u32 = 1;
     /// The segment size that TCP announces is lowered on the way to the stack.
     pub const ADJUST_MSS: u32 = 1 << 1;
+    /// As [`interface_flag::STRICT_REVERSE_PATH`](super::interface_flag::STRICT_REVERSE_PATH).
+    pub const STRICT_REVERSE_PATH: u32 = 1 << 2;
 }
 
 /// The device of a tunnel, as packets enter it from the underlay.
@@ -146,6 +152,26 @@ pub mod egress_flag {
     pub const MAY_FRAGMENT: u32 = 1 << 3;
     /// Packets may be forwarded without the stack.
     pub const TRANSIT: u32 = 1 << 4;
+}
+
+/// An interface that takes part in forwarding without the stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Interface {
+    /// Bits of [`interface_flag`].
+    pub flags: u32,
+    pub mac: Mac,
+    pub padding: [u8; 2],
+}
+
+/// Bits of [`Interface::flags`].
+pub mod interface_flag {
+    /// Packets between it and the tunnels may be forwarded without the stack.
+    pub const LAN: u32 = 1;
+    /// What XDP redirects to it is sent.
+    pub const TRANSMIT: u32 = 1 << 1;
+    /// The way back to the source of an IPv4 packet must be the way that it came (RFC 3704 §2.2).
+    pub const STRICT_REVERSE_PATH: u32 = 1 << 2;
 }
 
 /// Sequence numbers of a tunnel (RFC 2890 §2.2).
@@ -485,6 +511,7 @@ const _: () = {
     assert!(size_of::<TunnelIngress>() == 32);
     assert!(size_of::<TunnelDevice>() == 16);
     assert!(size_of::<TunnelEgress>() == 64);
+    assert!(size_of::<Interface>() == 12);
     assert!(size_of::<Sequence>() == 16);
     assert!(size_of::<Settings>() == 4);
     assert!(size_of::<TunnelCounters>() == 128);
@@ -498,8 +525,8 @@ const _: () = {
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters,
-        TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
+        Interface, LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings,
+        TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
     };
 
     macro_rules! pod {
@@ -512,6 +539,7 @@ mod user {
         };
     }
     pod!(
+        Interface,
         LocalState,
         Sequence,
         SessionConfig,

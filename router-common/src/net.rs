@@ -53,6 +53,17 @@ impl Ethernet {
     pub const fn ether_type(&self) -> u16 {
         u16::from_be_bytes(self.ether_type)
     }
+
+    /// The same header with the directions exchanged.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self {
+            destination: self.source,
+            source: self.destination,
+            ..self
+        }
+    }
 }
 
 /// What follows an Ethernet header of type [`ETH_P_8021Q`] or [`ETH_P_8021AD`], 4 bytes: the tag,

@@ -7,40 +7,33 @@ use aya_ebpf::{
         BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::generated::{
-        bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh,
-        bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_vlan_pop,
+        bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head,
+        bpf_skb_change_tail, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
+use bytemuck::Pod;
 use router_common::{
-    ecn,
     gre::{Format, GreBase},
-    map::{TunnelEgress, egress_flag},
-    net::{
-        ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, GRE_UDP_PORT, Ipv4, Ipv6, PROTO_GRE,
-        PROTO_UDP, Udp,
-    },
+    map::TunnelEgress,
+    net::{ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4},
     packet::Packet as _,
 };
 
-use crate::{checksum, layer2::SHORTEST_FRAME, maps, mss, skb::Skb, verdict::SendRefusal};
+use crate::{
+    checksum,
+    layer2::SHORTEST_FRAME,
+    maps, mss,
+    outer::{self, Inner, Room},
+    skb::Skb,
+    verdict::SendRefusal,
+};
 
 /// Marks a packet of ours that already has its outer headers.
 const ENCAPSULATED: u32 = 0x6772_6531;
 
 /// Outer TTL where it is to be inherited from what has none.
 const DEFAULT_TTL: u8 = 64;
-
-/// What the outer header takes from the inner packet.
-#[derive(Clone, Copy)]
-struct Inner {
-    protocol: u16,
-    tos: u8,
-    ttl: u8,
-    flow_label: u32,
-    /// Of the inner addresses and ports, where GRE goes in UDP.
-    hash: u32,
-}
 
 #[inline(always)]
 pub fn send(ctx: &TcContext) -> Result<i32, SendRefusal> {
@@ -207,83 +200,11 @@ fn put_headers(
     let skb = Skb(ctx);
     let index = egress.index;
     let no_room = SendRefusal::NoRoom { index };
-    let format = egress.format;
-    // A GSO packet may be longer than its header can say; segmentation writes the true lengths.
-    let total_length =
-        (inner_length + format.outer_length() as u32).min(u32::from(u16::MAX)) as u16;
-    let payload_length = total_length - format.ip_length() as u16;
-    let protocol = if format.has(Format::UDP) {
-        PROTO_UDP
-    } else {
-        PROTO_GRE
-    };
-    let ttl = inherited(egress, egress_flag::TTL_INHERIT, inner.ttl, egress.ttl);
-    let tos = inherited(egress, egress_flag::TOS_INHERIT, inner.tos, egress.tos);
-    let tos = ecn::encapsulate(tos, inner.tos);
-    if format.has(Format::IPV6) {
-        let flow_label = if egress.flags & egress_flag::FLOW_LABEL_INHERIT != 0 {
-            inner.flow_label
-        } else {
-            egress.flow_label
-        };
-        let outer = Ipv6::new(
-            protocol,
-            egress.local,
-            egress.remote,
-            tos,
-            flow_label,
-            ttl,
-            payload_length,
-        );
-        // The redirect drops frames to group addresses; it writes the addresses anew in any case.
-        let ethernet = Ethernet::new([0; 6], [0; 6], ETH_P_IPV6);
-        skb.write(0, &ethernet).ok_or(no_room)?;
-        skb.write(Ethernet::LEN, &outer).ok_or(no_room)?;
-    } else {
-        let (local, remote) = (first_four(&egress.local), first_four(&egress.remote));
-        let outer = if egress.flags & egress_flag::MAY_FRAGMENT != 0 {
-            // SAFETY: a helper without arguments.
-            let identification = unsafe { bpf_get_prandom_u32() } as u16;
-            Ipv4::fragmentable(
-                protocol,
-                local,
-                remote,
-                tos,
-                ttl,
-                total_length,
-                identification,
-            )
-        } else {
-            Ipv4::new(protocol, local, remote, tos, ttl, total_length)
-        };
-        let ethernet = Ethernet::new([0; 6], [0; 6], ETH_P_IPV4);
-        skb.write(0, &ethernet).ok_or(no_room)?;
-        skb.write(Ethernet::LEN, &outer).ok_or(no_room)?;
-    }
-    let mut offset = Ethernet::LEN + format.ip_length();
-    if format.has(Format::UDP) {
-        let source = Udp::entropy_port(inner.hash);
-        let udp = Udp::without_checksum(source, GRE_UDP_PORT, payload_length);
-        skb.write(offset, &udp).ok_or(no_room)?;
-        offset += Udp::LEN;
-    }
-    let gre_offset = offset;
-    let base = GreBase::new(format.bits(), gre_protocol);
-    skb.write(offset, &base).ok_or(no_room)?;
-    offset += GreBase::LEN;
-    if format.has(Format::CHECKSUM) {
-        skb.write(offset, &[0_u8; 4]).ok_or(no_room)?;
-        offset += 4;
-    }
-    if format.has(Format::KEY) {
-        skb.write(offset, &egress.key).ok_or(no_room)?;
-        offset += 4;
-    }
-    if format.has(Format::SEQUENCE) {
-        let sequence = maps::next_sequence(index).ok_or(no_room)?;
-        skb.write(offset, &sequence.to_be_bytes()).ok_or(no_room)?;
-    }
-    if format.has(Format::CHECKSUM) {
+    // The redirect drops frames to group addresses; it writes the addresses anew in any case.
+    let ethernet = Ethernet::new([0; 6], [0; 6], outer::ether_type(egress));
+    skb.write(0, &ethernet).ok_or(no_room)?;
+    let gre_offset = outer::put(&skb, egress, inner, gre_protocol, inner_length).ok_or(no_room)?;
+    if egress.format.has(Format::CHECKSUM) {
         let sum = checksum::of(ctx, gre_offset).ok_or(no_room)?;
         skb.write(gre_offset + GreBase::LEN, &sum).ok_or(no_room)?;
     }
@@ -294,18 +215,11 @@ fn put_headers(
     Ok(())
 }
 
-#[inline(always)]
-fn inherited(egress: &TunnelEgress, flag: u32, inner: u8, fixed: u8) -> u8 {
-    if egress.flags & flag != 0 {
-        inner
-    } else {
-        fixed
+impl Room for Skb<'_> {
+    #[inline(always)]
+    fn put<T: Pod>(&self, offset: usize, value: &T) -> Option<()> {
+        self.write(offset, value)
     }
-}
-
-#[inline(always)]
-fn first_four(address: &[u8; 16]) -> [u8; 4] {
-    [address[0], address[1], address[2], address[3]]
 }
 
 /// `None` if the packet is not IP.

@@ -51,17 +51,23 @@ impl Frame<'_> {
     #[inline(always)]
     pub fn load<T: Pod>(self, offset: usize) -> Option<T> {
         let mut value = T::zeroed();
-        let pointer = &raw mut value;
-        // SAFETY: `pointer` is good for `size_of::<T>()` bytes, and any bytes are a `T`.
+        // SAFETY: a place of our own.
+        unsafe { self.load_into(offset, &raw mut value) }?;
+        Some(value)
+    }
+
+    /// As [`Frame::load`], to a place that is not the stack.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writes.
+    #[inline(always)]
+    pub unsafe fn load_into<T: Pod>(self, offset: usize, to: *mut T) -> Option<()> {
+        // SAFETY: `to` is good for `size_of::<T>()` bytes, and any bytes are a `T`.
         let result = unsafe {
-            bpf_xdp_load_bytes(
-                self.0.ctx,
-                offset as u32,
-                pointer.cast(),
-                size_of::<T>() as u32,
-            )
+            bpf_xdp_load_bytes(self.0.ctx, offset as u32, to.cast(), size_of::<T>() as u32)
         };
-        (result == 0).then_some(value)
+        (result == 0).then_some(())
     }
 
     /// As [`Frame::write`], by a helper; see [`Frame::load`].

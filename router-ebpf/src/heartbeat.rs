@@ -13,6 +13,7 @@ use router_common::{
 };
 
 use crate::{
+    decap::Arrived,
     frame::Frame,
     maps,
     verdict::{Action, Refusal},
@@ -21,36 +22,55 @@ use crate::{
 /// Of a reply, in both of its IP headers.
 const TTL: u8 = 255;
 
-/// The UDP header, if the packet is for us on the tunnel's heartbeat port; others' packets to that
-/// port are theirs.
+/// Whether the packet is for us on the tunnel's heartbeat port; others' packets to that port are
+/// theirs.
 #[inline(always)]
-pub fn recognise(frame: Frame<'_>, gre: &Gre, tunnel: &TunnelIngress, inner: &Ipv4) -> Option<Udp> {
+pub fn is_for_us(frame: Frame<'_>, gre: &Gre, tunnel: &TunnelIngress, inner: &Ipv4) -> bool {
     if inner.protocol != PROTO_UDP || inner.has_options() || inner.is_fragment() {
-        return None;
+        return false;
     }
     let [first, ..] = inner.destination;
     if inner.destination != tunnel.heartbeat_address && first & 0xf0 != 0xe0 {
-        return None;
+        return false;
     }
-    let udp: Udp = frame.read(gre.inner_offset + Ipv4::LEN)?;
-    (tunnel.heartbeat_port != 0 && udp.destination() == tunnel.heartbeat_port).then_some(udp)
+    let Some(udp) = frame.read::<Udp>(gre.inner_offset + Ipv4::LEN) else {
+        return false;
+    };
+    tunnel.heartbeat_port != 0 && udp.destination() == tunnel.heartbeat_port
 }
 
+/// Deals with a heartbeat; a probe is given back as its reply.
 #[inline(always)]
-pub fn receive(
-    frame: Frame<'_>,
-    gre: &Gre,
-    tunnel: &TunnelIngress,
-    inner: &Ipv4,
-    udp: &Udp,
-) -> Result<Action, Refusal> {
+pub fn receive(ctx: &XdpContext, arrived: &Arrived) -> Result<Action, Refusal> {
+    match admit(ctx.ctx, arrived)? {
+        Kind::Reply => Ok(Action::Consume),
+        Kind::Probe => turn_round(ctx.ctx, arrived.outer_offset).ok_or(Refusal::NotHeartbeat),
+    }
+}
+
+/// Verifies the message and keeps what it says. A probe's inner packet is then its reply's.
+// This and `turn_round` have frames of their own, for the limit of a program's stack.
+#[inline(never)]
+fn admit(ctx: *mut xdp_md, arrived: &Arrived) -> Result<Kind, Refusal> {
+    let ctx = XdpContext::new(ctx);
+    let frame = Frame(&ctx);
+    let Arrived {
+        tunnel,
+        inner_offset,
+        inner_length,
+        ..
+    } = *arrived;
+    let inner: Ipv4 = frame.read(inner_offset).ok_or(Refusal::NotHeartbeat)?;
+    let udp: Udp = frame
+        .read(inner_offset + Ipv4::LEN)
+        .ok_or(Refusal::NotHeartbeat)?;
     if udp.length() != Heartbeat::UDP_LENGTH
         || inner.total_length() != Heartbeat::IPV4_LENGTH
-        || gre.inner_length != usize::from(Heartbeat::IPV4_LENGTH)
+        || inner_length != usize::from(Heartbeat::IPV4_LENGTH)
     {
         return Err(Refusal::NotHeartbeat);
     }
-    let message_offset = gre.inner_offset + Ipv4::LEN + Udp::LEN;
+    let message_offset = inner_offset + Ipv4::LEN + Udp::LEN;
     let message: Heartbeat = frame.load(message_offset).ok_or(Refusal::NotHeartbeat)?;
     let key = SessionKey {
         tunnel_index: tunnel.index,
@@ -89,10 +109,10 @@ pub fn receive(
     };
     let peer = NodeId(config.peer_node);
     match heartbeat::admit(peer, local.generation(), &known, &content, now) {
-        Admission::Fresh => record(state, &content, inner, now),
+        Admission::Fresh => record(state, &content, &inner, now),
         Admission::NewGeneration => {
             begin_generation(state, &content);
-            record(state, &content, inner, now);
+            record(state, &content, &inner, now);
         }
         Admission::Unproven => state.unproven += 1,
         Admission::Stale => {
@@ -104,14 +124,19 @@ pub fn receive(
             return Err(Refusal::Refused);
         }
     }
-    match content.kind {
-        Kind::Reply => Ok(Action::Consume),
-        Kind::Probe => {
-            let reply = heartbeat::reply(&content, config, local, now);
-            answer(frame, gre, inner, udp, config.local_address, &reply)
-                .ok_or(Refusal::NotHeartbeat)
-        }
+    if matches!(content.kind, Kind::Probe) {
+        let reply = heartbeat::reply(&content, config, local, now);
+        put_reply(
+            frame,
+            inner_offset,
+            &inner,
+            &udp,
+            config.local_address,
+            &reply,
+        )
+        .ok_or(Refusal::NotHeartbeat)?;
     }
+    Ok(content.kind)
 }
 
 #[inline(always)]
@@ -172,30 +197,18 @@ fn record_round_trip(state: &mut SessionState, rtt_ns: u64) {
     }
 }
 
-/// Overwrites the probe with its reply: the same headers with the directions exchanged.
+/// Overwrites the probe's inner packet with that of the reply.
 #[inline(always)]
-fn answer(
+fn put_reply(
     frame: Frame<'_>,
-    gre: &Gre,
+    offset: usize,
     inner: &Ipv4,
     udp: &Udp,
     local_address: [u8; 4],
     reply: &Heartbeat,
-) -> Option<Action> {
-    let ethernet: Ethernet = frame.read(0)?;
+) -> Option<()> {
     frame.write(
-        0,
-        &Ethernet::new(ethernet.source, ethernet.destination, ethernet.ether_type()),
-    )?;
-    let version: u8 = frame.read(gre.outer_offset)?;
-    if version >> 4 == 4 {
-        let outer: Ipv4 = frame.read(gre.outer_offset)?;
-        frame.write(gre.outer_offset, &outer.reversed().with_ttl(TTL))?;
-    } else {
-        reverse_ipv6(frame.0.ctx, gre.outer_offset)?;
-    }
-    frame.write(
-        gre.inner_offset,
+        offset,
         &Ipv4::new(
             PROTO_UDP,
             local_address,
@@ -206,22 +219,30 @@ fn answer(
         ),
     )?;
     frame.write(
-        gre.inner_offset + Ipv4::LEN,
+        offset + Ipv4::LEN,
         &Udp::without_checksum(udp.destination(), udp.source(), Heartbeat::UDP_LENGTH),
     )?;
-    frame.store(gre.inner_offset + Ipv4::LEN + Udp::LEN, reply)?;
-    Some(Action::Answer)
+    frame.store(offset + Ipv4::LEN + Udp::LEN, reply)
 }
 
-// In a frame of its own, for the limit of a program's stack.
+/// Exchanges the directions of the outer headers.
 #[inline(never)]
-fn reverse_ipv6(ctx: *mut xdp_md, outer_offset: usize) -> Option<()> {
+fn turn_round(ctx: *mut xdp_md, outer_offset: usize) -> Option<Action> {
     let ctx = XdpContext::new(ctx);
     let frame = Frame(&ctx);
-    // RFC 8200 §3: hop limit, source, destination.
-    let source: [u8; 16] = frame.load(outer_offset + 8)?;
-    let destination: [u8; 16] = frame.load(outer_offset + 24)?;
-    frame.store(outer_offset + 7, &TTL)?;
-    frame.store(outer_offset + 8, &destination)?;
-    frame.store(outer_offset + 24, &source)
+    let ethernet: Ethernet = frame.read(0)?;
+    frame.write(0, &ethernet.reversed())?;
+    let version: u8 = frame.read(outer_offset)?;
+    if version >> 4 == 4 {
+        let outer: Ipv4 = frame.read(outer_offset)?;
+        frame.write(outer_offset, &outer.reversed().with_ttl(TTL))?;
+    } else {
+        // RFC 8200 §3: hop limit, source, destination.
+        let source: [u8; 16] = frame.load(outer_offset + 8)?;
+        let destination: [u8; 16] = frame.load(outer_offset + 24)?;
+        frame.store(outer_offset + 7, &TTL)?;
+        frame.store(outer_offset + 8, &destination)?;
+        frame.store(outer_offset + 24, &source)?;
+    }
+    Some(Action::Answer)
 }

@@ -1,10 +1,7 @@
 //! Keepalives as Cisco's routers send them: a GRE packet with a GRE packet in it that leads back to
 //! its sender. Who decapsulates it and sends on what is inside has answered.
 
-use aya_ebpf::{
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
-    programs::XdpContext,
-};
+use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
 use router_common::{
     gre::{Gre, GreBase},
     map::TunnelIngress,
@@ -20,9 +17,6 @@ use crate::{
 
 /// Protocol type of what comes back: no payload follows.
 pub const PROTOCOL: u16 = 0;
-
-/// An Ethernet header with two tags.
-const LONGEST_LINK: usize = Ethernet::LEN + 2 * Vlan::LEN;
 
 /// Whether the inner packet is GRE from the address at which we are back to where it came from.
 #[inline(always)]
@@ -43,33 +37,33 @@ pub fn is_for_us_to_return(frame: Frame<'_>, gre: &Gre, inner: &Ipv4) -> bool {
 }
 
 /// Takes the outer headers off and sends the rest back by where it came.
+// VERIFIER: Linux 6.1 says "invalid zero-sized read" to a length that was compared before it was
+// spilled; so the tags are copied one by one.
 #[inline(always)]
 pub fn give_back(ctx: &XdpContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<Action, Refusal> {
     let index = tunnel.index;
+    let malformed = Refusal::Malformed { index };
+    let frame = Frame(ctx);
     let link_length = gre.outer_offset;
-    if !(Ethernet::LEN..=LONGEST_LINK).contains(&link_length) {
-        return Err(Refusal::Malformed { index });
-    }
-    let mut link = [0_u8; LONGEST_LINK];
-    // SAFETY: `link` is good for `link_length` bytes, by the check above.
-    let loaded =
-        unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, link.as_mut_ptr().cast(), link_length as u32) };
-    if loaded != 0 {
-        return Err(Refusal::Malformed { index });
-    }
-    for byte in 0..6 {
-        link.swap(byte, 6 + byte);
-    }
+    let ethernet: Ethernet = frame.load(0).ok_or(malformed)?;
+    let [outer_tag, inner_tag]: [[u8; 4]; 2] = frame.load(Ethernet::LEN).ok_or(malformed)?;
     let removed = (gre.inner_offset - link_length) as i32;
     // SAFETY: the context of this very call; no pointer into the packet is alive.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, removed) } != 0 {
         return Err(Refusal::NoHeadroom);
     }
-    // SAFETY: as for the load.
-    let stored =
-        unsafe { bpf_xdp_store_bytes(ctx.ctx, 0, link.as_mut_ptr().cast(), link_length as u32) };
-    if stored != 0 {
-        return Err(Refusal::NoHeadroom);
+    frame
+        .store(0, &ethernet.reversed())
+        .ok_or(Refusal::NoHeadroom)?;
+    if link_length > Ethernet::LEN {
+        frame
+            .store(Ethernet::LEN, &outer_tag)
+            .ok_or(Refusal::NoHeadroom)?;
+    }
+    if link_length > Ethernet::LEN + Vlan::LEN {
+        frame
+            .store(Ethernet::LEN + Vlan::LEN, &inner_tag)
+            .ok_or(Refusal::NoHeadroom)?;
     }
     maps::count(index, |counters| counters.keepalives_answered += 1);
     Ok(Action::Answer)

@@ -2,7 +2,9 @@
 //! that tells where the frame belongs, all of its headers being the inner host's.
 
 use aya_ebpf::{
-    bindings::{BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{
+        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::generated::bpf_skb_change_tail,
     programs::TcContext,
 };
@@ -70,7 +72,9 @@ fn decapsulate(ctx: &TcContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<i32
     // All from the outer IP header to the inner Ethernet header, whose place the outer Ethernet
     // header takes, and gives up.
     let removed = gre.inner_offset as i32;
-    ctx.adjust_room(-removed, BPF_ADJ_ROOM_MAC, 0)
+    // The sizes of segments stay what their sender made them.
+    let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+    ctx.adjust_room(-removed, BPF_ADJ_ROOM_MAC, flags)
         .map_err(|_| Refusal::Malformed { index })?;
     skb.write(0, &inner).ok_or(Refusal::Malformed { index })?;
     take_over_congestion(ctx, gre, index)?;

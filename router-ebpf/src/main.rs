@@ -17,6 +17,7 @@ mod checksum;
 mod decap;
 mod deliver;
 mod encap;
+mod forward;
 mod frame;
 mod heartbeat;
 mod keepalive;
@@ -24,6 +25,7 @@ mod layer2;
 mod lookup;
 mod maps;
 mod mss;
+mod outer;
 mod skb;
 mod verdict;
 
@@ -33,10 +35,28 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 
-/// On the underlay, before the stack: takes GRE packets of our tunnels, leaves all else.
+use crate::verdict::Action;
+
+/// On the underlay, before the stack: takes GRE packets of our tunnels. All else it treats as
+/// `lan` does, for an underlay may be a LAN as well.
 #[xdp]
 pub fn underlay(ctx: XdpContext) -> u32 {
-    verdict::of_xdp(decap::receive(&ctx))
+    let mut arrived = None;
+    let result = decap::receive(ctx.ctx, &mut arrived);
+    let result = match (&arrived, result) {
+        (Some(arrived), _) => decap::pass_on(&ctx, arrived),
+        (None, Err(refusal)) if refusal.is_not_ours() => {
+            forward::from_lan(&ctx).unwrap_or(Err(refusal))
+        }
+        (None, result) => result,
+    };
+    verdict::of_xdp(result)
+}
+
+/// On a LAN that is no underlay: forwards into tunnels what it can, leaves all else.
+#[xdp]
+pub fn lan(ctx: XdpContext) -> u32 {
+    verdict::of_xdp(forward::from_lan(&ctx).unwrap_or(Ok(Action::ToStack)))
 }
 
 /// On the underlay, TC ingress: moves what XDP decapsulated into its tunnel device, and

@@ -6,9 +6,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use router_common::map::{
-    LocalState, MAX_SESSIONS, MAX_TUNNELS, Reason, Sequence, SessionConfig, SessionKey,
-    SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey,
-    TunnelKey6,
+    Interface, LocalState, MAX_INTERFACES, MAX_SESSIONS, MAX_TUNNELS, Reason, Sequence,
+    SessionConfig, SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress,
+    TunnelIngress, TunnelKey, TunnelKey6,
 };
 
 #[map]
@@ -23,6 +23,9 @@ pub static DEVICES: Array<TunnelDevice> = Array::with_max_entries(MAX_TUNNELS, 0
 /// Each tunnel by both ends of its device.
 #[map]
 pub static EGRESS: HashMap<u32, TunnelEgress> = HashMap::with_max_entries(2 * MAX_TUNNELS, 0);
+
+#[map]
+pub static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_INTERFACES, 0);
 
 #[map]
 pub static SEQUENCES: Array<Sequence> = Array::with_max_entries(MAX_TUNNELS, 0);
@@ -52,6 +55,14 @@ pub static LOCAL: Array<LocalState> = Array::with_max_entries(MAX_SESSIONS, BPF_
 #[inline(always)]
 pub fn settings() -> Settings {
     SETTINGS.get(0).copied().unwrap_or_default()
+}
+
+/// Interface `index`, if it takes part in forwarding without the stack.
+#[inline(always)]
+pub fn interface(index: u32) -> Option<&'static Interface> {
+    // SAFETY: an element may be replaced while we read it; its parts are integers and change only
+    // with the configuration.
+    unsafe { INTERFACES.get(index) }
 }
 
 /// The next sequence number of tunnel `index`; `None` if there is no such tunnel.

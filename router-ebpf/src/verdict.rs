@@ -15,6 +15,8 @@ pub enum Action {
     ToStack,
     /// Turned into its answer; out by where it came.
     Answer,
+    /// Forwarded; out by where the redirect said.
+    Redirect,
     /// Consumed.
     Consume,
 }
@@ -48,6 +50,14 @@ pub enum Refusal {
     NoHeadroom,
     /// From outside, with our mark.
     Impostor,
+}
+
+impl Refusal {
+    /// It has nothing to do with a tunnel of ours.
+    #[inline(always)]
+    pub fn is_not_ours(self) -> bool {
+        matches!(self, Self::NotFast(NotFast::NotGre) | Self::NoTunnel)
+    }
 }
 
 /// Where a refused frame goes.
@@ -114,6 +124,7 @@ pub fn of_xdp(result: Result<Action, Refusal>) -> u32 {
     match result {
         Ok(Action::ToStack) => xdp_action::XDP_PASS,
         Ok(Action::Answer) => xdp_action::XDP_TX,
+        Ok(Action::Redirect) => xdp_action::XDP_REDIRECT,
         Ok(Action::Consume) => xdp_action::XDP_DROP,
         Err(refusal) => match fate(refusal) {
             Fate::Stack => xdp_action::XDP_PASS,

@@ -111,30 +111,37 @@ set interfaces tunnel tun00 multicast enable
 
     /// The article's configuration as it stands.
     pub fn article_config(self) -> String {
-        self.tunnel_config()
-            + "
+        self.tunnel_config() + CLUSTER_CONFIG
+    }
+
+    /// The article's configuration with service addresses and the fastest timing.
+    pub fn service_config(self) -> String {
+        self.tunnel_config() + &service_cluster_config()
+    }
+}
+
+/// The article's lines about the cluster.
+const CLUSTER_CONFIG: &str = "
 set cluster interface tun00
 set cluster pre-shared-secret cloudpack
 set cluster group aws
 set cluster group aws primary vyatta-a
 set cluster group aws secondary vyatta-c
-"
-    }
+";
 
-    /// The article's configuration with service addresses and the fastest timing.
-    pub fn service_config(self) -> String {
-        let [lan, servers] = SERVICES;
-        self.article_config()
-            + &format!(
-                "
+/// The same with service addresses and the fastest timing.
+pub fn service_cluster_config() -> String {
+    let [lan, servers] = SERVICES;
+    CLUSTER_CONFIG.to_owned()
+        + &format!(
+            "
 set cluster group aws service {lan}
 set cluster group aws service {servers}
 set cluster group aws auto-failback true
 set cluster keepalive-interval 1
 set cluster dead-interval 4
 "
-            )
-    }
+        )
 }
 
 /// Builds the lab. The routers run nothing yet.

@@ -42,7 +42,8 @@ impl Capture {
         let messages = node.directory().join(format!("{interface}.tcpdump.log"));
         let mut command = Command::new("tcpdump");
         command
-            .args(["-n", "-U", "-s0", "-B8192", "-Zroot", "-i", interface])
+            .args(["-n", "-U", "-s0", "-B8192", "-Zroot"])
+            .args(["-i", interface])
             .args(["-c", &limit.to_string(), "-w"])
             .arg(&path)
             .args(filter.split_whitespace())
@@ -68,7 +69,12 @@ impl Capture {
         self.tcpdump.wait_within(within).map(drop)
     }
 
-    /// Ends it; the frames.
+    /// The frames so far.
+    pub fn frames(&self) -> Result<Vec<Vec<u8>>> {
+        read(&self.path)
+    }
+
+    /// Ends it; the frames. Those of the last moments may be missing.
     pub fn finish(mut self) -> Result<Vec<Vec<u8>>> {
         if self.tcpdump.is_running()? {
             self.tcpdump.signal(Signal::INT)?;
@@ -194,7 +200,7 @@ impl<'a> Wrapped<'a> {
 }
 
 /// What is behind the Ethernet header and its tags, and its EtherType.
-fn ip_of_frame(frame: &[u8]) -> Option<(u16, &[u8])> {
+pub fn ip_of_frame(frame: &[u8]) -> Option<(u16, &[u8])> {
     let link = gre::link(frame)?;
     Some((link.ether_type, frame.get(link.offset..)?))
 }

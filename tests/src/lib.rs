@@ -9,6 +9,7 @@ pub mod capture;
 pub mod clock;
 pub mod cluster;
 pub mod demo;
+pub mod format;
 pub mod frames;
 pub mod interop;
 pub mod kernel;

@@ -18,7 +18,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends `length` bytes by TCP to `address` of `to`; they must arrive as they were sent.
 pub fn transfer(from: &Node, to: &Node, address: IpAddr, length: usize) -> Result<()> {
-    let listener = to.run(|| TcpListener::bind((address, 0)))??;
+    transfer_to_port(from, to, (address, 0), length)
+}
+
+/// As [`transfer`], to a port that is known beforehand.
+pub fn transfer_to_port(
+    from: &Node,
+    to: &Node,
+    target: (IpAddr, u16),
+    length: usize,
+) -> Result<()> {
+    let listener = to.run(|| TcpListener::bind(target))??;
     let target = listener.local_addr()?;
     let mut sender = from
         .run(|| TcpStream::connect_timeout(&target, PATIENCE))?
@@ -44,6 +54,55 @@ pub fn transfer(from: &Node, to: &Node, address: IpAddr, length: usize) -> Resul
     })
     .with_context(|| format!("TCP from {} to {target}", from.name()))?;
     ensure!(received == sent, "TCP delivered something else");
+    Ok(())
+}
+
+/// Sends datagrams to `address` of `to` that the stack gets as one packet, to be cut late (UDP_SEGMENT
+/// of udp(7)); each must arrive.
+pub fn datagrams(from: &Node, to: &Node, address: IpAddr) -> Result<()> {
+    const LENGTH: usize = 1000;
+    const COUNT: usize = 20;
+    let receiver = to.run(|| UdpSocket::bind((address, 0)))??;
+    receiver.set_read_timeout(Some(PATIENCE))?;
+    let target = receiver.local_addr()?;
+    let sender = from.run(|| {
+        let socket = UdpSocket::bind(match address {
+            IpAddr::V4(_) => "0.0.0.0:0",
+            IpAddr::V6(_) => "[::]:0",
+        })?;
+        socket.connect(target)?;
+        io::Result::Ok(socket)
+    })??;
+    let size = libc::c_int::try_from(LENGTH)?;
+    // SAFETY: `size` lives through the call, and its length is given.
+    let result = unsafe {
+        libc::setsockopt(
+            sender.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const size).cast(),
+            libc::socklen_t::try_from(size_of_val(&size))?,
+        )
+    };
+    ensure!(result == 0, "UDP_SEGMENT: {}", io::Error::last_os_error());
+    let sent: Vec<u8> = (0..COUNT)
+        .flat_map(|number| vec![number.to_le_bytes()[0]; LENGTH])
+        .collect();
+    sender.send(&sent)?;
+    let mut arrived = vec![false; COUNT];
+    let mut buffer = [0; 2 * LENGTH];
+    for _ in 0..COUNT {
+        let length = receiver
+            .recv(&mut buffer)
+            .with_context(|| format!("of the datagrams to {target} arrived: {arrived:?}"))?;
+        let number = usize::from(buffer[0]);
+        ensure!(
+            length == LENGTH && buffer[..length] == sent[number * LENGTH..][..LENGTH],
+            "another datagram arrived"
+        );
+        arrived[number] = true;
+    }
+    ensure!(arrived.iter().all(|arrived| *arrived), "{arrived:?}");
     Ok(())
 }
 
@@ -79,6 +138,8 @@ impl Member {
 
     /// Sends to the group out of an interface of `from`; the member must get it.
     pub fn hears(&self, from: &Node, interface: &str) -> Result<()> {
+        /// By default multicast stays in its network.
+        const HOPS: u32 = 8;
         let index = from.interface_index(interface)?;
         let text = format!("from {}", from.name());
         from.run(|| {
@@ -94,8 +155,10 @@ impl Member {
                     &Ipv4Addr::UNSPECIFIED,
                     index,
                 )?;
+                sockopt::set_ip_multicast_ttl(&socket, HOPS)?;
             } else {
                 sockopt::set_ipv6_multicast_if(&socket, index)?;
+                sockopt::set_ipv6_multicast_hops(&socket, HOPS)?;
             }
             socket.send_to(text.as_bytes(), self.group)?;
             anyhow::Ok(())

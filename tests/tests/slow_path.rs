@@ -4,13 +4,20 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     os::fd::OwnedFd,
     process::{Command, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use bytemuck::bytes_of;
-use router_agent::{control::protocol::TunnelStatus, slow_path::TUNNEL_PACKETS_PER_S};
+use router_agent::{
+    config::{self, Facts},
+    control::protocol::TunnelStatus,
+    path_mtu::icmp::{Encapsulation, PathMtu, QuotedKey},
+    slow_path::{self, TOTAL_PACKETS_PER_S, TUNNEL_PACKETS_PER_S, Table},
+    tunnel::{self, Surroundings},
+};
 use router_common::{
     checksum,
     gre::{GreBase, bit},
@@ -18,13 +25,13 @@ use router_common::{
 };
 use router_tests::{
     agent::{self, Agent},
-    article::{self, CLOUD, ROUTERS, Router, cloud_interface},
+    article::{self, CLIENT, CLOUD, ROUTERS, Router, cloud_interface},
     cluster::{Cluster, PATIENCE},
-    lab::{Lab, Node},
+    lab::Node,
     poll,
 };
 use rustix::net::{
-    AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, sendto, socket_with,
+    AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with,
 };
 use serde::Deserialize;
 
@@ -35,7 +42,7 @@ fn ping(node: &Node, address: &str) -> Result<String> {
 }
 
 /// Both routers with `config`, once a ping goes through the tunnel.
-fn tunnel(config: impl Fn(Router) -> String + 'static) -> Cluster {
+fn tunnel_with(config: impl Fn(Router) -> String + 'static) -> Cluster {
     let cluster = Cluster::start(config).unwrap();
     let [a, c] = ROUTERS;
     poll::until(PATIENCE, || ping(cluster.node(a), c.tunnel)).unwrap();
@@ -153,6 +160,14 @@ fn whole(from: Router, options: &[u8], gre: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// A socket for GRE whose IP header the kernel writes.
+fn raw_gre(node: &Node, family: AddressFamily) -> OwnedFd {
+    let (ty, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
+    node.run(|| socket_with(family, ty, flags, Some(ipproto::GRE)))
+        .unwrap()
+        .unwrap()
+}
+
 /// A socket at the router's end of the tunnel.
 fn receiver(node: &Node, address: &str, port: u16) -> UdpSocket {
     let socket = node
@@ -171,7 +186,7 @@ fn received(socket: &UdpSocket) -> Vec<u8> {
 
 #[test]
 fn checksummed_packets_pass() {
-    let cluster = tunnel(with(&["parameters ip checksum", "parameters ip sequence"]));
+    let cluster = tunnel_with(with(&["parameters ip checksum", "parameters ip sequence"]));
     let [a, c] = ROUTERS;
     ping(cluster.node(c), a.tunnel).unwrap();
     let mut server = Command::new("iperf3");
@@ -191,8 +206,24 @@ fn checksummed_packets_pass() {
 }
 
 #[test]
+fn checksummed_frames_pass() {
+    let cluster = tunnel_with(|router| {
+        router
+            .tunnel_config()
+            .replace("encapsulation 'gre'", "encapsulation 'gre-bridge'")
+            + "set interfaces tunnel tun00 parameters ip checksum\n"
+    });
+    for router in ROUTERS {
+        let node = cluster.node(router);
+        // Address resolution, and the ping.
+        assert!(counter(node, "slow_packets") >= 2);
+        assert_eq!(counter(node, "rx_packets"), 0);
+    }
+}
+
+#[test]
 fn a_wrong_checksum_is_dropped_and_counted() {
-    let cluster = tunnel(with(&["parameters ip checksum"]));
+    let cluster = tunnel_with(with(&["parameters ip checksum"]));
     let [a, c] = ROUTERS;
     let receiver = receiver(cluster.node(a), a.tunnel, PORT);
     let raw = Raw::open(cluster.node(c));
@@ -210,7 +241,7 @@ fn a_wrong_checksum_is_dropped_and_counted() {
 
 #[test]
 fn outer_fragments_are_reassembled() {
-    let cluster = tunnel(Router::tunnel_config);
+    let cluster = tunnel_with(Router::tunnel_config);
     let [a, c] = ROUTERS;
     let interface = cloud_interface(a.name);
     cluster
@@ -232,7 +263,7 @@ fn outer_fragments_are_reassembled() {
 
 #[test]
 fn packets_with_ip_options() {
-    let cluster = tunnel(Router::article_config);
+    let cluster = tunnel_with(Router::article_config);
     let [a, c] = ROUTERS;
     let node = cluster.node(a);
     let no_operation = [1; 4];
@@ -255,8 +286,24 @@ fn packets_with_ip_options() {
 }
 
 #[test]
+fn an_interface_without_programs_is_not_deaf() {
+    let cluster = tunnel_with(Router::tunnel_config);
+    let [a, c] = ROUTERS;
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
+    // By the LAN, as if the underlay's route led there.
+    let client = cluster.lab.node(CLIENT);
+    client
+        .exec(&["ip", "route", "add", a.underlay, "via", "10.0.0.11"])
+        .unwrap();
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, b"by the LAN");
+    Raw::open(client).send(c, &[], &gre(ETH_P_IPV4, None, None, &inner));
+    assert_eq!(received(&receiver), b"by the LAN");
+    assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
+}
+
+#[test]
 fn gre_in_udp_with_a_udp_checksum() {
-    let cluster = tunnel(|router| {
+    let cluster = tunnel_with(|router| {
         router
             .tunnel_config()
             .replace("encapsulation 'gre'", "encapsulation 'gre-udp'")
@@ -277,81 +324,138 @@ fn gre_in_udp_with_a_udp_checksum() {
     assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
 }
 
-/// The article's network with IPv6 between the routers too, and their agents.
-struct OverIpv6 {
-    // Before the lab, so that agents end before the network does.
-    _agents: Vec<Agent>,
-    lab: Lab,
-}
-
-impl OverIpv6 {
-    /// `fd00:N::10`, where N is the zone.
-    fn underlay(router: Router) -> String {
-        let zone = if router == ROUTERS[0] { 1 } else { 2 };
-        format!("fd00:{zone}::10")
-    }
-
-    fn start(lines: &[&str]) -> Result<Self> {
-        let lab = article::lab()?;
-        let cloud = lab.node(CLOUD);
-        cloud.run(|| std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1"))??;
-        for (router, zone) in ROUTERS.into_iter().zip(1..) {
-            let gateway = format!("fd00:{zone}::1");
-            let interface = cloud_interface(router.name);
-            let line = format!("address add {gateway}/64 dev {interface} nodad");
-            cloud.ip_batch(&[line])?;
-            lab.node(router.name).ip_batch(&[
-                format!("address add {}/64 dev eth0 nodad", Self::underlay(router)),
-                format!("route add fd00::/16 via {gateway}"),
-            ])?;
-        }
-        let agents = ROUTERS.map(|router| {
-            let config = lines.iter().fold(
-                router
-                    .tunnel_config()
-                    .replace(router.peer().underlay, &Self::underlay(router.peer()))
-                    .replace(router.underlay, &Self::underlay(router)),
-                |config, line| config + &format!("set interfaces tunnel tun00 {line}\n"),
-            );
-            Agent::start(lab.node(router.name), &config)
-        });
-        let agents = agents.into_iter().collect::<Result<Vec<_>>>()?;
-        let [a, c] = ROUTERS;
-        poll::until(PATIENCE, || ping(lab.node(a.name), c.tunnel))?;
-        Ok(Self {
-            _agents: agents,
-            lab,
+/// As [`with`], over IPv6.
+fn over_ipv6(lines: &'static [&'static str]) -> impl Fn(Router) -> String {
+    let over_ipv4 = with(lines);
+    move |router| {
+        ROUTERS.iter().fold(over_ipv4(router), |config, end| {
+            config.replace(end.underlay, end.underlay_ipv6)
         })
     }
 }
 
 #[test]
 fn checksums_over_ipv6() {
-    let OverIpv6 { _agents, lab } = OverIpv6::start(&["parameters ip checksum"]).unwrap();
+    let cluster = tunnel_with(over_ipv6(&["parameters ip checksum"]));
     for router in ROUTERS {
-        let node = lab.node(router.name);
+        let node = cluster.node(router);
         assert!(counter(node, "slow_packets") > 0);
         assert_eq!(counter(node, "rx_packets"), 0);
     }
 }
 
 #[test]
-fn gre_in_udp_over_ipv6_with_a_udp_checksum() {
-    let OverIpv6 { _agents, lab } = OverIpv6::start(&["encapsulation gre-udp"]).unwrap();
+fn fragments_over_ipv6() {
+    let cluster = tunnel_with(over_ipv6(&[]));
     let [a, c] = ROUTERS;
-    let receiver = receiver(lab.node(a.name), a.tunnel, PORT);
-    let local = OverIpv6::underlay(c);
-    let sender = lab
-        .node(c.name)
-        .run(|| UdpSocket::bind((local.as_str(), 0)))
+    // The sender fragments, with an extension header (RFC 8200 §4.5).
+    let route = "route change fd00::/29 via fd00:2::1 mtu 1300".to_owned();
+    cluster.node(c).ip_batch(&[route]).unwrap();
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
+    let payload: Vec<u8> = (0..=255).cycle().take(1400).collect();
+    let inner = inner_udp(c.tunnel, a.tunnel, PORT, &payload);
+    let raw = raw_gre(cluster.node(c), AddressFamily::INET6);
+    let to = SocketAddr::new(a.underlay_ipv6.parse().unwrap(), 0);
+    let packet = gre(ETH_P_IPV4, None, None, &inner);
+    sendto(&raw, &packet, SendFlags::empty(), &to).unwrap();
+    assert_eq!(received(&receiver), payload);
+    assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
+}
+
+#[test]
+fn gre_in_udp_over_ipv6_with_a_udp_checksum() {
+    let cluster = tunnel_with(|router| {
+        over_ipv6(&[])(router).replace("encapsulation 'gre'", "encapsulation 'gre-udp'")
+    });
+    let [a, c] = ROUTERS;
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
+    let sender = cluster
+        .node(c)
+        .run(|| UdpSocket::bind((c.underlay_ipv6, 0)))
         .unwrap()
         .unwrap();
     let inner = inner_udp(c.tunnel, a.tunnel, PORT, b"over IPv6");
     let datagram = gre(ETH_P_IPV4, None, None, &inner);
-    let to = SocketAddr::new(OverIpv6::underlay(a).parse().unwrap(), GRE_UDP_PORT);
+    let to = SocketAddr::new(a.underlay_ipv6.parse().unwrap(), GRE_UDP_PORT);
     sender.send_to(&datagram, to).unwrap();
     assert_eq!(received(&receiver), b"over IPv6");
-    assert_eq!(counter(lab.node(a.name), "slow_packets"), 1);
+    assert_eq!(counter(cluster.node(a), "slow_packets"), 1);
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_the_remedy() {
+    let lab = article::lab().unwrap();
+    let [a, _] = ROUTERS;
+    let node = lab.node(a.name);
+    let _taken = receiver(node, "0.0.0.0", GRE_UDP_PORT);
+    let config = a.tunnel_config().replace("'gre'", "'gre-udp'");
+    let _agent = Agent::start(node, &config).unwrap();
+    poll::until(PATIENCE, || {
+        let log = agent::log(node);
+        ensure!(log.contains("`ss -lunp sport = :4754` shows"), "{log}");
+        ensure!(log.contains("Address already in use"), "{log}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// A router in the cloud has a narrow link behind it, and says so.
+#[test]
+fn words_of_routers_on_the_paths_mtu_are_passed_on() {
+    const MTU: u32 = 1300;
+    let lab = article::lab().unwrap();
+    let [a, c] = ROUTERS;
+    let far = cloud_interface(c.name);
+    lab.node(CLOUD)
+        .exec(&["ip", "link", "set", far, "mtu", &MTU.to_string()])
+        .unwrap();
+    let node = lab.node(a.name);
+    let configs = [a.tunnel_config(), over_ipv6(&[])(a)];
+    let tunnels = configs.map(|config| {
+        let facts = Facts {
+            kernel_host_name: a.name.to_owned(),
+        };
+        let loaded = config::parse("router.conf", &config, &facts, false).unwrap();
+        loaded.config.tunnels[0].clone()
+    });
+    let table = Arc::new(Table::default());
+    for tunnel in &tunnels {
+        let nowhere = Surroundings {
+            index: 0,
+            user_ifindex: 0,
+            user_mac: [0; 6],
+            dataplane_ifindex: 0,
+            underlay_ifindex: 0,
+            vlan: 0,
+            mtu: 1476,
+            may_fragment: false,
+            heartbeat: None,
+        };
+        table.set(&tunnel::entries(tunnel, &nowhere));
+    }
+    let (sender, mut path_mtus) = tokio::sync::mpsc::channel(8);
+    let open = || slow_path::open(table, &tunnels, sender);
+    let (slow_path, worker) = node.run(open).unwrap().unwrap();
+    let worker = thread::spawn(|| worker.run());
+    for (family, tunnel) in [AddressFamily::INET, AddressFamily::INET6]
+        .into_iter()
+        .zip(&tunnels)
+    {
+        let socket = raw_gre(node, family);
+        let to = SocketAddr::new(tunnel.remote_ip, 0);
+        let packet = gre(ETH_P_IPV4, None, None, &[0; 1396]);
+        sendto(&socket, &packet, SendFlags::empty(), &to).unwrap();
+        let path_mtu = poll::until(PATIENCE, || Ok(path_mtus.try_recv()?)).unwrap();
+        let expected = PathMtu {
+            local: tunnel.local_ip,
+            remote: tunnel.remote_ip,
+            encapsulation: Encapsulation::Gre(QuotedKey::Absent),
+            mtu: MTU,
+        };
+        assert_eq!(path_mtu, expected);
+    }
+    drop(slow_path);
+    worker.join().unwrap();
 }
 
 /// Sends `packets` in turn, so many each millisecond; how many went out, and in what time.
@@ -361,7 +465,7 @@ fn flood(raw: &Raw, to: SocketAddrV4, packets: &[Vec<u8>], per_ms: u32) -> (u64,
     let mut sent = 0;
     let mut turn = packets.iter().cycle();
     while start.elapsed() < FLOOD {
-        let due = start.elapsed().as_millis() as u64 * u64::from(per_ms);
+        let due = u64::try_from(start.elapsed().as_millis()).unwrap() * u64::from(per_ms);
         while sent < due {
             let packet = turn.next().unwrap();
             // A full queue is the flood's own trouble.
@@ -419,13 +523,15 @@ set cluster dead-interval 40
         flood.join().unwrap()
     });
     let tunnel = tunnel_status(cluster.node(a), "tun01").unwrap();
-    eprintln!("{sent} in {elapsed:?}: {:?}", tunnel.counters);
     let count = |name| tunnel.counter(name);
     let taken = count("slow_packets") + count("slow_checksum_errors");
     let limit = u64::from(TUNNEL_PACKETS_PER_S) * (2 + elapsed.as_secs());
     assert!(count("slow_packets") > 0 && count("slow_checksum_errors") > 0);
     assert!(taken <= limit, "{taken} of {limit}");
     assert!(count("slow_rate_limited") > 0);
+    let read = taken + count("slow_rate_limited");
+    let limit = u64::from(TOTAL_PACKETS_PER_S) * (2 + elapsed.as_secs());
+    assert!(read <= limit, "{read} of {limit}, {sent} sent");
     assert_eq!(count("rx_packets"), 0);
     for router in ROUTERS {
         let group = cluster.group(router).unwrap();

@@ -27,7 +27,7 @@ use super::present::{Present, Presents};
 use crate::{
     clock,
     config::{HeaderByte, Tunnel},
-    dataplane::{Counters, Dataplane, ModeChoice},
+    dataplane::{Counters, Dataplane, Mode, ModeChoice},
     heartbeat,
     net::{
         Link, LinkEvent, LinkMonitor, Netlink,
@@ -54,7 +54,7 @@ const DEFAULT_TTL: u8 = 255;
 const NETWORK_CONTROL: u8 = 0xc0;
 
 /// Chooses the XDP mode of an interface by its name.
-pub type ChooseMode = Box<dyn Fn(&str) -> ModeChoice + Send>;
+pub type ChooseMode = Arc<dyn Fn(&str) -> ModeChoice + Send + Sync>;
 
 /// The heartbeat socket of a tunnel.
 #[derive(Clone, Debug)]
@@ -155,6 +155,13 @@ impl Keeper {
         }
         keeper.want_attachments();
         Ok(keeper)
+    }
+
+    /// The underlays that have the programs.
+    pub fn underlays(&self) -> impl Iterator<Item = (&Link, &Mode)> {
+        underlays(&self.watch, &self.tunnels_of, &self.ways)
+            .into_iter()
+            .filter_map(|link| Some((link, self.attachments.mode(link, &self.watch)?)))
     }
 
     pub fn presents(&self) -> Arc<Presents> {
@@ -389,15 +396,8 @@ impl Keeper {
             next_look,
             ..
         } = self;
-        let mut links = BTreeMap::new();
-        for (dependency, positions) in tunnels_of.iter().enumerate() {
-            for position in positions {
-                if let Some(link) = underlay_of(watch, ways, dependency, *position) {
-                    links.insert(link.index, link);
-                }
-            }
-        }
-        attachments.want(links.into_values(), watch, &*choose_mode);
+        let links = underlays(watch, tunnels_of, ways).into_iter();
+        attachments.want(links, watch, &**choose_mode);
         *next_look = BootTime::NEVER;
     }
 
@@ -635,6 +635,23 @@ fn underlay_of<'a>(
     } else {
         Some(holder)
     }
+}
+
+/// The underlays of all tunnels, each once.
+fn underlays<'a>(
+    watch: &'a Watch,
+    tunnels_of: &[Vec<usize>],
+    ways: &HashMap<usize, u32>,
+) -> Vec<&'a Link> {
+    let mut links = BTreeMap::new();
+    for (dependency, positions) in tunnels_of.iter().enumerate() {
+        for position in positions {
+            if let Some(link) = underlay_of(watch, ways, dependency, *position) {
+                links.insert(link.index, link);
+            }
+        }
+    }
+    links.into_values().collect()
 }
 
 fn first_present(state: &TunnelState) -> Present {

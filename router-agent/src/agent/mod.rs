@@ -3,6 +3,7 @@
 
 pub mod board;
 pub mod driver;
+mod ethernets;
 pub mod keeper;
 mod lock;
 pub mod preflight;

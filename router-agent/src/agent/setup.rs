@@ -21,6 +21,7 @@ use super::{
     Options,
     board::{Facts, SessionFacts, TunnelFacts},
     driver::{ClockStatistics, Group as DrivenGroup, Session},
+    ethernets,
     keeper::{ChooseMode, HeartbeatSocket, Keeper},
     preflight::{self, Problem, Unfit},
 };
@@ -35,7 +36,7 @@ use crate::{
     slow_path,
     takeover::ServiceTarget,
     tunnel::{
-        self, HeartbeatListener, mtu,
+        self, HeartbeatListener, Transit, mtu,
         state::{Device, TunnelState, Underlay},
     },
 };
@@ -102,6 +103,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
         }
     }
     problems.extend(missing_interfaces(config, &links));
+    problems.extend(ethernets::unfit(config, &links));
     let mut targets = Vec::new();
     for group in config.cluster.iter().flat_map(|cluster| &cluster.groups) {
         let mut found = Vec::new();
@@ -176,17 +178,26 @@ pub async fn carry_out(
     netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<Setup> {
-    let slow_path = Arc::new(slow_path::Table::default());
     let states = make_devices(&config, &plan.underlays, netlink).await?;
+    let slow_path = Arc::new(slow_path::Table::default());
+    let choose_mode = mode_chooser(&config, options);
     let mut keeper = Keeper::new(
         netlink.clone(),
         states,
-        mode_chooser(&config, options),
+        Arc::clone(&choose_mode),
         dataplane.counters()?,
         Arc::clone(&slow_path),
     )
     .await?;
     keeper.begin(dataplane).await?;
+    ethernets::set_up(
+        &config,
+        &choose_mode,
+        keeper.underlays(),
+        netlink,
+        dataplane,
+    )
+    .await?;
     let tunnels: Vec<_> = (0..)
         .zip(&config.tunnels)
         .map(|(index, tunnel)| TunnelFacts {
@@ -241,15 +252,21 @@ async fn make_devices(
         .map(|(tunnel, underlay)| tunnel::device(tunnel, mtu::full(tunnel, underlay.mtu)))
         .collect();
     let ends = netlink.create_tunnels(&devices).await?;
+    let has_lan = config.ethernets.iter().any(|ethernet| ethernet.fast_path);
     Ok((0..)
         .zip(&config.tunnels)
         .zip(underlays)
         .zip(&ends)
         .map(|(((index, tunnel), underlay), ends)| {
+            let transit = Transit {
+                has_lan,
+                strict_reverse_path: ethernets::has_strict_reverse_path(&tunnel.name),
+            };
             TunnelState::new(
                 tunnel.clone(),
                 index,
                 heartbeat_listener(config, tunnel),
+                transit,
                 Underlay::of(underlay),
                 Device::of(ends),
             )
@@ -271,7 +288,7 @@ fn mode_chooser(config: &Config, options: &Options) -> ChooseMode {
         .map(|ethernet| (ethernet.name.clone(), ethernet.xdp_mode))
         .collect();
     let for_all = options.xdp_mode;
-    Box::new(move |interface| match (for_all, stated.get(interface)) {
+    Arc::new(move |interface| match (for_all, stated.get(interface)) {
         (ModeChoice::Native | ModeChoice::Generic, _) => for_all,
         (ModeChoice::Auto, None | Some(XdpMode::Auto)) => ModeChoice::Auto,
         (ModeChoice::Auto, Some(XdpMode::Native)) => ModeChoice::Native,

@@ -16,8 +16,9 @@ use router_common::{
     gre::AnyKey,
     identity::Epoch,
     map::{
-        LocalState, MAX_SESSIONS, Reason, SessionConfig, SessionKey, SessionState, Settings,
-        TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, name,
+        Interface, LocalState, MAX_SESSIONS, Reason, SessionConfig, SessionKey, SessionState,
+        Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
+        name,
     },
 };
 
@@ -38,6 +39,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ROUTER_EBPF_OBJECT"
 /// Names of the programs in [`OBJECT`].
 pub mod program {
     pub const UNDERLAY: &str = "underlay";
+    pub const LAN: &str = "lan";
     pub const UNDERLAY_HANDOVER: &str = "underlay_handover";
     pub const TUNNEL_EGRESS: &str = "tunnel_egress";
     pub const PASS: &str = "pass";
@@ -156,6 +158,18 @@ impl Dataplane {
             "",
             &self.pins,
         )
+    }
+
+    /// Attaches the LAN program to interface `name`, which is no underlay; the mode that it got.
+    pub fn attach_lan(&mut self, name: &str, choice: ModeChoice) -> Result<Mode> {
+        attach::xdp(&mut self.programs, program::LAN, name, choice, &self.pins)
+    }
+
+    /// Tells the programs what part interface `index` has in forwarding without the stack.
+    pub fn set_interface(&mut self, index: u32, interface: Interface) -> Result<()> {
+        let mut interfaces: HashMap<_, u32, Interface> = self.map_mut(name::INTERFACES)?;
+        interfaces.insert(index, interface, 0)?;
+        Ok(())
     }
 
     /// Attaches the egress program to a tunnel's dataplane end.

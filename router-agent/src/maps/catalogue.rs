@@ -2,8 +2,8 @@
 
 use aya::maps::{MapInfo, MapType};
 use router_common::map::{
-    LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters,
-    TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, name,
+    Interface, LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings,
+    TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, name,
 };
 
 use super::MapsError;
@@ -15,6 +15,7 @@ pub enum Known {
     Tunnels6,
     Devices,
     Egress,
+    Interfaces,
     Sequences,
     Counters,
     Reasons,
@@ -26,11 +27,12 @@ pub enum Known {
 }
 
 impl Known {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Tunnels,
         Self::Tunnels6,
         Self::Devices,
         Self::Egress,
+        Self::Interfaces,
         Self::Sequences,
         Self::Counters,
         Self::Reasons,
@@ -56,6 +58,7 @@ impl Known {
             Self::Tunnels6 => name::TUNNELS6,
             Self::Devices => name::DEVICES,
             Self::Egress => name::EGRESS,
+            Self::Interfaces => name::INTERFACES,
             Self::Sequences => name::SEQUENCES,
             Self::Counters => name::COUNTERS,
             Self::Reasons => name::REASONS,
@@ -75,6 +78,7 @@ impl Known {
             Self::SessionIndex => size_of::<SessionKey>(),
             Self::Devices
             | Self::Egress
+            | Self::Interfaces
             | Self::Sequences
             | Self::Counters
             | Self::Reasons
@@ -91,6 +95,7 @@ impl Known {
             Self::Tunnels | Self::Tunnels6 => size_of::<TunnelIngress>(),
             Self::Devices => size_of::<TunnelDevice>(),
             Self::Egress => size_of::<TunnelEgress>(),
+            Self::Interfaces => size_of::<Interface>(),
             Self::Sequences => size_of::<Sequence>(),
             Self::Settings => size_of::<Settings>(),
             Self::Counters => size_of::<TunnelCounters>(),
@@ -104,7 +109,11 @@ impl Known {
 
     const fn map_type(self) -> MapType {
         match self {
-            Self::Tunnels | Self::Tunnels6 | Self::Egress | Self::SessionIndex => MapType::Hash,
+            Self::Tunnels
+            | Self::Tunnels6
+            | Self::Egress
+            | Self::Interfaces
+            | Self::SessionIndex => MapType::Hash,
             Self::Counters | Self::Reasons => MapType::PerCpuArray,
             Self::Devices
             | Self::Sequences

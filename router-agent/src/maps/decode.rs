@@ -4,9 +4,9 @@ use router_common::{
     gre::Label,
     identity::{Claim, Flags, NodeId},
     map::{
-        Format, LocalState, Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings,
-        TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
-        egress_flag, ingress_flag,
+        Format, Interface, LocalState, Reason, Sequence, SessionConfig, SessionKey, SessionState,
+        Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
+        egress_flag, ingress_flag, interface_flag,
     },
     net::{Mac, ipv4_from_word},
 };
@@ -114,6 +114,7 @@ impl Decode for TunnelIngress {
                     &[
                         (ingress_flag::TRANSIT, "transit"),
                         (ingress_flag::ADJUST_MSS, "adjust-mss"),
+                        (ingress_flag::STRICT_REVERSE_PATH, "strict-reverse-path"),
                     ],
                 ),
             )
@@ -149,6 +150,24 @@ impl Decode for TunnelDevice {
             .with("mtu_bytes", mtu)
             .with("mss_ipv4_bytes", (mss_ipv4 != 0).then_some(mss_ipv4))
             .with("mss_ipv6_bytes", (mss_ipv6 != 0).then_some(mss_ipv6))
+    }
+}
+
+impl Decode for Interface {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self {
+            flags,
+            mac: address,
+            padding: _,
+        } = *self;
+        let known = [
+            (interface_flag::LAN, "lan"),
+            (interface_flag::TRANSMIT, "transmit"),
+            (interface_flag::STRICT_REVERSE_PATH, "strict-reverse-path"),
+        ];
+        Fields::default()
+            .with("mac", mac(address))
+            .with("flags", names(flags, &known))
     }
 }
 

@@ -3,8 +3,8 @@
 use aya::maps::Map;
 use bytemuck::{NoUninit, bytes_of};
 use router_common::map::{
-    LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters,
-    TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
+    Interface, LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings,
+    TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
 };
 use serde::Serialize;
 
@@ -56,6 +56,8 @@ pub fn dump(
         Known::Sequences => array::<Sequence>(map).map(|read| show.used(read, Index::Tunnel)),
         Known::Settings => array::<Settings>(map).map(|read| show.used(read, Index::Only)),
         Known::Egress => hash::<u32, TunnelEgress>(map)
+            .map(|read| show.every(read.into_iter().map(|(k, v)| (InterfaceIndex(k), v)))),
+        Known::Interfaces => hash::<u32, Interface>(map)
             .map(|read| show.every(read.into_iter().map(|(k, v)| (InterfaceIndex(k), v)))),
         Known::Counters => {
             per_cpu::<TunnelCounters>(map).map(|read| show.used(read, Index::Tunnel))

@@ -57,7 +57,7 @@ impl Link {
         self.kind.as_deref() == Some("bridge")
     }
 
-    fn is_veth(&self) -> bool {
+    pub fn is_veth(&self) -> bool {
         self.kind.as_deref() == Some("veth")
     }
 

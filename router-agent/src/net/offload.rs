@@ -13,6 +13,7 @@ const GET_DRIVER_INFO: u32 = 0x03;
 const GET_FLAGS: u32 = 0x25;
 const SET_FLAGS: u32 = 0x26;
 const FLAG_TX_VLAN: u32 = 1 << 7;
+const FLAG_RX_VLAN: u32 = 1 << 8;
 
 /// Work that can be left to the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Offload {
     Gro,
     /// Customer VLAN tags (802.1Q) of what is sent.
     TxVlan,
+    /// Customer VLAN tags of what arrives, which XDP then does not see.
+    RxVlan,
 }
 
 /// `struct ethtool_value`.
@@ -74,6 +77,7 @@ impl Ethtool {
             Offload::Gso => 0x24,
             Offload::Gro => 0x2c,
             Offload::TxVlan => return self.set_flag(interface, FLAG_TX_VLAN, on),
+            Offload::RxVlan => return self.set_flag(interface, FLAG_RX_VLAN, on),
         };
         let data = u32::from(on);
         self.call(interface, &mut EthtoolValue { command, data })

@@ -57,7 +57,7 @@ const BUFFER_BYTES: usize = 65_536;
 /// setpriority(2), where ordinary threads have 0 and the least important 19.
 const NICE: i32 = 10;
 /// Between two warnings of packets lost.
-const WARN_INTERVAL: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The slow path from outside. Dropping it ends the thread that runs its [`Worker`].
 #[derive(Debug)]
@@ -158,6 +158,10 @@ impl Worker {
                 Ok(Event::Ready(ready)) => {
                     for at in ready {
                         self.read(at, &mut buffer);
+                    }
+                    // Who had none of this share is the first to have of the next.
+                    if !self.sources.is_empty() {
+                        self.sources.rotate_left(1);
                     }
                     self.warn_of_losses();
                 }

@@ -30,6 +30,15 @@ pub struct HeartbeatListener {
     pub port: u16,
 }
 
+/// How packets of a tunnel may pass by the stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transit {
+    /// Whether there is an interface with `fast-path enable`.
+    pub has_lan: bool,
+    /// Of the tunnel's device, by its `rp_filter`.
+    pub strict_reverse_path: bool,
+}
+
 /// What the system gave a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Surroundings {
@@ -44,6 +53,7 @@ pub struct Surroundings {
     pub mtu: u32,
     /// Whether the path's MTU is below what the device may have.
     pub may_fragment: bool,
+    pub transit: Transit,
     pub heartbeat: Option<HeartbeatListener>,
 }
 
@@ -116,6 +126,10 @@ pub fn entries(tunnel: &Tunnel, surroundings: &Surroundings) -> Entries {
         vlan,
         mtu,
         may_fragment,
+        transit: Transit {
+            has_lan,
+            strict_reverse_path,
+        },
         heartbeat,
     } = *surroundings;
     let format = format(tunnel);
@@ -127,14 +141,15 @@ pub fn entries(tunnel: &Tunnel, surroundings: &Surroundings) -> Entries {
         FlowLabel::Fixed(label) => (label, 0),
         FlowLabel::Inherit => (0, egress_flag::FLOW_LABEL_INHERIT),
     };
-    let transit = tunnel.fast_path && tunnel.encapsulation != Encapsulation::GreBridge;
+    let transit = has_lan && tunnel.fast_path && tunnel.encapsulation != Encapsulation::GreBridge;
     Entries {
         key: key(tunnel),
         ingress: TunnelIngress {
             index,
             format,
             flags: flag(ingress_flag::TRANSIT, transit)
-                | flag(ingress_flag::ADJUST_MSS, tunnel.adjust_mss.is_some()),
+                | flag(ingress_flag::ADJUST_MSS, tunnel.adjust_mss.is_some())
+                | flag(ingress_flag::STRICT_REVERSE_PATH, strict_reverse_path),
             user_ifindex,
             user_mac,
             vlan,

@@ -3,7 +3,7 @@
 use router_common::time::BootTime;
 
 use super::{
-    Entries, HeartbeatListener, Surroundings, entries,
+    Entries, HeartbeatListener, Surroundings, Transit, entries,
     keepalive::Keepalive,
     mtu::{self, Mtu},
     overhead,
@@ -83,6 +83,7 @@ pub struct TunnelState {
     tunnel: Tunnel,
     index: u32,
     heartbeat: Option<HeartbeatListener>,
+    transit: Transit,
     /// The newest, which may be gone.
     underlay: Underlay,
     has_underlay: bool,
@@ -122,6 +123,7 @@ impl TunnelState {
         tunnel: Tunnel,
         index: u32,
         heartbeat: Option<HeartbeatListener>,
+        transit: Transit,
         underlay: Underlay,
         device: Device,
     ) -> Self {
@@ -130,6 +132,7 @@ impl TunnelState {
             tunnel,
             index,
             heartbeat,
+            transit,
             underlay,
             has_underlay: true,
             device: Some(device),
@@ -241,6 +244,7 @@ impl TunnelState {
                 vlan: self.underlay.vlan,
                 mtu: present,
                 may_fragment,
+                transit: self.transit,
                 heartbeat: self.heartbeat,
             },
         );

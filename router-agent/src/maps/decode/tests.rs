@@ -89,6 +89,19 @@ fn a_tunnels_directions() {
 }
 
 #[test]
+fn an_interfaces_part() {
+    let interface = Interface {
+        flags: interface_flag::LAN | interface_flag::TRANSMIT | 0x100,
+        mac: [2, 0, 0, 0, 0, 0xab],
+        padding: [0; 2],
+    };
+    assert_eq!(
+        text(&interface),
+        "mac 02:00:00:00:00:ab, flags lan+transmit+0x100"
+    );
+}
+
+#[test]
 fn indices_have_names() {
     assert_eq!(text(&InterfaceIndex(7)), "ifindex 7, interface eth0");
     assert_eq!(text(&Index::Tunnel(1)), "tunnel_index 1");

@@ -1,0 +1,67 @@
+//! Tunnel to LAN.
+
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
+use router_common::{
+    map::{TunnelIngress, ingress_flag, interface_flag},
+    net::Ethernet,
+};
+
+use super::{
+    Outcome, leave,
+    passenger::{self, Arrival},
+    route::{self, Hop},
+};
+use crate::{decap::Arrived, frame::Frame, maps};
+
+/// Forwards what came for a tunnel to a host of the LAN.
+#[inline(never)]
+pub(super) fn forward(ctx: *mut xdp_md, arrived: &Arrived) -> Outcome {
+    let ctx = XdpContext::new(ctx);
+    let Arrived {
+        tunnel,
+        protocol,
+        inner_offset,
+        inner_length,
+        ..
+    } = *arrived;
+    if tunnel.flags & ingress_flag::TRANSIT == 0 {
+        return Outcome::NotTaken;
+    }
+    let arrival = Arrival {
+        ifindex: tunnel.user_ifindex,
+        strict_reverse_path: tunnel.flags & ingress_flag::STRICT_REVERSE_PATH != 0,
+        protocol,
+        offset: inner_offset,
+        room: inner_length,
+    };
+    let Some(hop) = find(&ctx, &arrival, tunnel) else {
+        return Outcome::NotTaken;
+    };
+    let removed = (inner_offset - Ethernet::LEN) as i32;
+    // SAFETY: the context of this very call; no pointer into the packet is alive.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, removed) } != 0 {
+        return Outcome::NotTaken;
+    }
+    if passenger::age(Frame(&ctx), protocol, Ethernet::LEN).is_none() {
+        return Outcome::Broken;
+    }
+    maps::count(tunnel.index, |counters| {
+        counters.rx_packets += 1;
+        counters.rx_bytes += inner_length as u64;
+        counters.rx_transit += 1;
+    });
+    leave(&ctx, &hop, protocol)
+}
+
+/// The next hop of the packet, which is not changed; `None` if it is the stack's.
+#[inline(always)]
+fn find(ctx: &XdpContext, arrival: &Arrival, tunnel: &TunnelIngress) -> Option<Hop> {
+    const LAN: u32 = interface_flag::LAN | interface_flag::TRANSMIT;
+    let query = route::query()?;
+    let passenger = passenger::examine(ctx, arrival, query)?;
+    if tunnel.flags & ingress_flag::ADJUST_MSS != 0 && passenger.is_syn {
+        return None;
+    }
+    let hop = query.hop(ctx)?;
+    (maps::interface(hop.ifindex)?.flags & LAN == LAN).then_some(hop)
+}
