@@ -1,9 +1,11 @@
 //! What becomes of a tunnel when the interfaces around it change.
 
+use std::process::{Command, Stdio};
+
 use anyhow::{Context as _, Result, ensure};
 use router_tests::{
     agent::{self, routerctl},
-    article::{self, CLOUD, ROUTERS, Router, cloud_interface},
+    article::{self, CLIENT, CLOUD, ROUTERS, Router, cloud_interface},
     cluster::{Cluster, PATIENCE},
     lab::Node,
     poll,
@@ -135,6 +137,26 @@ fn an_address_that_moves_takes_the_tunnel_along() {
 }
 
 #[test]
+fn an_address_on_the_loopback_is_reached_by_the_route() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, _] = ROUTERS;
+    let node = cluster.node(a);
+    node.ip_batch(&[
+        format!("address delete {}/24 dev eth0", a.underlay),
+        "address add 10.0.1.20/24 dev eth0".to_owned(),
+        format!("address add {}/32 dev lo", a.underlay),
+    ])
+    .unwrap();
+    await_status(node, "told", |tunnel| tunnel["underlay"] == "none");
+    node.exec(&["ip", "route", "add", "10.0.0.0/16", "via", "10.0.1.1"])
+        .unwrap();
+    await_status(node, "routed", |tunnel| {
+        tunnel["underlay"] == "eth0" && tunnel["xdp_mode"] == "native"
+    });
+    await_ping(&cluster);
+}
+
+#[test]
 fn programs_that_others_detach_are_attached_again() {
     let cluster = tunnel(Router::tunnel_config);
     let [a, _] = ROUTERS;
@@ -261,27 +283,70 @@ fn without_keepalives_coming_back_the_tunnel_loses_its_carrier() {
     await_ping(&cluster);
 }
 
-/// The router's way to its peer is narrower from the cloud on.
+/// From the cloud on, the primary's way to its peer is narrower.
+fn narrow_the_path(cluster: &Cluster) {
+    let interface = cloud_interface(article::SECONDARY);
+    cluster
+        .lab
+        .node(CLOUD)
+        .exec(&["ip", "link", "set", interface, "mtu", "1400"])
+        .unwrap();
+}
+
 #[test]
 fn a_narrower_path_is_learnt_from_routers() {
     let cluster = tunnel(Router::tunnel_config);
-    let [a, c] = ROUTERS;
-    let cloud = cluster.lab.node(CLOUD);
-    cloud
-        .exec(&["ip", "link", "set", cloud_interface(c.name), "mtu", "1400"])
+    let [a, _] = ROUTERS;
+    let (node, client) = (cluster.node(a), cluster.lab.node(CLIENT));
+    // The client reaches the far router's server side through the tunnel.
+    let target = "10.0.9.12";
+    node.exec(&["ip", "route", "add", target, "dev", "tun00"])
         .unwrap();
-    let node = cluster.node(a);
-    let long = ["ping", "-Mdo", "-c1", "-W1", "-s1400", c.tunnel];
-    // This one is lost on the way; the cloud says why.
-    node.exec(&long).unwrap_err();
+    client
+        .exec(&["ip", "route", "add", target, "via", "10.0.0.11"])
+        .unwrap();
+    let ping = |size: &str| client.exec(&["ping", "-Mdo", "-c1", "-W1", "-s", size, target]);
+    ping("1400").unwrap();
+    narrow_the_path(&cluster);
+    // This one is lost; the cloud tells the router why.
+    ping("1400").unwrap_err();
     await_status(node, "learnt", |tunnel| {
         tunnel["path_mtu"] == 1400 && tunnel["mtu"] == 1376
     });
     assert_eq!(device(node, "mtu").unwrap(), 1376);
-    let error = node.exec(&long).unwrap_err().to_string();
-    assert!(error.contains("message too long, mtu=1376"), "{error}");
-    let fitting = ["ping", "-Mdo", "-c1", "-W1", "-s1348", c.tunnel];
-    node.exec(&fitting).unwrap();
+    // And the router now tells the client. 28 bytes of IPv4 and ICMP headers.
+    let error = ping("1400").unwrap_err().to_string();
+    assert!(error.contains("mtu = 1376"), "{error}");
+    ping("1348").unwrap();
     let text = routerctl(node, &["show", "interfaces", "tunnel", "detail"]).unwrap();
     assert!(text.contains("1400 bytes, learnt"), "{text}");
+    // Another underlay, another path.
+    node.exec(&[
+        "ip",
+        "address",
+        "delete",
+        &format!("{}/24", a.underlay),
+        "dev",
+        "eth0",
+    ])
+    .unwrap();
+    await_status(node, "forgotten", |tunnel| {
+        tunnel["path_mtu"].is_null() && tunnel["mtu"] == 1476
+    });
+}
+
+#[test]
+fn tcp_gets_through_a_path_that_has_become_narrower() {
+    let cluster = tunnel(Router::tunnel_config);
+    let [a, c] = ROUTERS;
+    narrow_the_path(&cluster);
+    let mut server = Command::new("iperf3");
+    server
+        .args(["-s", "-1", "-B", c.tunnel])
+        .stdout(Stdio::null());
+    let mut server = cluster.node(c).spawn("iperf3", &mut server).unwrap();
+    let client = ["iperf3", "-c", c.tunnel, "-n4M"];
+    poll::until(PATIENCE, || cluster.node(a).exec(&client)).unwrap();
+    server.wait_within(PATIENCE).unwrap();
+    assert_eq!(status(cluster.node(a)).unwrap()["path_mtu"], 1400);
 }

@@ -5,7 +5,7 @@ mod attachments;
 mod gre_socket;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, UdpSocket},
     sync::Arc,
     time::Duration,
@@ -46,6 +46,8 @@ use crate::{
 /// So often the agent looks whether its programs are still attached, which the kernel does not tell,
 /// and tries again what failed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// So many routes are asked for at one look, in turn.
+const ROUTES_AT_A_LOOK: usize = 256;
 /// RFC 1812 §3.1 and the kernel's own choice for what is not forwarded.
 const DEFAULT_TTL: u8 = 255;
 /// Class selector 6, "network control" (RFC 4594 §3.1).
@@ -72,6 +74,10 @@ pub struct Keeper {
     /// Positions of the tunnels of each of `locals`.
     tunnels_of: Vec<Vec<usize>>,
     tunnels: Vec<TunnelState>,
+    /// The interfaces by which those tunnels' packets leave whose address is on one that leads
+    /// nowhere.
+    ways: HashMap<usize, u32>,
+    next_way: usize,
     /// What of a tunnel failed last.
     troubles: HashMap<usize, String>,
     /// Tunnels to be looked at.
@@ -128,6 +134,8 @@ impl Keeper {
             locals,
             tunnels_of,
             dirty: (0..tunnels.len()).collect(),
+            ways: ways(&tunnels),
+            next_way: 0,
             tunnels,
             troubles: HashMap::new(),
             attachments: Attachments::default(),
@@ -151,8 +159,8 @@ impl Keeper {
 
     /// The underlays that have the programs.
     pub fn underlays(&self) -> impl Iterator<Item = (&Link, &Mode)> {
-        (0..self.locals.len())
-            .filter_map(|number| self.watch.link(number))
+        underlays(&self.watch, &self.tunnels_of, &self.ways)
+            .into_iter()
             .filter_map(|link| Some((link, self.attachments.mode(link, &self.watch)?)))
     }
 
@@ -252,7 +260,6 @@ impl Keeper {
             self.set_path_mtu(index as usize, None);
         }
         if now >= self.next_look {
-            self.next_look = now.after(LOOK_INTERVAL);
             self.look(dataplane).await;
         }
         for position in std::mem::take(&mut self.dirty) {
@@ -326,8 +333,9 @@ impl Keeper {
 
     /// Takes in what the interface with a tunnels' address is now.
     fn refresh_underlay(&mut self, dependency: usize) {
-        let underlay = self.watch.link(dependency).map(Underlay::of);
         for &position in &self.tunnels_of[dependency] {
+            let underlay =
+                underlay_of(&self.watch, &self.ways, dependency, position).map(Underlay::of);
             let state = &mut self.tunnels[position];
             let before = state.underlay().map(|underlay| underlay.ifindex);
             let now = underlay.as_ref().map(|underlay| underlay.ifindex);
@@ -336,17 +344,61 @@ impl Keeper {
                 self.paths.forget(state.index());
                 state.set_path_mtu(None);
             }
-            state.set_underlay(underlay.clone());
+            state.set_underlay(underlay);
             self.dirty.insert(position);
+        }
+    }
+
+    /// Asks for the routes of tunnels whose address is on an interface that leads nowhere.
+    async fn refresh_ways(&mut self) {
+        let mut candidates = Vec::new();
+        for (dependency, positions) in self.tunnels_of.iter().enumerate() {
+            if self.watch.link(dependency).is_some_and(Link::leads_nowhere) {
+                candidates.extend(positions.iter().map(|&position| (dependency, position)));
+            }
+        }
+        let mut changed = BTreeSet::new();
+        let count = candidates.len().min(ROUTES_AT_A_LOOK);
+        for &(dependency, position) in candidates.iter().cycle().skip(self.next_way).take(count) {
+            let tunnel = self.tunnels[position].tunnel();
+            let Ok(way) = self.netlink.way(tunnel.local_ip, tunnel.remote_ip).await else {
+                continue;
+            };
+            let known = match way {
+                Some(index) => self.ways.insert(position, index),
+                None => self.ways.remove(&position),
+            };
+            let now = way.and_then(|index| self.watch.interface(index));
+            let now = now.map(Underlay::of);
+            if known != way || self.tunnels[position].underlay() != now.as_ref() {
+                changed.insert(dependency);
+            }
+        }
+        self.next_way = (self.next_way + count)
+            .checked_rem(candidates.len())
+            .unwrap_or(0);
+        for &dependency in &changed {
+            self.refresh_underlay(dependency);
+        }
+        if !changed.is_empty() {
+            self.want_attachments();
         }
     }
 
     /// Finds out which interfaces shall have the programs; the next look is at once.
     fn want_attachments(&mut self) {
-        let links = (0..self.locals.len()).filter_map(|number| self.watch.link(number));
-        self.attachments
-            .want(links, &self.watch, &*self.choose_mode);
-        self.next_look = BootTime::NEVER;
+        let Self {
+            watch,
+            tunnels_of,
+            ways,
+            attachments,
+            choose_mode,
+            next_look,
+            ..
+        } = self;
+        let links = underlays(watch, tunnels_of, ways).into_iter();
+        attachments.want(links, watch, &**choose_mode);
+        *next_look = BootTime::NEVER;
     }
 
     fn refresh_device(&mut self, position: usize, change: &Change) {
@@ -386,7 +438,6 @@ impl Keeper {
                     self.monitor = Some(monitor);
                     let findings = self.list_anew().await;
                     self.take_in(findings);
-                    self.next_look = clock::now().after(LOOK_INTERVAL);
                 }
                 Err(error) => warn!("{error:#}"),
             }
@@ -403,6 +454,8 @@ impl Keeper {
                 self.attachments.lose(index);
             }
         }
+        self.refresh_ways().await;
+        self.next_look = clock::now().after(LOOK_INTERVAL);
         let was_whole = self.attachments.are_whole();
         // It was logged, and is in the notes.
         let _ = self.attach(dataplane);
@@ -557,6 +610,48 @@ impl Keeper {
         };
         self.presents.set(position, present);
     }
+}
+
+/// Where the devices were made for, which [`Keeper::refresh_underlay`] only heeds where it must.
+fn ways(tunnels: &[TunnelState]) -> HashMap<usize, u32> {
+    let underlays = tunnels.iter().filter_map(TunnelState::underlay);
+    underlays
+        .map(|underlay| underlay.ifindex)
+        .enumerate()
+        .collect()
+}
+
+/// The interface with a tunnel's address, or the one by which its packets leave if that leads
+/// nowhere.
+fn underlay_of<'a>(
+    watch: &'a Watch,
+    ways: &HashMap<usize, u32>,
+    dependency: usize,
+    position: usize,
+) -> Option<&'a Link> {
+    let holder = watch.link(dependency)?;
+    if holder.leads_nowhere() {
+        watch.interface(*ways.get(&position)?)
+    } else {
+        Some(holder)
+    }
+}
+
+/// The underlays of all tunnels, each once.
+fn underlays<'a>(
+    watch: &'a Watch,
+    tunnels_of: &[Vec<usize>],
+    ways: &HashMap<usize, u32>,
+) -> Vec<&'a Link> {
+    let mut links = BTreeMap::new();
+    for (dependency, positions) in tunnels_of.iter().enumerate() {
+        for position in positions {
+            if let Some(link) = underlay_of(watch, ways, dependency, *position) {
+                links.insert(link.index, link);
+            }
+        }
+    }
+    links.into_values().collect()
 }
 
 fn first_present(state: &TunnelState) -> Present {

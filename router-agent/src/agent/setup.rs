@@ -64,6 +64,19 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
     let mut underlays = Vec::new();
     for tunnel in &config.tunnels {
         match link_with_address(tunnel.local_ip, &links, &addresses) {
+            Some(link) if link.leads_nowhere() => {
+                let way = netlink.way(tunnel.local_ip, tunnel.remote_ip).await?;
+                match links.iter().find(|link| Some(link.index) == way) {
+                    Some(link) => underlays.push(link.clone()),
+                    None => problems.push(Problem::new(
+                        format!(
+                            "tunnel {}: local-ip {} is on {}, and there is no route to remote-ip {}",
+                            tunnel.name, tunnel.local_ip, link.name, tunnel.remote_ip
+                        ),
+                        format!("add a route; `ip route get {}` shows it", tunnel.remote_ip),
+                    )),
+                }
+            }
             Some(link) => underlays.push(link.clone()),
             None => problems.push(Problem::new(
                 format!(

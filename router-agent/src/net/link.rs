@@ -48,6 +48,11 @@ impl Link {
         self.admin_up && self.carrier
     }
 
+    /// Whether it only holds addresses, which packets reach by other interfaces.
+    pub fn leads_nowhere(&self) -> bool {
+        self.name == "lo" || self.kind.as_deref() == Some("dummy")
+    }
+
     pub(super) fn is_bridge(&self) -> bool {
         self.kind.as_deref() == Some("bridge")
     }

@@ -5,6 +5,7 @@ mod link;
 mod monitor;
 mod offload;
 mod requests;
+mod route;
 mod settings;
 mod tunnels;
 pub mod watch;

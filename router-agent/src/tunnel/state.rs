@@ -347,7 +347,7 @@ mod tests {
     }
 
     fn settled() -> TunnelState {
-        let mut state = TunnelState::new(tunnel(), 3, None, underlay(), DEVICE);
+        let mut state = TunnelState::new(tunnel(), 3, None, Transit::default(), underlay(), DEVICE);
         let actions = settle(&mut state);
         assert!(matches!(
             actions[..],
@@ -441,7 +441,7 @@ mod tests {
             mtu: Some(1490),
             ..tunnel()
         };
-        let state = TunnelState::new(wide, 0, None, underlay(), DEVICE);
+        let state = TunnelState::new(wide, 0, None, Transit::default(), underlay(), DEVICE);
         assert!(state.notes()[0].contains("do not fit eth0's MTU 1500"));
     }
 
@@ -486,7 +486,7 @@ mod tests {
             enabled: false,
             ..tunnel()
         };
-        let mut state = TunnelState::new(disabled, 0, None, underlay(), DEVICE);
+        let mut state = TunnelState::new(disabled, 0, None, Transit::default(), underlay(), DEVICE);
         assert_eq!(settle(&mut state), []);
     }
 
