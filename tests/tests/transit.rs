@@ -54,11 +54,12 @@ struct Network {
 impl Network {
     /// With `more` behind the tunnel's configuration, once pings go through in both families.
     fn start(more: &str) -> Self {
-        Self::start_after(more, |_| ())
+        Self::start_with(|router| router.tunnel_config() + more, |_| ())
     }
 
-    /// As [`Network::start`], with `prepare` done before the agents start.
-    fn start_after(more: &str, prepare: impl Fn(&Lab)) -> Self {
+    /// As [`Network::start`], with a `config` of its own for the tunnel, and with `prepare` done
+    /// before the agents start.
+    fn start_with(config: impl Fn(Router) -> String, prepare: impl Fn(&Lab)) -> Self {
         let lab = article::lab().unwrap();
         turn_offloads_off(&lab);
         addresses6(&lab);
@@ -68,7 +69,7 @@ impl Network {
                 let host = if router == ROUTERS[0] { 1 } else { 2 };
                 let address6 =
                     format!("set interfaces tunnel tun00 address 'fd00:254::{host}/64'\n");
-                let config = router.tunnel_config() + &address6 + more;
+                let config = config(router) + &address6;
                 Agent::start(lab.node(router.name), &config).unwrap()
             })
             .into();
@@ -265,14 +266,8 @@ fn packets_pass_by_the_stack_both_ways() {
         let interface = cloud_interface(router.name);
         Capture::start(network.node(CLOUD), interface, &filter, 100_000).unwrap()
     });
+    all_pings_pass_by(&network, "plain");
     for [_, server] in BOTH {
-        let growth = network.transit_during(|| {
-            network.ping(&["-c3", "-i0.05", "-W1", server]).unwrap();
-        });
-        assert!(
-            growth.as_flattened().iter().all(|count| *count == 3),
-            "{growth:?}"
-        );
         for reverse in [None, Some("--reverse")] {
             let growth = network.transit_during(|| iperf3(&network, server, reverse));
             let fewest = growth.as_flattened().iter().min().unwrap();
@@ -421,22 +416,38 @@ fn every_format_is_put_on_and_taken_off() {
             "set interfaces tunnel tun00 parameters ip ttl inherit\n",
         ),
     ] {
-        let network = Network::start(&format!("{FAST}{more}"));
-        for [_, server] in BOTH {
-            let growth = network.transit_during(|| {
-                network.ping(&["-c3", "-i0.05", "-W1", server]).unwrap();
-            });
-            assert!(
-                growth.as_flattened().iter().all(|count| *count == 3),
-                "{description}: {growth:?}"
-            );
-        }
+        all_pings_pass_by(&Network::start(&format!("{FAST}{more}")), description);
+    }
+    for encapsulation in ["gre", "gre-udp"] {
+        let config = |router: Router| {
+            let over_ipv6 = router
+                .tunnel_config()
+                .replace("10.0.1.10", "fd00:1::10")
+                .replace("10.0.2.10", "fd00:2::10")
+                .replace("'gre'", &format!("'{encapsulation}'"));
+            over_ipv6 + FAST
+        };
+        let network = Network::start_with(config, |_| ());
+        all_pings_pass_by(&network, &format!("{encapsulation} over IPv6"));
+    }
+}
+
+fn all_pings_pass_by(network: &Network, description: &str) {
+    for [_, server] in BOTH {
+        let growth = network.transit_during(|| {
+            network.ping(&["-c3", "-i0.05", "-W1", server]).unwrap();
+        });
+        assert!(
+            growth.as_flattened().iter().all(|count| *count == 3),
+            "{description}: {growth:?}"
+        );
     }
 }
 
 #[test]
 fn the_reverse_path_is_checked_as_the_stack_does() {
-    let network = Network::start_after(FAST, |lab| {
+    let config = |router: Router| router.tunnel_config() + FAST;
+    let network = Network::start_with(config, |lab| {
         lab.node(ROUTERS[0].name)
             .run(|| fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1"))
             .unwrap()
