@@ -87,10 +87,10 @@ fn find(ctx: &XdpContext) -> Option<Way> {
 #[inline(always)]
 fn takes(egress: &TunnelEgress, passenger: &Passenger) -> bool {
     let clamps = egress.mss_ipv4 | egress.mss_ipv6 != 0;
-    egress.flags & egress_flag::TRANSIT != 0
-        && !egress.format.has(Format::CHECKSUM)
-        && !egress.format.has(Format::LAYER2)
-        && !(clamps && passenger.is_syn)
+    let needs_it = egress.format.has(Format::CHECKSUM)
+        || egress.format.has(Format::LAYER2)
+        || (clamps && passenger.is_syn);
+    egress.flags & egress_flag::TRANSIT != 0 && !needs_it
 }
 
 #[inline(always)]

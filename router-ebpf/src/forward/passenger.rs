@@ -129,8 +129,9 @@ fn set_ipv4(query: &mut Query, source: [u8; 4], destination: [u8; 4]) {
 fn ipv6(ctx: &XdpContext, arrival: &Arrival, query: &mut Query) -> Option<Passenger> {
     let frame = Frame(ctx);
     // RFC 8200 §3.
-    let [a, b, c, d, e, f, next_header, hop_limit]: [u8; 8] = frame.read(arrival.offset)?;
-    let length = usize::from(u16::from_be_bytes([e, f])) + Ipv6::LEN;
+    let [a, b, c, d]: [u8; 4] = frame.read(arrival.offset)?;
+    let [high, low, next_header, hop_limit]: [u8; 4] = frame.read(arrival.offset + 4)?;
+    let length = usize::from(u16::from_be_bytes([high, low])) + Ipv6::LEN;
     if a >> 4 != 6 || length > arrival.room || hop_limit <= 1 || next_header == HOP_BY_HOP {
         return None;
     }

@@ -40,6 +40,11 @@ pub struct Query {
 
 const _: () = assert!(size_of::<Query>() == 64 && size_of::<bpf_fib_lookup>() == 64);
 
+/// The kernel's answers that are of use.
+const FOUND: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+/// As `FOUND`, but the next hop's Ethernet address is not known.
+const NO_NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
+
 impl Query {
     pub const IPV4: u8 = 2;
     pub const IPV6: u8 = 10;
@@ -71,10 +76,8 @@ impl Query {
     /// interface by which.
     #[inline(always)]
     pub fn leads_on(&mut self, ctx: &XdpContext) -> bool {
-        matches!(
-            self.ask(ctx, 0),
-            BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH
-        )
+        let answer = self.ask(ctx, 0);
+        answer == FOUND || answer == NO_NEIGHBOUR
     }
 
     /// The next hop of the packet that came by `self.ifindex`, if its Ethernet address is known.
@@ -109,7 +112,7 @@ impl Query {
 
     #[inline(always)]
     fn hop_if(&mut self, ctx: &XdpContext, flags: u32) -> Option<Hop> {
-        (self.ask(ctx, flags) == BPF_FIB_LKUP_RET_SUCCESS).then_some(Hop {
+        (self.ask(ctx, flags) == FOUND).then_some(Hop {
             ifindex: self.ifindex,
             source_mac: self.source_mac,
             destination_mac: self.destination_mac,
@@ -117,19 +120,17 @@ impl Query {
     }
 
     #[inline(always)]
-    fn ask(&mut self, ctx: &XdpContext, flags: u32) -> u32 {
+    fn ask(&mut self, ctx: &XdpContext, flags: u32) -> i64 {
         let query: *mut bpf_fib_lookup = core::ptr::from_mut(self).cast();
         // SAFETY: the context of this very call, and a query of the length that is told.
-        let answer = unsafe {
+        unsafe {
             generated::bpf_fib_lookup(
                 ctx.ctx.cast(),
                 query,
                 size_of::<bpf_fib_lookup>() as i32,
                 flags,
             )
-        };
-        // Negative for what cannot be asked.
-        answer as u32
+        }
     }
 }
 

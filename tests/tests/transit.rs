@@ -1,0 +1,500 @@
+//! Forwarding between LAN and tunnel without the stack, and that nobody can tell but by the
+//! counters. The client reaches the server through both routers:
+//! client, vyatta-a, tunnel, vyatta-c, server.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use router_agent::control::protocol::TunnelStatus;
+use router_tests::{
+    agent::{self, Agent},
+    article::{
+        self, CLIENT, CLIENT_ADDRESS, CLOUD, ROUTERS, Router, SERVER, SERVER_ADDRESS,
+        cloud_interface,
+    },
+    capture::{self, Capture},
+    cluster::PATIENCE,
+    lab::{Lab, Node},
+    poll,
+};
+use serde::Deserialize;
+
+const SWITCH: &str = "switch";
+const CLIENT6: &str = "fd00:a::100";
+const SERVER6: &str = "fd00:9::100";
+const BOTH: [[&str; 2]; 2] = [[CLIENT_ADDRESS, SERVER_ADDRESS], [CLIENT6, SERVER6]];
+
+/// The LANs may be passed by, on all tunnels.
+const FAST: &str = "set interfaces ethernet eth1 fast-path enable
+set interfaces ethernet eth2 fast-path enable
+";
+/// As [`FAST`], and the tunnel is taken out again.
+const SLOW: &str = "set interfaces ethernet eth1 fast-path enable
+set interfaces ethernet eth2 fast-path enable
+set interfaces tunnel tun00 fast-path disable
+";
+
+/// `routerctl show interfaces tunnel --json`.
+#[derive(Deserialize)]
+struct Document {
+    tunnels: Vec<TunnelStatus>,
+}
+
+/// The article's network with both agents.
+struct Network {
+    // Before the lab, so that agents end before the network does.
+    agents: Vec<Agent>,
+    lab: Lab,
+}
+
+impl Network {
+    /// With `more` behind the tunnel's configuration, once pings go through in both families.
+    fn start(more: &str) -> Self {
+        Self::start_with(|router| router.tunnel_config() + more, |_| ())
+    }
+
+    /// As [`Network::start`], with a `config` of its own for the tunnel, and with `prepare` done
+    /// before the agents start.
+    fn start_with(config: impl Fn(Router) -> String, prepare: impl Fn(&Lab)) -> Self {
+        let lab = article::lab().unwrap();
+        turn_offloads_off(&lab);
+        addresses6(&lab);
+        prepare(&lab);
+        let agents = ROUTERS
+            .map(|router| {
+                let host = if router == ROUTERS[0] { 1 } else { 2 };
+                let address6 =
+                    format!("set interfaces tunnel tun00 address 'fd00:254::{host}/64'\n");
+                let config = config(router) + &address6;
+                Agent::start(lab.node(router.name), &config).unwrap()
+            })
+            .into();
+        let network = Self { agents, lab };
+        poll::until(PATIENCE, || network.route_through_the_tunnel())
+            .with_context(|| {
+                ROUTERS
+                    .map(|router| agent::log(network.router(router)))
+                    .join("\n")
+            })
+            .unwrap();
+        // Neighbours are found by the first packets.
+        for [client, server] in BOTH {
+            poll::until(PATIENCE, || network.ping(&["-c1", "-W1", server])).unwrap();
+            poll::until(PATIENCE, || {
+                network.node(SERVER).exec(&["ping", "-c1", "-W1", client])
+            })
+            .unwrap();
+        }
+        network
+    }
+
+    fn route_through_the_tunnel(&self) -> Result<()> {
+        let lines = |lines: &[&str]| {
+            lines
+                .iter()
+                .map(|line| (*line).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let [a, c] = ROUTERS.map(|router| self.router(router));
+        a.ip_batch(&lines(&[
+            "route replace 10.0.9.100/32 via 169.254.0.2 dev tun00",
+            "route replace 10.0.9.12/32 via 169.254.0.2 dev tun00",
+            "route replace fd00:9::/64 via fd00:254::2 dev tun00",
+        ]))?;
+        c.ip_batch(&lines(&[
+            "route replace 10.0.0.100/32 via 169.254.0.1 dev tun00",
+            "route replace fd00:a::/64 via fd00:254::1 dev tun00",
+        ]))?;
+        self.node(CLIENT).ip_batch(&lines(&[
+            "route replace 10.0.9.0/24 via 10.0.0.11",
+            "route replace fd00:9::/64 via fd00:a::11",
+        ]))?;
+        self.node(SERVER).ip_batch(&lines(&[
+            "route replace 10.0.0.0/24 via 10.0.9.12",
+            "route replace fd00:a::/64 via fd00:9::12",
+        ]))
+    }
+
+    fn node(&self, name: &str) -> &Node {
+        self.lab.node(name)
+    }
+
+    fn router(&self, router: Router) -> &Node {
+        self.lab.node(router.name)
+    }
+
+    /// `ping` of the client.
+    fn ping(&self, arguments: &[&str]) -> Result<String> {
+        self.node(CLIENT).exec(&[&["ping"], arguments].concat())
+    }
+
+    /// A counter of each router's tunnel.
+    fn counters(&self, name: &str) -> [u64; 2] {
+        ROUTERS.map(|router| {
+            let words = ["show", "interfaces", "tunnel", "--json"];
+            let text = agent::routerctl(self.router(router), &words).unwrap();
+            let document: Document = serde_json::from_str(&text).unwrap();
+            document.tunnels[0].counter(name)
+        })
+    }
+
+    /// What passed the stack by: received and sent, at each router.
+    fn transit(&self) -> [[u64; 2]; 2] {
+        [self.counters("rx_transit"), self.counters("tx_transit")]
+    }
+
+    /// By how much `work` made each of [`Network::transit`] grow.
+    fn transit_during(&self, work: impl FnOnce()) -> [[u64; 2]; 2] {
+        let before = self.transit();
+        work();
+        let mut growth = self.transit();
+        for (now, then) in growth.iter_mut().flatten().zip(before.iter().flatten()) {
+            *now -= then;
+        }
+        growth
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for router in ROUTERS {
+                eprintln!("{}:\n{}", router.name, agent::log(self.router(router)));
+            }
+        }
+        self.agents.clear();
+    }
+}
+
+/// All checksums are those of a real wire, no packet is longer than the MTU, and every port that
+/// XDP sends to has NAPI.
+fn turn_offloads_off(lab: &Lab) {
+    let off = |node: &str, interface: &str, gro: &str| {
+        let words = ["ethtool", "-K", interface, "tx", "off", "gro", gro];
+        lab.node(node).exec(&words).unwrap();
+    };
+    for router in ROUTERS {
+        for interface in ["eth0", "eth1", "eth2"] {
+            off(router.name, interface, "off");
+        }
+        off(CLOUD, cloud_interface(router.name), "off");
+    }
+    for host in [CLIENT, SERVER] {
+        off(host, "eth0", "off");
+    }
+    for port in ["lan-a", "lan-c", "srv-a", "srv-c"] {
+        off(SWITCH, port, "on");
+    }
+    for port in ["lan-client", "srv-server"] {
+        off(SWITCH, port, "off");
+    }
+}
+
+fn addresses6(lab: &Lab) {
+    for name in [ROUTERS[0].name, ROUTERS[1].name, CLOUD] {
+        lab.node(name)
+            .run(|| fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1"))
+            .unwrap()
+            .unwrap();
+    }
+    for (node, address, interface) in [
+        (CLIENT, CLIENT6, "eth0"),
+        (SERVER, SERVER6, "eth0"),
+        (ROUTERS[0].name, "fd00:a::11", "eth1"),
+        (ROUTERS[1].name, "fd00:9::12", "eth2"),
+        (ROUTERS[0].name, "fd00:1::10", "eth0"),
+        (ROUTERS[1].name, "fd00:2::10", "eth0"),
+        (CLOUD, "fd00:1::1", "to-a"),
+        (CLOUD, "fd00:2::1", "to-c"),
+    ] {
+        let line = format!("address add {address}/64 dev {interface} nodad");
+        lab.node(node).ip_batch(&[line]).unwrap();
+    }
+    for (router, gateway) in ROUTERS.into_iter().zip(["fd00:1::1", "fd00:2::1"]) {
+        let line = format!("route add fd00::/16 via {gateway}");
+        lab.node(router.name).ip_batch(&[line]).unwrap();
+    }
+}
+
+/// TCP from the client to `server` for a second, or the other way round.
+fn iperf3(network: &Network, server: &str, reverse: Option<&str>) {
+    let mut listener = Command::new("iperf3");
+    listener
+        .args(["-s", "-1", "-B", server])
+        .stdout(Stdio::null());
+    let mut listener = network.node(SERVER).spawn("iperf3", &mut listener).unwrap();
+    let mut words = vec!["iperf3", "-c", server, "-t1", "-b50M"];
+    words.extend(reverse);
+    poll::until(PATIENCE, || network.node(CLIENT).exec(&words)).unwrap();
+    listener.wait_within(PATIENCE).unwrap();
+}
+
+/// Checksum errors that the transport protocols of a host counted (RFC 4113, RFC 4022).
+fn checksum_errors(node: &Node) -> u64 {
+    let words = [
+        "nstat",
+        "-asz",
+        "TcpInCsumErrors",
+        "UdpInCsumErrors",
+        "IcmpInCsumErrors",
+    ];
+    let text = node.exec(&words).unwrap();
+    let counts = text
+        .lines()
+        .filter(|line| line.contains("CsumErrors"))
+        .map(|line| {
+            line.split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        });
+    let counts: Vec<_> = counts.collect();
+    assert_eq!(counts.len(), 3, "{text}");
+    counts.iter().sum()
+}
+
+#[test]
+fn packets_pass_by_the_stack_both_ways() {
+    let network = Network::start(FAST);
+    let on_wire = ROUTERS.map(|router| {
+        let filter = format!("ip proto 47 and src host {}", router.underlay);
+        let interface = cloud_interface(router.name);
+        Capture::start(network.node(CLOUD), interface, &filter, 100_000).unwrap()
+    });
+    all_pings_pass_by(&network, "plain");
+    for [_, server] in BOTH {
+        for reverse in [None, Some("--reverse")] {
+            let growth = network.transit_during(|| iperf3(&network, server, reverse));
+            let fewest = growth.as_flattened().iter().min().unwrap();
+            assert!(*fewest > 100, "{growth:?}");
+        }
+    }
+    for capture in on_wire {
+        let findings = capture::verify(&capture.finish().unwrap());
+        assert_eq!(findings.wrong, [""; 0]);
+        assert!(findings.tcp_segments > 100, "{findings:?}");
+    }
+    for host in [CLIENT, SERVER] {
+        assert_eq!(checksum_errors(network.node(host)), 0, "{host}");
+    }
+    // What passes by is counted as a packet of the tunnel, too.
+    for [all, transit] in [["rx_packets", "rx_transit"], ["tx_packets", "tx_transit"]] {
+        let (all, transit) = (network.counters(all), network.counters(transit));
+        assert!(
+            all[0] >= transit[0] && all[1] >= transit[1],
+            "{all:?} {transit:?}"
+        );
+    }
+}
+
+/// Who answers pings with TTLs from 1 on, as `traceroute` would show.
+fn hops(network: &Network, server: &str) -> Vec<String> {
+    (1..=4)
+        .map(|ttl| {
+            let ttl = ttl.to_string();
+            // It fails where the TTL is exceeded.
+            let words = ["ping", "-n", "-c1", "-W2", "-t", &ttl, server];
+            let output = network.node(CLIENT).output(&words).unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let line = text.lines().nth(1).unwrap_or_default();
+            // Without the round-trip time.
+            line.split(" time=").next().unwrap_or_default().to_owned()
+        })
+        .collect()
+}
+
+/// What a client sees of the way: hops, MTU, fragments, the routers themselves.
+fn sights(network: &Network) -> Vec<String> {
+    let mut sights = Vec::new();
+    for [_, server] in BOTH {
+        sights.extend(hops(network, server));
+    }
+    // 1476 bytes is the tunnel's MTU; 28 and 48 are IP's and ICMP's headers.
+    for (server, length) in [
+        (SERVER_ADDRESS, "1448"),
+        (SERVER_ADDRESS, "1449"),
+        (SERVER6, "1428"),
+        (SERVER6, "1429"),
+    ] {
+        let words = ["ping", "-n", "-c1", "-W2", "-Mdo", "-s", length, server];
+        let output = network.node(CLIENT).output(&words).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().nth(1).unwrap_or_default();
+        sights.push(line.split(" time=").next().unwrap_or_default().to_owned());
+        // The next one shall find out for itself.
+        for family in ["-4", "-6"] {
+            let words = ["ip", family, "route", "flush", "cache"];
+            network.node(CLIENT).exec(&words).unwrap();
+        }
+    }
+    for (address, length) in [
+        // Fragmented by the router, by the client. In IPv6 first the client and then the server
+        // have to learn how.
+        (SERVER_ADDRESS, "1472"),
+        (SERVER_ADDRESS, "4000"),
+        (SERVER6, "4000"),
+        (SERVER6, "4000"),
+        (SERVER6, "4000"),
+        ("10.0.0.11", "56"),
+        ("10.0.9.12", "56"),
+        ("fd00:9::12", "56"),
+        ("fd00:a::11", "56"),
+    ] {
+        let text = network
+            .ping(&["-n", "-c1", "-W2", "-Mdont", "-s", length, address])
+            .unwrap_or_else(|error| format!("{address}: {error}"));
+        let line = text.lines().nth(1).unwrap_or_default();
+        sights.push(line.split(" time=").next().unwrap_or_default().to_owned());
+    }
+    sights
+}
+
+#[test]
+fn nobody_sees_a_difference() {
+    let (fast, slow) = {
+        let network = Network::start(FAST);
+        let mut fast = Vec::new();
+        let growth = network.transit_during(|| fast = sights(&network));
+        assert!(
+            growth.as_flattened().iter().all(|count| *count > 0),
+            "{growth:?}"
+        );
+        drop(network);
+        let network = Network::start(SLOW);
+        let slow = sights(&network);
+        assert_eq!(network.transit(), [[0; 2]; 2], "the tunnel is taken out");
+        (fast, slow)
+    };
+    assert_eq!(fast, slow);
+    // And it is what routers do.
+    assert_eq!(
+        fast[..3],
+        [
+            "From 10.0.0.11 icmp_seq=1 Time to live exceeded",
+            "From 169.254.0.2 icmp_seq=1 Time to live exceeded",
+            "64 bytes from 10.0.9.100: icmp_seq=1 ttl=62",
+        ]
+    );
+    assert_eq!(fast[6], "64 bytes from fd00:9::100: icmp_seq=1 ttl=62");
+    assert_eq!(fast[8], "1456 bytes from 10.0.9.100: icmp_seq=1 ttl=62");
+    assert_eq!(
+        fast[9],
+        "From 10.0.0.11 icmp_seq=1 Frag needed and DF set (mtu = 1476)"
+    );
+    assert_eq!(
+        fast[11],
+        "From fd00:a::11 icmp_seq=1 Packet too big: mtu=1476"
+    );
+    assert_eq!(fast[14..16], [fast[11].as_str(), ""]);
+    for sight in fast[12..14].iter().chain(&fast[16..]) {
+        assert!(sight.contains(" bytes from "), "{fast:#?}");
+    }
+}
+
+#[test]
+fn nothing_passes_by_unless_it_is_asked_for() {
+    let network = Network::start("");
+    assert_eq!(network.transit(), [[0; 2]; 2]);
+}
+
+#[test]
+fn every_format_is_put_on_and_taken_off() {
+    for (description, more) in [
+        ("UDP", "set interfaces tunnel tun00 encapsulation gre-udp\n"),
+        (
+            "key and sequence",
+            "set interfaces tunnel tun00 parameters ip key 7\n\
+             set interfaces tunnel tun00 parameters ip sequence\n",
+        ),
+        (
+            "inherited header bytes",
+            "set interfaces tunnel tun00 parameters ip ttl inherit\n",
+        ),
+    ] {
+        all_pings_pass_by(&Network::start(&format!("{FAST}{more}")), description);
+    }
+    for encapsulation in ["gre", "gre-udp"] {
+        let config = |router: Router| {
+            let over_ipv6 = router
+                .tunnel_config()
+                .replace("10.0.1.10", "fd00:1::10")
+                .replace("10.0.2.10", "fd00:2::10")
+                .replace("'gre'", &format!("'{encapsulation}'"));
+            over_ipv6 + FAST
+        };
+        let network = Network::start_with(config, |_| ());
+        all_pings_pass_by(&network, &format!("{encapsulation} over IPv6"));
+    }
+}
+
+fn all_pings_pass_by(network: &Network, description: &str) {
+    for [_, server] in BOTH {
+        let growth = network.transit_during(|| {
+            network.ping(&["-c3", "-i0.05", "-W1", server]).unwrap();
+        });
+        assert!(
+            growth.as_flattened().iter().all(|count| *count == 3),
+            "{description}: {growth:?}"
+        );
+    }
+}
+
+#[test]
+fn the_reverse_path_is_checked_as_the_stack_does() {
+    let config = |router: Router| router.tunnel_config() + FAST;
+    let network = Network::start_with(config, |lab| {
+        lab.node(ROUTERS[0].name)
+            .run(|| fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1"))
+            .unwrap()
+            .unwrap();
+        let line = "address add 10.77.0.1/32 dev eth0".to_owned();
+        lab.node(CLIENT).ip_batch(&[line]).unwrap();
+    });
+    let [a, _] = ROUTERS;
+    let spoofed = |source| network.ping(&["-c1", "-W1", "-I", source, SERVER_ADDRESS]);
+    let sent = || network.counters("tx_packets")[0];
+    // The way to the source is the underlay.
+    let line = "route add 10.77.0.1/32 via 10.0.1.1".to_owned();
+    network.router(a).ip_batch(&[line]).unwrap();
+    let before = sent();
+    spoofed("10.77.0.1").unwrap_err();
+    assert_eq!(sent(), before);
+    // The way to the source is where it came from; the server has no way back.
+    let line = "route replace 10.77.0.1/32 via 10.0.0.100".to_owned();
+    network.router(a).ip_batch(&[line]).unwrap();
+    let growth = network.transit_during(|| {
+        spoofed("10.77.0.1").unwrap_err();
+    });
+    assert_eq!(growth[1][0], 1);
+    // An address of the router's own.
+    let line = "address add 10.0.0.11/32 dev eth0".to_owned();
+    network.node(CLIENT).ip_batch(&[line]).unwrap();
+    let before = sent();
+    spoofed("10.0.0.11").unwrap_err();
+    assert_eq!(sent(), before);
+}
+
+#[test]
+fn interfaces_that_cannot_send_are_refused() {
+    let lab = article::lab().unwrap();
+    let [a, _] = ROUTERS;
+    let node = lab.node(a.name);
+    node.ip_batch(&["link add br0 type bridge".to_owned()])
+        .unwrap();
+    let config = a.tunnel_config() + "set interfaces ethernet br0 fast-path enable\n";
+    let _agent = Agent::start(node, &config).unwrap();
+    poll::until(Duration::from_secs(5), || {
+        let log = agent::log(node);
+        ensure!(
+            log.contains("interface br0: no fast-path for a bridge interface"),
+            "{log}"
+        );
+        Ok(())
+    })
+    .unwrap();
+}
