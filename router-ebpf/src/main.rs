@@ -13,6 +13,8 @@
     reason = "the entry macros hand the context over by value"
 )]
 
+#[cfg(feature = "bench")]
+mod bench;
 mod checksum;
 mod decap;
 mod deliver;
