@@ -16,8 +16,8 @@ use router_common::{
     identity::Flags,
     kdf::session_number,
     map::{
-        LocalState, Reason, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters,
-        TunnelDevice, TunnelEgress, TunnelIngress, name,
+        LocalState, Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings,
+        TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, name,
     },
 };
 
@@ -135,6 +135,14 @@ impl Kernel {
         HashMap::<_, u32, TunnelEgress>::try_from(map)
             .unwrap()
             .insert(LOOPBACK, egress, 0)
+            .unwrap();
+    }
+
+    pub fn set_sequence(&mut self, index: u32, sequence: Sequence) {
+        let map = self.programs.map_mut(name::SEQUENCES).unwrap();
+        Array::<_, Sequence>::try_from(map)
+            .unwrap()
+            .set(index, sequence, 0)
             .unwrap();
     }
 

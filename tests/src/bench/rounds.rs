@@ -62,13 +62,13 @@ pub fn pin() -> Result<usize> {
 
 /// Machine and kernel, for who reads the figures later.
 pub fn machine() -> String {
-    let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpus = text.lines().filter(|line| line.starts_with("processor")).count();
+    let model = text
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown CPU", |(_, name)| name);
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{model}, {cpus} CPUs, Linux {release}")
 }
