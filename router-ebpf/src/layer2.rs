@@ -60,7 +60,8 @@ fn decapsulate(ctx: &TcContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<i32
     let mut removed = gre.inner_offset;
     if tunnel.format.has(Format::IPV6) && gre.inner_length < Ethernet::LEN + Ipv6::LEN {
         // The kernel leaves no less than a header of the outer IP version, which ARP is below.
-        ctx.change_proto(ETH_P_IPV4.to_be(), 0).map_err(|_| malformed)?;
+        ctx.change_proto(ETH_P_IPV4.to_be(), 0)
+            .map_err(|_| malformed)?;
         removed -= Ipv6::LEN - Ipv4::LEN;
     }
     ctx.adjust_room(-(removed as i32), BPF_ADJ_ROOM_MAC, 0)

@@ -63,7 +63,10 @@ pub fn pin() -> Result<usize> {
 /// Machine and kernel, for who reads the figures later.
 pub fn machine() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpus = text.lines().filter(|line| line.starts_with("processor")).count();
+    let cpus = text
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
     let model = text
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
