@@ -301,13 +301,13 @@ mod tests {
             encapsulation: Encapsulation::GreUdp,
             ..tunnel()
         };
-        let keys = [None, Some(0), Some(1)].map(|key| super::key(&Tunnel { key, ..tunnel() }));
+        let keys = [None, Some(0), Some(1)].map(|key| made(&Tunnel { key, ..tunnel() }).key);
         let all = [
             keys[0],
             keys[1],
             keys[2],
-            super::key(&in_udp),
-            super::key(&over_ipv6()),
+            made(&in_udp).key,
+            made(&over_ipv6()).key,
         ];
         for (index, key) in all.iter().enumerate() {
             assert!(!all[..index].contains(key), "{key:?}");
@@ -331,7 +331,7 @@ mod tests {
             encapsulation: Encapsulation::GreBridge,
             ..tunnel()
         };
-        assert_eq!(super::key(&bridged), keys[0]);
+        assert_eq!(made(&bridged).key, keys[0]);
     }
 
     #[test]
