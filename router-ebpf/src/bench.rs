@@ -17,14 +17,14 @@ use aya_ebpf::{
 };
 use router_common::bench::Bench;
 
-use crate::{decap, frame::Frame, verdict};
+use crate::{frame::Frame, on_underlay};
 
 #[map]
 static BENCH: Array<Bench> = Array::with_max_entries(1, 0);
 
 #[xdp]
 pub fn bench_decapsulate(ctx: XdpContext) -> u32 {
-    let verdict = verdict::of_xdp(decap::receive(&ctx));
+    let verdict = on_underlay(&ctx);
     if verdict != XDP_PASS {
         return verdict;
     }

@@ -38,7 +38,13 @@ use aya_ebpf::{
 /// On the underlay, before the stack: takes GRE packets of our tunnels, leaves all else.
 #[xdp]
 pub fn underlay(ctx: XdpContext) -> u32 {
-    verdict::of_xdp(decap::receive(&ctx))
+    on_underlay(&ctx)
+}
+
+/// All of [`underlay`] but its door, so that it can be measured.
+#[inline(always)]
+fn on_underlay(ctx: &XdpContext) -> u32 {
+    verdict::of_xdp(decap::receive(ctx))
 }
 
 /// On the underlay, TC ingress: moves what XDP decapsulated into its tunnel device, and
