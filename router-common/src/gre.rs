@@ -516,6 +516,10 @@ mod tests {
     const IPV6: [[u8; 16]; 2] = [[0x20; 16], [0x21; 16]];
 
     /// What a packet is built of, field by field.
+    #[expect(
+        clippy::struct_excessive_bools,
+        reason = "each is a field that is there or not"
+    )]
     #[derive(Clone, Debug)]
     struct Parts {
         /// TPID and TCI of each tag, outermost first.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 const ROUTER: &str = "router";
-const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_mins(5);
 
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
