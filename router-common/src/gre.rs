@@ -5,8 +5,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     net::{
-        ETH_P_8021AD, ETH_P_8021Q, ETH_P_IPV4, ETH_P_IPV6, Ethernet, GRE_UDP_PORT, Ipv4, Ipv6,
-        PROTO_DESTINATION_OPTIONS, PROTO_FRAGMENT, PROTO_GRE, PROTO_UDP, Udp, Vlan,
+        ETH_P_8021AD, ETH_P_8021Q, ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, GRE_UDP_PORT, Ipv4,
+        Ipv6, PROTO_DESTINATION_OPTIONS, PROTO_FRAGMENT, PROTO_GRE, PROTO_UDP, Udp, Vlan,
     },
     packet::Packet,
 };
@@ -322,6 +322,20 @@ pub struct Gre {
     pub inner_offset: usize,
     /// Length of the inner packet in bytes, by the outer headers.
     pub inner_length: usize,
+}
+
+impl Gre {
+    /// Bytes of the header that an inner packet of this protocol begins with. What is shorter by
+    /// the outer headers is not made whole by what follows them in the frame.
+    #[inline(always)]
+    pub const fn shortest_inner(&self) -> usize {
+        match self.header.protocol {
+            ETH_P_IPV4 => Ipv4::LEN,
+            ETH_P_IPV6 => Ipv6::LEN,
+            ETH_P_TEB => Ethernet::LEN,
+            _ => 0,
+        }
+    }
 }
 
 /// Why a frame is not for the fast path. None of these is an error of ours: the stack gets the

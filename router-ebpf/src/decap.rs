@@ -5,7 +5,7 @@ use router_common::{
     ecn,
     gre::{self, Format, Gre, NotFast},
     map::TunnelIngress,
-    net::{self, ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Ipv6, Mac},
+    net::{self, ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Mac},
     packet::Packet as _,
 };
 
@@ -38,7 +38,8 @@ pub fn receive(ctx: &XdpContext) -> Result<Action, Refusal> {
     if link.vlan != 0 && link.vlan != tunnel.vlan {
         return Err(Refusal::NoTunnel);
     }
-    if gre.inner_offset + gre.inner_length > frame.len() {
+    if gre.inner_length < gre.shortest_inner() || gre.inner_offset + gre.inner_length > frame.len()
+    {
         return Err(Refusal::Malformed {
             index: tunnel.index,
         });
@@ -94,7 +95,7 @@ fn layer3(ctx: &XdpContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<Action,
     let frame = Frame(ctx);
     let index = tunnel.index;
     match gre.header.protocol {
-        ETH_P_IPV4 if gre.inner_length >= Ipv4::LEN => {
+        ETH_P_IPV4 => {
             let inner: Ipv4 = frame
                 .read(gre.inner_offset)
                 .ok_or(Refusal::Malformed { index })?;
@@ -112,7 +113,7 @@ fn layer3(ctx: &XdpContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<Action,
             let mac = net::mac_for_ipv4(inner.destination, tunnel.user_mac);
             decapsulate(ctx, gre, tunnel, mac)
         }
-        ETH_P_IPV6 if gre.inner_length >= Ipv6::LEN => {
+        ETH_P_IPV6 => {
             let (first, last) = ipv6_destination_ends(frame, gre.inner_offset)
                 .ok_or(Refusal::Malformed { index })?;
             let start: [u8; 2] = frame
@@ -131,7 +132,6 @@ fn layer3(ctx: &XdpContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<Action,
             let mac = net::mac_for_ipv6(first, last, tunnel.user_mac);
             decapsulate(ctx, gre, tunnel, mac)
         }
-        ETH_P_IPV4 | ETH_P_IPV6 => Err(Refusal::Malformed { index }),
         keepalive::PROTOCOL if gre.inner_length == 0 => {
             maps::count(index, |counters| counters.keepalives_heard += 1);
             Ok(Action::Consume)

@@ -5,7 +5,7 @@ use aya_ebpf::{bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, programs::TcContex
 use router_common::{
     gre::{self, Format, Gre, NotFast},
     map::TunnelIngress,
-    net::{ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4, Ipv6},
+    net::{ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet},
     packet::Packet as _,
 };
 
@@ -50,23 +50,15 @@ fn decapsulate(ctx: &TcContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<i32
     if gre.header.protocol != ETH_P_TEB {
         return Err(Refusal::Unsupported { index });
     }
-    let malformed = Refusal::Malformed { index };
-    if gre.inner_length < Ethernet::LEN {
-        return Err(malformed);
-    }
-    let inner: Ethernet = skb.read(gre.inner_offset).ok_or(malformed)?;
+    let inner: Ethernet = skb
+        .read(gre.inner_offset)
+        .ok_or(Refusal::Malformed { index })?;
     // All from the outer IP header to the inner Ethernet header, whose place the outer Ethernet
     // header takes, and gives up.
-    let mut removed = gre.inner_offset;
-    if tunnel.format.has(Format::IPV6) && gre.inner_length < Ethernet::LEN + Ipv6::LEN {
-        // The kernel leaves no less than a header of the outer IP version, which ARP is below.
-        ctx.change_proto(ETH_P_IPV4.to_be(), 0)
-            .map_err(|_| malformed)?;
-        removed -= Ipv6::LEN - Ipv4::LEN;
-    }
-    ctx.adjust_room(-(removed as i32), BPF_ADJ_ROOM_MAC, 0)
-        .map_err(|_| malformed)?;
-    skb.write(0, &inner).ok_or(malformed)?;
+    let removed = gre.inner_offset as i32;
+    ctx.adjust_room(-removed, BPF_ADJ_ROOM_MAC, 0)
+        .map_err(|_| Refusal::Malformed { index })?;
+    skb.write(0, &inner).ok_or(Refusal::Malformed { index })?;
     maps::count(index, |counters| {
         counters.rx_packets += 1;
         counters.rx_bytes += gre.inner_length as u64;

@@ -172,7 +172,8 @@ pub fn inner_frame(tags: &[[u16; 2]]) -> Vec<u8> {
     let mut frame = [[2, 0, 0, 0, 7, 1], [2, 0, 0, 0, 7, 2]].concat();
     frame.extend(tags.iter().flatten().copied().flat_map(u16::to_be_bytes));
     frame.extend(ETH_P_IPV4.to_be_bytes());
-    frame.extend(inner_udp(9, b"payload"));
+    // Longer than the shortest frame of Ethernet, which need not be filled up.
+    frame.extend(inner_udp(9, &[7; 40]));
     frame
 }
 
