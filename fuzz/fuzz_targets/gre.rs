@@ -9,9 +9,10 @@ use router_common::{
 };
 
 fuzz_target!(|frame: &[u8]| {
-    if let Ok(gre) = gre::parse(frame) {
-        assert!(gre.inner_offset <= frame.len());
-        mss_lies_within(frame, gre.inner_offset, gre.inner_protocol);
+    if let Ok((_, gre)) = gre::parse(frame) {
+        // The checksum, four bytes, is skipped and not read.
+        assert!(gre.inner_offset <= frame.len() + 4);
+        mss_lies_within(frame, gre.inner_offset, gre.header.protocol);
     }
     for protocol in [ETH_P_IPV4, ETH_P_IPV6] {
         mss_lies_within(frame, Ethernet::LEN, protocol);

@@ -5,8 +5,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     net::{
-        ETH_P_8021AD, ETH_P_8021Q, ETH_P_IPV4, ETH_P_IPV6, Ethernet, GRE_UDP_PORT, Ipv4, Ipv6,
-        PROTO_DESTINATION_OPTIONS, PROTO_FRAGMENT, PROTO_GRE, PROTO_UDP, Udp, Vlan,
+        ETH_P_8021AD, ETH_P_8021Q, ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, GRE_UDP_PORT, Ipv4,
+        Ipv6, PROTO_DESTINATION_OPTIONS, PROTO_FRAGMENT, PROTO_GRE, PROTO_UDP, Udp, Vlan,
     },
     packet::Packet,
 };
@@ -324,6 +324,20 @@ pub struct Gre {
     pub inner_length: usize,
 }
 
+impl Gre {
+    /// Bytes of the header that an inner packet of this protocol begins with. What is shorter by
+    /// the outer headers is not made whole by what follows them in the frame.
+    #[inline(always)]
+    pub const fn shortest_inner(&self) -> usize {
+        match self.header.protocol {
+            ETH_P_IPV4 => Ipv4::LEN,
+            ETH_P_IPV6 => Ipv6::LEN,
+            ETH_P_TEB => Ethernet::LEN,
+            _ => 0,
+        }
+    }
+}
+
 /// Why a frame is not for the fast path. None of these is an error of ours: the stack gets the
 /// frame as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -501,5 +515,454 @@ pub fn parse<P: Packet + ?Sized>(frame: &P) -> Result<(AnyKey, Gre), NotFast> {
             Ok((AnyKey::Ipv6(key), gre))
         }
         _ => Err(NotFast::NotGre),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const IPV4: [[u8; 4]; 2] = [[10, 0, 2, 10], [10, 0, 1, 10]];
+    const IPV6: [[u8; 16]; 2] = [[0x20; 16], [0x21; 16]];
+
+    /// What a packet is built of, field by field.
+    #[expect(
+        clippy::struct_excessive_bools,
+        reason = "each is a field that is there or not"
+    )]
+    #[derive(Clone, Debug)]
+    struct Parts {
+        /// TPID and TCI of each tag, outermost first.
+        tags: Vec<[u16; 2]>,
+        ipv6: bool,
+        /// A tunnel encapsulation limit before GRE over IPv6.
+        limit: bool,
+        udp: bool,
+        tos: u8,
+        checksum: bool,
+        key: Option<u32>,
+        sequence: Option<u32>,
+        /// Of the bits that are ignored (RFC 2784 §2.3).
+        reserved: u16,
+        protocol: u16,
+        inner: Vec<u8>,
+        /// Bytes behind the outer packet, as Ethernet pads short frames.
+        padding: usize,
+    }
+
+    const PLAIN: Parts = Parts {
+        tags: Vec::new(),
+        ipv6: false,
+        limit: false,
+        udp: false,
+        tos: 0,
+        checksum: false,
+        key: None,
+        sequence: None,
+        reserved: 0,
+        protocol: ETH_P_IPV4,
+        inner: Vec::new(),
+        padding: 0,
+    };
+
+    impl Parts {
+        fn bits(&self) -> u16 {
+            let mut bits = self.reserved;
+            bits |= if self.checksum { 0x8000 } else { 0 };
+            bits |= if self.key.is_some() { 0x2000 } else { 0 };
+            bits | if self.sequence.is_some() { 0x1000 } else { 0 }
+        }
+
+        fn gre(&self) -> Vec<u8> {
+            let mut gre = Vec::new();
+            gre.extend(self.bits().to_be_bytes());
+            gre.extend(self.protocol.to_be_bytes());
+            if self.checksum {
+                gre.extend([0xab, 0xcd, 0, 0]);
+            }
+            gre.extend(self.key.into_iter().flat_map(u32::to_be_bytes));
+            gre.extend(self.sequence.into_iter().flat_map(u32::to_be_bytes));
+            gre
+        }
+
+        fn link(&self) -> Vec<u8> {
+            let ether_type: u16 = if self.ipv6 { 0x86dd } else { 0x0800 };
+            let mut link = [7; 12].to_vec();
+            link.extend(
+                self.tags
+                    .iter()
+                    .flatten()
+                    .copied()
+                    .flat_map(u16::to_be_bytes),
+            );
+            link.extend(ether_type.to_be_bytes());
+            link
+        }
+
+        fn outer(&self) -> Vec<u8> {
+            let mut payload = Vec::new();
+            let gre_length = self.gre().len() + self.inner.len();
+            if self.udp {
+                let length = u16::try_from(8 + gre_length).unwrap();
+                payload.extend([0xc0, 1, 0x12, 0x92]);
+                payload.extend(length.to_be_bytes());
+                payload.extend([0, 0]);
+            }
+            let protocol = if self.udp { 17 } else { 47 };
+            let length = payload.len() + gre_length;
+            let mut outer = Vec::new();
+            if self.ipv6 {
+                let options = if self.limit { 8 } else { 0 };
+                let length = u16::try_from(length + options).unwrap();
+                outer.extend([0x60 | (self.tos >> 4), self.tos << 4, 0, 0]);
+                outer.extend(length.to_be_bytes());
+                outer.extend([if self.limit { 60 } else { protocol }, 64]);
+                outer.extend(IPV6.as_flattened());
+                if self.limit {
+                    outer.extend([protocol, 0, 4, 1, 4, 1, 1, 0]);
+                }
+            } else {
+                let length = u16::try_from(20 + length).unwrap();
+                outer.extend([0x45, self.tos]);
+                outer.extend(length.to_be_bytes());
+                outer.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
+                outer.extend(IPV4.as_flattened());
+            }
+            outer.extend(payload);
+            outer
+        }
+
+        fn headers(&self) -> Vec<u8> {
+            [self.link(), self.outer(), self.gre()].concat()
+        }
+
+        fn frame(&self) -> Vec<u8> {
+            let padding = std::vec![0x55; self.padding];
+            [self.headers(), self.inner.clone(), padding].concat()
+        }
+
+        fn format(&self) -> Format {
+            Format::default()
+                .with(Format::KEY, self.key.is_some())
+                .with(Format::CHECKSUM, self.checksum)
+                .with(Format::SEQUENCE, self.sequence.is_some())
+                .with(Format::UDP, self.udp)
+                .with(Format::IPV6, self.ipv6)
+        }
+
+        fn expected(&self) -> (AnyKey, Gre) {
+            let label = Label::new(self.key, self.udp);
+            let key = if self.ipv6 {
+                let [remote, local] = IPV6;
+                let addresses = Addresses6 { remote, local };
+                AnyKey::Ipv6(TunnelKey6 { addresses, label })
+            } else {
+                let [remote, local] = IPV4;
+                AnyKey::Ipv4(TunnelKey {
+                    local,
+                    remote,
+                    label,
+                })
+            };
+            let header = Header {
+                bits: self.bits(),
+                protocol: self.protocol,
+                key: self.key.unwrap_or(0).to_be_bytes(),
+                sequence: self.sequence.unwrap_or(0),
+                length: self.gre().len(),
+            };
+            let gre = Gre {
+                header,
+                label,
+                outer_offset: self.link().len(),
+                outer_tos: self.tos,
+                inner_offset: self.headers().len(),
+                inner_length: self.inner.len(),
+            };
+            (key, gre)
+        }
+    }
+
+    /// Frames that the fast path takes, of every format.
+    fn parts() -> impl Strategy<Value = Parts> {
+        let tag = |tpid| any::<u16>().prop_map(move |tci| [tpid, tci]);
+        let tags = prop_oneof![
+            Just(Vec::new()),
+            tag(0x8100).prop_map(|tag| [tag].to_vec()),
+            tag(0x88a8).prop_map(|tag| [tag].to_vec()),
+            (tag(0x88a8), tag(0x8100)).prop_map(|(outer, inner)| [outer, inner].to_vec()),
+            (tag(0x8100), tag(0x8100)).prop_map(|(outer, inner)| [outer, inner].to_vec()),
+        ];
+        let inner = prop::collection::vec(any::<u8>(), 0..80);
+        let switches: [BoxedStrategy<bool>; 4] = std::array::from_fn(|_| any::<bool>().boxed());
+        let fields = (any::<Option<u32>>(), any::<Option<u32>>(), 0_u16..0x80);
+        let rest = (any::<u8>(), any::<u16>(), 0_usize..20);
+        (tags, inner, switches, fields, rest).prop_map(
+            |(tags, inner, switches, (key, sequence, reserved), (tos, protocol, padding))| {
+                let [ipv6, limit, udp, checksum] = switches;
+                Parts {
+                    tags,
+                    ipv6,
+                    limit,
+                    udp,
+                    tos,
+                    checksum,
+                    key,
+                    sequence,
+                    reserved: reserved << 3,
+                    protocol,
+                    inner,
+                    padding,
+                }
+            },
+        )
+    }
+
+    #[test]
+    fn plain_and_with_every_field() {
+        let full = Parts {
+            tags: [[0x88a8, 0x2005], [0x8100, 0xe123]].to_vec(),
+            ipv6: true,
+            limit: true,
+            udp: true,
+            tos: 0xb9,
+            checksum: true,
+            key: Some(0x0102_0304),
+            sequence: Some(u32::MAX),
+            inner: [1, 2, 3].to_vec(),
+            ..PLAIN
+        };
+        for parts in [PLAIN, full] {
+            assert_eq!(parse(parts.frame().as_slice()), Ok(parts.expected()));
+        }
+    }
+
+    #[test]
+    fn key_zero_is_not_no_key() {
+        let keyed = Label::new(Some(0), false);
+        assert_ne!(keyed, Label::new(None, false));
+        assert_eq!(keyed.key(), Some(0));
+        assert_ne!(keyed, Label::new(Some(0), true));
+        assert!(Label::new(Some(0), true).is_udp());
+    }
+
+    #[test]
+    fn the_vlan_is_that_of_the_innermost_tag() {
+        for (tags, vlan) in [
+            (&[][..], 0),
+            (&[[0x8100, 0xf005]], 5),
+            (&[[0x88a8, 0x0006]], 6),
+            (&[[0x8100, 0]], 0),
+            (&[[0x88a8, 5], [0x8100, 0xe006]], 6),
+        ] {
+            let parts = Parts {
+                tags: tags.to_vec(),
+                ..PLAIN
+            };
+            let link = link(parts.frame().as_slice()).unwrap();
+            assert_eq!((link.vlan, link.ether_type), (vlan, ETH_P_IPV4));
+            assert_eq!(link.offset, Ethernet::LEN + 4 * tags.len());
+        }
+        let three = Parts {
+            tags: [[0x8100, 1]; 3].to_vec(),
+            ..PLAIN
+        };
+        assert_eq!(parse(three.frame().as_slice()), Err(NotFast::NotGre));
+    }
+
+    #[test]
+    fn bits_of_the_header() {
+        let with = |bits: u16| {
+            let mut frame = PLAIN.frame();
+            frame.extend([0; 12]);
+            frame[34..36].copy_from_slice(&bits.to_be_bytes());
+            // The bits may announce up to three fields.
+            frame[16..18].copy_from_slice(&36_u16.to_be_bytes());
+            parse(frame.as_slice()).map(|(_, gre)| gre)
+        };
+        for number in 0..16 {
+            let bit = 0x8000_u16 >> number;
+            let header = with(bit).map(|gre| (gre.header.is_illegal(), gre.header.length));
+            let expected = match number {
+                0 | 2 | 3 => Ok((false, 8)),
+                1 => Ok((true, 8)),
+                4 | 5 => Ok((true, 4)),
+                6..=12 => Ok((false, 4)),
+                _ => Err(NotFast::Version),
+            };
+            assert_eq!(header, expected, "bit {number}");
+        }
+        assert_eq!(with(0xb000).unwrap().header.length, 16);
+    }
+
+    /// Changes of single bytes that say what is not for the fast path.
+    #[test]
+    fn what_is_not_for_the_fast_path() {
+        let ipv4 = Parts {
+            inner: [0; 20].to_vec(),
+            ..PLAIN
+        };
+        let udp = Parts {
+            udp: true,
+            ..ipv4.clone()
+        };
+        let ipv6 = Parts {
+            ipv6: true,
+            ..ipv4.clone()
+        };
+        let limited = Parts {
+            limit: true,
+            ..ipv6.clone()
+        };
+        for (description, parts, at, byte, expected) in [
+            ("ARP", &ipv4, 13, 6, NotFast::NotGre),
+            ("another protocol", &ipv4, 23, 4, NotFast::NotGre),
+            ("IPv6 in IPv4's place", &ipv4, 14, 0x65, NotFast::NotGre),
+            ("options", &ipv4, 14, 0x46, NotFast::OuterOptions),
+            (
+                "a header of four words",
+                &ipv4,
+                14,
+                0x44,
+                NotFast::OuterOptions,
+            ),
+            ("first fragment", &ipv4, 20, 0x20, NotFast::OuterFragment),
+            ("later fragment", &ipv4, 21, 1, NotFast::OuterFragment),
+            ("shorter than IPv4", &ipv4, 17, 19, NotFast::Truncated),
+            ("shorter than GRE", &ipv4, 17, 23, NotFast::Truncated),
+            ("options before UDP", &udp, 14, 0x46, NotFast::NotGre),
+            ("a fragment of UDP", &udp, 20, 0x20, NotFast::NotGre),
+            ("another port", &udp, 37, 0, NotFast::NotGre),
+            ("a UDP checksum", &udp, 41, 1, NotFast::UdpChecksum),
+            (
+                "UDP shorter than IPv4 says",
+                &udp,
+                39,
+                31,
+                NotFast::Truncated,
+            ),
+            (
+                "UDP longer than IPv4 says",
+                &udp,
+                39,
+                33,
+                NotFast::Truncated,
+            ),
+            ("IPv4 in IPv6's place", &ipv6, 14, 0x45, NotFast::NotGre),
+            ("hop-by-hop options", &ipv6, 20, 0, NotFast::NotGre),
+            ("a fragment header", &ipv6, 20, 44, NotFast::OuterFragment),
+            (
+                "shorter than GRE over IPv6",
+                &ipv6,
+                19,
+                3,
+                NotFast::Truncated,
+            ),
+            ("long options", &limited, 55, 1, NotFast::NotGre),
+            (
+                "a fragment behind options",
+                &limited,
+                54,
+                44,
+                NotFast::OuterFragment,
+            ),
+            (
+                "shorter than its options",
+                &limited,
+                19,
+                7,
+                NotFast::Truncated,
+            ),
+        ] {
+            let mut frame = parts.frame();
+            frame[at] = byte;
+            assert_eq!(parse(frame.as_slice()), Err(expected), "{description}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_the_headers() {
+        for (format, outer, overhead) in [
+            (Format::default(), 24, 24),
+            (Format::KEY, 28, 28),
+            (Format::CHECKSUM, 28, 28),
+            (Format::SEQUENCE, 28, 28),
+            (Format::UDP, 32, 32),
+            (Format::IPV6, 44, 44),
+            (Format::LAYER2, 24, 38),
+            (Format(0x3f), 64, 78),
+        ] {
+            assert_eq!(format.outer_length(), outer, "{format:?}");
+            assert_eq!(format.overhead(), overhead, "{format:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_packet_is_what_it_was_built_of(parts in parts()) {
+            let frame = parts.frame();
+            prop_assert_eq!(parse(frame.as_slice()), Ok(parts.expected()));
+            let inner = &frame[parts.headers().len()..][..parts.inner.len()];
+            prop_assert_eq!(inner, parts.inner);
+        }
+
+        #[test]
+        fn a_format_is_as_long_as_its_headers(parts in parts()) {
+            let limit = if parts.ipv6 && parts.limit { 8 } else { 0 };
+            let headers = parts.headers().len() - parts.link().len() - limit;
+            prop_assert_eq!(parts.format().outer_length(), headers);
+            prop_assert_eq!(parts.format().bits(), parts.bits() & 0xb000);
+        }
+
+        #[test]
+        fn cut_at_every_byte(parts in parts()) {
+            let frame = parts.frame();
+            let headers = parts.headers().len();
+            for cut in 0..frame.len() {
+                match parse(&frame[..cut]) {
+                    // The checksum is skipped, not read.
+                    Ok(found) => {
+                        prop_assert!(cut >= headers || (parts.checksum && cut + 4 >= headers));
+                        prop_assert_eq!(found, parts.expected());
+                    }
+                    Err(error) => {
+                        prop_assert!(cut < headers);
+                        prop_assert!(matches!(error, NotFast::NotGre | NotFast::Truncated));
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes(bytes: Vec<u8>) {
+            let _ = parse(bytes.as_slice());
+        }
+
+        /// Bytes in which some lie; what is taken lies within what the outer header says.
+        #[test]
+        fn lies(
+            parts in parts(),
+            lies in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+        ) {
+            let mut frame = parts.frame();
+            for (at, byte) in lies {
+                let at = at.index(frame.len());
+                frame[at] = byte;
+            }
+            if let Ok((key, gre)) = parse(frame.as_slice()) {
+                let length: [u8; 2] = match key {
+                    AnyKey::Ipv4(_) => frame.as_slice().read(gre.outer_offset + 2),
+                    AnyKey::Ipv6(_) => frame.as_slice().read(gre.outer_offset + 4),
+                }.unwrap();
+                let end = gre.outer_offset + usize::from(u16::from_be_bytes(length))
+                    + if matches!(key, AnyKey::Ipv6(_)) { 40 } else { 0 };
+                prop_assert_eq!(gre.inner_offset + gre.inner_length, end);
+                prop_assert_eq!(gre.label.key().is_some(), gre.header.bits & 0x2000 != 0);
+            }
+        }
     }
 }

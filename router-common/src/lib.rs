@@ -5,6 +5,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod bench;
 pub mod checksum;
 pub mod ecn;
 pub mod gre;

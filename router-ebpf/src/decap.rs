@@ -118,7 +118,8 @@ fn examine(ctx: &XdpContext, arrived: &mut Option<Arrived>) -> Result<Action, Re
     if link.vlan != 0 && link.vlan != tunnel.vlan {
         return Err(Refusal::NoTunnel);
     }
-    if gre.inner_offset + gre.inner_length > frame.len() {
+    if gre.inner_length < gre.shortest_inner() || gre.inner_offset + gre.inner_length > frame.len()
+    {
         return Err(Refusal::Malformed {
             index: tunnel.index,
         });

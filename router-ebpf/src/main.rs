@@ -13,6 +13,8 @@
     reason = "the entry macros hand the context over by value"
 )]
 
+#[cfg(feature = "bench")]
+mod bench;
 mod checksum;
 mod decap;
 mod deliver;
@@ -44,11 +46,17 @@ use crate::{
 /// `lan` does, for an underlay may be a LAN as well.
 #[xdp]
 pub fn underlay(ctx: XdpContext) -> u32 {
+    on_underlay(&ctx)
+}
+
+/// All of [`underlay`] but its door, so that it can be measured.
+#[inline(always)]
+fn on_underlay(ctx: &XdpContext) -> u32 {
     let mut arrived = None;
     let step = decap::receive(ctx.ctx, &mut arrived);
     match (step, &arrived) {
-        (Step::Arrived, Some(arrived)) => verdict::of_xdp(decap::pass_on(&ctx, arrived)),
-        (Step::NotOurs, _) => verdict::of_xdp(from_lan(&ctx)),
+        (Step::Arrived, Some(arrived)) => verdict::of_xdp(decap::pass_on(ctx, arrived)),
+        (Step::NotOurs, _) => verdict::of_xdp(from_lan(ctx)),
         (Step::Arrived, None) | (Step::Pass, _) => XDP_PASS,
         (Step::Answer, _) => XDP_TX,
         (Step::Drop, _) => XDP_DROP,

@@ -72,6 +72,15 @@ impl Agent {
         self.process.wait_within(Duration::from_secs(10))
     }
 
+    /// Asks for an orderly stop, or whatever `signal` means.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    pub fn wait_within(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        self.process.wait_within(timeout)
+    }
+
     /// Sudden death.
     pub fn kill(mut self) -> Result<()> {
         self.process.kill()

@@ -1,30 +1,53 @@
 //! The underlay program with two tunnels and a session, for runs of single frames. It serves tests
 //! and the benchmark, for which a failing kernel is the end: they panic.
 
-use std::time::Duration;
+use std::{env, time::Duration};
 
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, TestRunOptions,
     maps::{Array, HashMap, PerCpuArray},
-    programs::{SchedClassifier, TestRun as _, Xdp},
+    programs::{Program, SchedClassifier, TestRun as _, Xdp},
 };
 use router_agent::dataplane::{OBJECT, program};
 use router_common::{
-    gre::{AnyKey, Format, Label, TunnelKey, TunnelKey6},
+    bench::{self, Bench},
+    gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
     identity::Flags,
     kdf::session_number,
     map::{
-        LocalState, Reason, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters,
-        TunnelIngress, name,
+        LocalState, Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings,
+        TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, name,
     },
 };
 
 use crate::{
     clock,
     frames::{
-        GROUP, INNER_LOCAL, KEY, KEYED_TUNNEL, LOCAL, OUR_GENERATION, PLAIN_TUNNEL, PORT, REMOTE,
-        SESSION_SLOT, SETTINGS, USER_IFINDEX, USER_MAC, from_peer, our_claim, to_peer,
+        GROUP, INNER_LOCAL, KEY, KEYED_TUNNEL, LOCAL, LOCAL6, OUR_GENERATION, PLAIN_TUNNEL, PORT,
+        REMOTE, REMOTE6, SESSION_SLOT, SETTINGS, TUNNEL, USER_IFINDEX, USER_MAC, VLAN, from_peer,
+        our_claim, to_peer,
     },
+};
+
+/// Verdicts of TC programs: `TC_ACT_*` of linux/pkt_cls.h.
+pub mod tc {
+    /// Go on: -1.
+    pub const UNSPEC: u32 = u32::MAX;
+    pub const SHOT: u32 = 2;
+    pub const REDIRECT: u32 = 7;
+}
+
+/// Index of the loopback device in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// Where packets of the tunnel enter that [`Kernel::with_tunnel_of`] makes.
+pub const DEVICE: TunnelDevice = TunnelDevice {
+    user_ifindex: LOOPBACK,
+    dataplane_ifindex: LOOPBACK,
+    mtu: 1476,
+    mss_ipv4: 0,
+    mss_ipv6: 0,
 };
 
 /// A tunnel of `format` with the heartbeat listener of these frames.
@@ -42,6 +65,34 @@ pub fn ingress(index: u32, format: Format) -> TunnelIngress {
     }
 }
 
+/// The other direction of the tunnel that [`Kernel::with_tunnel_of`] makes.
+pub fn egress(format: Format) -> TunnelEgress {
+    let mut addresses = [LOCAL6, REMOTE6];
+    if !format.has(Format::IPV6) {
+        addresses = [LOCAL, REMOTE].map(|address| {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&address);
+            octets
+        });
+    }
+    let [local, remote] = addresses;
+    TunnelEgress {
+        index: TUNNEL,
+        underlay_ifindex: LOOPBACK,
+        format,
+        flags: 0,
+        local,
+        remote,
+        key: KEY.to_be_bytes(),
+        flow_label: 0,
+        ttl: 255,
+        tos: 0,
+        mss_ipv4: 0,
+        mss_ipv6: 0,
+        padding: [0; 2],
+    }
+}
+
 /// The loaded programs.
 #[derive(Debug)]
 pub struct Kernel {
@@ -49,6 +100,60 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// As [`Kernel::with_tunnels_and_session`], with a third tunnel, number [`TUNNEL`], of `format`
+    /// and in VLAN 5, whose heartbeats have a session of their own. Its device is the loopback
+    /// device, which a test run takes for the one that a packet comes by.
+    pub fn with_tunnel_of(format: Format) -> Self {
+        let mut kernel = Self::with_tunnels_and_session();
+        let key = format.has(Format::KEY).then_some(KEY);
+        let label = Label::new(key, format.has(Format::UDP));
+        let key = if format.has(Format::IPV6) {
+            let (remote, local) = (REMOTE6, LOCAL6);
+            let addresses = Addresses6 { remote, local };
+            AnyKey::Ipv6(TunnelKey6 { addresses, label })
+        } else {
+            AnyKey::Ipv4(TunnelKey {
+                local: LOCAL,
+                remote: REMOTE,
+                label,
+            })
+        };
+        let ingress = TunnelIngress {
+            vlan: VLAN,
+            ..ingress(TUNNEL, format)
+        };
+        kernel.add_tunnel(key, &ingress);
+        kernel.set_egress(&egress(format));
+        kernel.set_device(TUNNEL, &DEVICE);
+        kernel.add_session(TUNNEL);
+        kernel
+    }
+
+    /// Makes the programs send by `egress` what the loopback device brings.
+    pub fn set_egress(&mut self, egress: &TunnelEgress) {
+        let map = self.programs.map_mut(name::EGRESS).unwrap();
+        HashMap::<_, u32, TunnelEgress>::try_from(map)
+            .unwrap()
+            .insert(LOOPBACK, egress, 0)
+            .unwrap();
+    }
+
+    pub fn set_sequence(&mut self, index: u32, sequence: Sequence) {
+        let map = self.programs.map_mut(name::SEQUENCES).unwrap();
+        Array::<_, Sequence>::try_from(map)
+            .unwrap()
+            .set(index, sequence, 0)
+            .unwrap();
+    }
+
+    pub fn set_device(&mut self, index: u32, device: &TunnelDevice) {
+        let map = self.programs.map_mut(name::DEVICES).unwrap();
+        Array::<_, TunnelDevice>::try_from(map)
+            .unwrap()
+            .set(index, device, 0)
+            .unwrap();
+    }
+
     /// The programs with two tunnels between the same addresses, one of them keyed, and a session
     /// in the plain one.
     pub fn with_tunnels_and_session() -> Self {
@@ -56,9 +161,38 @@ impl Kernel {
             rustix::process::geteuid().is_root(),
             "these tests load BPF programs, which needs root"
         );
-        let mut kernel = Self {
-            programs: Ebpf::load(OBJECT).unwrap(),
-        };
+        Self::prepared(Ebpf::load(OBJECT).unwrap())
+    }
+
+    /// As [`Kernel::with_tunnels_and_session`], with the programs that a benchmark measures, from
+    /// the object that `cargo xtask bench` built.
+    pub fn for_benchmark() -> Result<Self> {
+        let path = env::var_os("ROUTER_BENCH_OBJECT")
+            .context("ROUTER_BENCH_OBJECT is not set; `cargo xtask bench` sets it")?;
+        let programs = Ebpf::load_file(&path)
+            .with_context(|| format!("cannot load {}; this needs root", path.display()))?;
+        let mut kernel = Self::prepared(programs);
+        for (_, program) in kernel.programs.programs_mut() {
+            match program {
+                Program::Xdp(program) if program.fd().is_err() => program.load()?,
+                Program::SchedClassifier(program) if program.fd().is_err() => program.load()?,
+                _ => {}
+            }
+        }
+        Ok(kernel)
+    }
+
+    /// Tells the programs that are measured how to give a frame back its shape.
+    pub fn set_bench(&mut self, bench: &Bench) {
+        let map = self.programs.map_mut(bench::MAP).unwrap();
+        Array::<_, Bench>::try_from(map)
+            .unwrap()
+            .set(0, bench, 0)
+            .unwrap();
+    }
+
+    fn prepared(programs: Ebpf) -> Self {
+        let mut kernel = Self { programs };
         let map = kernel.programs.map_mut(name::SETTINGS).unwrap();
         Array::<_, Settings>::try_from(map)
             .unwrap()
@@ -72,24 +206,16 @@ impl Kernel {
             };
             kernel.add_tunnel(AnyKey::Ipv4(key), &ingress(index, Format::default()));
         }
-        let session = SessionKey {
-            tunnel_index: PLAIN_TUNNEL,
-            session: session_number(GROUP),
-        };
         let config = SessionConfig {
             rx_key: from_peer(b"cloudpack"),
             tx_key: to_peer(),
-            session: session.session,
+            session: session_number(GROUP),
             local_node: 1,
             peer_node: 2,
             local_address: INNER_LOCAL,
         };
         let local = LocalState::new(our_claim(), OUR_GENERATION, Flags::ELIGIBLE, clock::now());
-        let map = kernel.programs.map_mut(name::SESSION_INDEX).unwrap();
-        HashMap::<_, SessionKey, u32>::try_from(map)
-            .unwrap()
-            .insert(session, SESSION_SLOT, 0)
-            .unwrap();
+        kernel.add_session(PLAIN_TUNNEL);
         let map = kernel.programs.map_mut(name::SESSION_CONFIG).unwrap();
         Array::<_, SessionConfig>::try_from(map)
             .unwrap()
@@ -109,6 +235,19 @@ impl Kernel {
             program.load().unwrap();
         }
         kernel
+    }
+
+    /// Takes heartbeats of tunnel `index` for those of the session.
+    fn add_session(&mut self, index: u32) {
+        let key = SessionKey {
+            tunnel_index: index,
+            session: session_number(GROUP),
+        };
+        let map = self.programs.map_mut(name::SESSION_INDEX).unwrap();
+        HashMap::<_, SessionKey, u32>::try_from(map)
+            .unwrap()
+            .insert(key, SESSION_SLOT, 0)
+            .unwrap();
     }
 
     /// Makes the programs know a tunnel.
@@ -157,6 +296,28 @@ impl Kernel {
                 data_in: Some(input),
                 data_out: Some(&mut output),
                 repeat,
+                ..TestRunOptions::default()
+            })
+            .unwrap();
+        output.truncate(usize::try_from(result.data_size_out).unwrap());
+        (result.return_value, output, result.duration)
+    }
+
+    /// Verdict and frame of TC program `name` for a frame that comes by the loopback device.
+    pub fn run_tc(&mut self, name: &str, input: &[u8]) -> (u32, Vec<u8>) {
+        let (verdict, output, _) = self.run_tc_timed(name, input);
+        (verdict, output)
+    }
+
+    /// As [`Kernel::run_tc`], and the time it took.
+    pub fn run_tc_timed(&mut self, name: &str, input: &[u8]) -> (u32, Vec<u8>, Duration) {
+        let mut output = vec![0; 2048];
+        let program = self.programs.program_mut(name).unwrap();
+        let program: &mut SchedClassifier = program.try_into().unwrap();
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(input),
+                data_out: Some(&mut output),
                 ..TestRunOptions::default()
             })
             .unwrap();

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod article;
+pub mod bench;
 pub mod capture;
 pub mod clock;
 pub mod cluster;

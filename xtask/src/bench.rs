@@ -1,10 +1,25 @@
-//! `cargo xtask bench`: what packets cost. A program of the tests' package.
+//! `cargo xtask bench`: what packets cost. A program of the tests' package, which measures programs
+//! of the kernel that are built for it alone.
+
+use std::ffi::OsString;
 
 use anyhow::Result;
 
 use crate::build::build_program;
+use crate::build_ebpf::{self, Programs};
 use crate::process::exec;
+use crate::{setup, workspace};
 
-pub fn bench() -> Result<()> {
-    match exec(&mut build_program("router-bench")?)? {}
+/// `arguments` are those of router-bench, `dataplane` being the default.
+pub fn bench(arguments: &[OsString]) -> Result<()> {
+    build_ebpf::build_with(&setup::toolchain()?, Programs::Bench)?;
+    let mut bench = build_program("router-bench")?;
+    bench
+        .args(arguments)
+        .env("ROUTER_BENCH_OBJECT", workspace::bench_object()?)
+        .env(
+            "ROUTER_BENCH_OUTPUT",
+            workspace::target_dir()?.join("bench"),
+        );
+    match exec(&mut bench)? {}
 }

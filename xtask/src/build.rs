@@ -4,8 +4,9 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::build_ebpf::{self, Programs};
 use crate::process::{heading, run};
-use crate::{build_ebpf, setup, workspace};
+use crate::{setup, workspace};
 
 #[derive(Default, clap::Args)]
 pub struct Args {
@@ -16,7 +17,7 @@ pub struct Args {
 
 pub fn build(args: &Args) -> Result<()> {
     let toolchain = setup::toolchain()?;
-    build_ebpf::build_with(&toolchain)?;
+    build_ebpf::build_with(&toolchain, Programs::Router)?;
     heading("build: agent, tools and tests");
     let mut cargo = workspace::cargo("build")?;
     if args.release {

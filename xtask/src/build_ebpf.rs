@@ -3,7 +3,7 @@
 
 use std::env::consts::ARCH;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -20,21 +20,46 @@ const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfel-unknown-none"
 };
 
+/// Which programs are built.
+#[derive(Clone, Copy)]
+pub enum Programs {
+    /// Those of the router, into router.o.
+    Router,
+    /// With those that the benchmark measures, into router-bench.o.
+    Bench,
+}
+
+impl Programs {
+    fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Router => &[],
+            Self::Bench => &["--features", "bench"],
+        }
+    }
+
+    fn object(self) -> Result<PathBuf> {
+        match self {
+            Self::Router => workspace::ebpf_object(),
+            Self::Bench => workspace::bench_object(),
+        }
+    }
+}
+
 /// Builds with what `cargo xtask setup` provided.
 pub fn build_ebpf() -> Result<()> {
     let toolchain = Toolchain::find()
         .map_err(|shortfall| anyhow!("{shortfall}. Run `cargo xtask setup`, which mends this"))?;
-    build_with(&toolchain)
+    build_with(&toolchain, Programs::Router)
 }
 
-pub fn build_with(toolchain: &Toolchain) -> Result<()> {
+pub fn build_with(toolchain: &Toolchain, programs: Programs) -> Result<()> {
     heading(format_args!(
         "build-ebpf: router-ebpf for {TARGET} ({toolchain})"
     ));
     let start = Instant::now();
-    let object = workspace::ebpf_object()?;
+    let object = programs.object()?;
     let target_dir = workspace::target_dir()?.join("bpf");
-    run(&mut cargo_build(toolchain, &target_dir))?;
+    run(cargo_build(toolchain, &target_dir).args(programs.features()))?;
 
     let built = target_dir.join(TARGET).join("release/router");
     let news = if copy_if_changed(&built, &object)? {

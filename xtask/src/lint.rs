@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
+use crate::build_ebpf::{self, Programs};
 use crate::process::run_timed;
-use crate::{build_ebpf, setup, workspace};
+use crate::{setup, workspace};
 
 const DENY_WARNINGS: [&str; 3] = ["--", "--deny", "warnings"];
 
@@ -14,7 +15,7 @@ pub fn lint() -> Result<()> {
     )?;
 
     // The agent does not compile without the object it embeds.
-    build_ebpf::build_with(&setup::toolchain()?)?;
+    build_ebpf::build_with(&setup::toolchain()?, Programs::Router)?;
     run_timed(
         "lint: host crates",
         workspace::cargo("clippy")?
@@ -27,7 +28,7 @@ pub fn lint() -> Result<()> {
     run_timed(
         "lint: kernel programs",
         workspace::cargo("clippy")?
-            .args(["--package", "router-ebpf"])
+            .args(["--package", "router-ebpf", "--all-features"])
             .args(DENY_WARNINGS)
             .env("CARGO_PROFILE_DEV_PANIC", "abort"),
     )

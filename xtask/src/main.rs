@@ -53,8 +53,12 @@ enum Cmd {
     },
     /// Build, then run all tests; the last line counts them
     Test(test::Args),
-    /// Build, then measure what packets cost in the kernel programs; needs root
-    Bench,
+    /// Build, then measure what packets cost; needs root; arguments go to router-bench
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Feed random input to the parsers of what comes from the network
     Fuzz(fuzz::Args),
     /// Run a command under another kernel, in a virtual machine that sees this machine's files
@@ -83,7 +87,7 @@ fn dispatch(cmd: Cmd) -> Result<ExitCode> {
         Cmd::Unload => load::unload()?,
         Cmd::Demo { args } => demo::demo(&args)?,
         Cmd::Test(args) => return test::test(&args),
-        Cmd::Bench => bench::bench()?,
+        Cmd::Bench { args } => bench::bench(&args)?,
         Cmd::Fuzz(args) => fuzz::fuzz(&args)?,
         Cmd::Vm(args) => return vm::vm(&args),
         Cmd::Lint => lint::lint()?,

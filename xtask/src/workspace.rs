@@ -30,6 +30,11 @@ pub fn ebpf_object() -> Result<PathBuf> {
     Ok(target_dir()?.join("bpf/router.o"))
 }
 
+/// The object that also holds the programs which the benchmark measures.
+pub fn bench_object() -> Result<PathBuf> {
+    Ok(target_dir()?.join("bpf/router-bench.o"))
+}
+
 /// A program that `cargo build` made.
 pub fn binary(name: &str) -> Result<PathBuf> {
     Ok(target_dir()?.join("debug").join(name))

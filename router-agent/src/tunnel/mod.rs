@@ -213,3 +213,261 @@ fn header_byte(byte: HeaderByte, inherit: u32) -> (u8, u32) {
         HeaderByte::Inherit => (0, inherit),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 10);
+    const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 10);
+    const LOCAL6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 10);
+    const REMOTE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 10);
+
+    const SURROUNDINGS: Surroundings = Surroundings {
+        index: 7,
+        user_ifindex: 20,
+        user_mac: [2, 0, 0, 0, 0, 20],
+        dataplane_ifindex: 21,
+        underlay_ifindex: 3,
+        vlan: 5,
+        mtu: 1476,
+        may_fragment: false,
+        heartbeat: None,
+    };
+
+    fn tunnel() -> Tunnel {
+        Tunnel {
+            name: "tun0".into(),
+            addresses: Vec::new(),
+            description: None,
+            enabled: true,
+            encapsulation: Encapsulation::Gre,
+            local_ip: LOCAL.into(),
+            remote_ip: REMOTE.into(),
+            mtu: None,
+            multicast: false,
+            key: None,
+            checksum: false,
+            sequence: false,
+            ttl: HeaderByte::Fixed(255),
+            tos: HeaderByte::Inherit,
+            flow_label: FlowLabel::Fixed(0),
+            adjust_mss: None,
+            bridge: None,
+            keepalive: None,
+            fast_path: true,
+        }
+    }
+
+    fn over_ipv6() -> Tunnel {
+        Tunnel {
+            local_ip: LOCAL6.into(),
+            remote_ip: REMOTE6.into(),
+            ..tunnel()
+        }
+    }
+
+    fn made(tunnel: &Tunnel) -> Entries {
+        entries(tunnel, &SURROUNDINGS)
+    }
+
+    #[test]
+    fn formats_and_what_they_take_of_the_mtu() {
+        let plain = tunnel();
+        let keyed = Tunnel {
+            key: Some(0),
+            ..tunnel()
+        };
+        let everything = Tunnel {
+            key: Some(9),
+            checksum: true,
+            sequence: true,
+            ..over_ipv6()
+        };
+        let in_udp = Tunnel {
+            encapsulation: Encapsulation::GreUdp,
+            ..tunnel()
+        };
+        let bridged = Tunnel {
+            encapsulation: Encapsulation::GreBridge,
+            ..tunnel()
+        };
+        let all_of = [
+            Format::KEY,
+            Format::CHECKSUM,
+            Format::SEQUENCE,
+            Format::IPV6,
+        ];
+        let all_of = all_of
+            .iter()
+            .fold(Format::default(), |all, one| all.with(*one, true));
+        for (tunnel, expected, bytes) in [
+            (plain, Format::default(), 24),
+            (keyed, Format::KEY, 28),
+            (over_ipv6(), Format::IPV6, 44),
+            (everything, all_of, 56),
+            (in_udp, Format::UDP, 32),
+            (bridged, Format::LAYER2, 38),
+        ] {
+            assert_eq!(format(&tunnel), expected, "{tunnel:?}");
+            assert_eq!(overhead(&tunnel), bytes, "{tunnel:?}");
+            let Entries {
+                ingress, egress, ..
+            } = made(&tunnel);
+            assert_eq!((ingress.format, egress.format), (expected, expected));
+        }
+    }
+
+    #[test]
+    fn keys_tell_tunnels_apart_as_the_wire_does() {
+        let in_udp = Tunnel {
+            encapsulation: Encapsulation::GreUdp,
+            ..tunnel()
+        };
+        let keys = [None, Some(0), Some(1)].map(|key| made(&Tunnel { key, ..tunnel() }).key);
+        let all = [
+            keys[0],
+            keys[1],
+            keys[2],
+            made(&in_udp).key,
+            made(&over_ipv6()).key,
+        ];
+        for (index, key) in all.iter().enumerate() {
+            assert!(!all[..index].contains(key), "{key:?}");
+        }
+        let expected = TunnelKey {
+            local: LOCAL.octets(),
+            remote: REMOTE.octets(),
+            label: Label::new(Some(1), false),
+        };
+        assert_eq!(keys[2], AnyKey::Ipv4(expected));
+        let expected = TunnelKey6 {
+            addresses: Addresses6 {
+                remote: REMOTE6.octets(),
+                local: LOCAL6.octets(),
+            },
+            label: Label::new(None, false),
+        };
+        assert_eq!(all[4], AnyKey::Ipv6(expected));
+        // Frames and packets of the same addresses and key cannot be told apart when they arrive.
+        let bridged = Tunnel {
+            encapsulation: Encapsulation::GreBridge,
+            ..tunnel()
+        };
+        assert_eq!(made(&bridged).key, keys[0]);
+    }
+
+    #[test]
+    fn addresses_and_key_as_they_are_written() {
+        let tunnel = Tunnel {
+            key: Some(0x0102_0304),
+            ..tunnel()
+        };
+        let egress = made(&tunnel).egress;
+        assert_eq!(egress.local[..4], LOCAL.octets());
+        assert_eq!(egress.remote[..4], REMOTE.octets());
+        assert_eq!(
+            (&egress.local[4..], &egress.remote[4..]),
+            (&[0; 12][..], &[0; 12][..])
+        );
+        assert_eq!(egress.key, [1, 2, 3, 4]);
+        let egress = made(&over_ipv6()).egress;
+        assert_eq!(egress.local, LOCAL6.octets());
+        assert_eq!(egress.remote, REMOTE6.octets());
+    }
+
+    #[test]
+    fn header_bytes_are_fixed_or_inherited() {
+        let egress = made(&tunnel()).egress;
+        assert_eq!((egress.ttl, egress.tos), (255, 0));
+        assert_eq!(
+            egress.flags & !egress_flag::TRANSIT,
+            egress_flag::TOS_INHERIT
+        );
+        let turned = Tunnel {
+            ttl: HeaderByte::Inherit,
+            tos: HeaderByte::Fixed(0xb8),
+            flow_label: FlowLabel::Inherit,
+            ..over_ipv6()
+        };
+        let egress = made(&turned).egress;
+        assert_eq!((egress.ttl, egress.tos, egress.flow_label), (0, 0xb8, 0));
+        let inherit = egress_flag::TTL_INHERIT | egress_flag::FLOW_LABEL_INHERIT;
+        assert_eq!(egress.flags & !egress_flag::TRANSIT, inherit);
+        let fixed = Tunnel {
+            flow_label: FlowLabel::Fixed(0xf_ffff),
+            ..over_ipv6()
+        };
+        assert_eq!(made(&fixed).egress.flow_label, 0xf_ffff);
+    }
+
+    #[test]
+    fn segment_sizes_fit_the_mtu_or_the_configuration() {
+        let of = |adjust_mss| {
+            let Entries {
+                ingress,
+                egress,
+                device,
+                ..
+            } = made(&Tunnel {
+                adjust_mss,
+                ..tunnel()
+            });
+            let sizes = (egress.mss_ipv4, egress.mss_ipv6);
+            assert_eq!((device.mss_ipv4, device.mss_ipv6), sizes);
+            (sizes, ingress.flags & ingress_flag::ADJUST_MSS != 0)
+        };
+        assert_eq!(of(None), ((0, 0), false));
+        assert_eq!(of(Some(AdjustMss::Auto)), ((1436, 1416), true));
+        assert_eq!(of(Some(AdjustMss::Fixed(1200))), ((1200, 1200), true));
+    }
+
+    #[test]
+    fn layer_2_and_slow_tunnels_take_no_short_cut() {
+        let bridged = Tunnel {
+            encapsulation: Encapsulation::GreBridge,
+            ..tunnel()
+        };
+        let slow = Tunnel {
+            fast_path: false,
+            ..tunnel()
+        };
+        for (tunnel, transit) in [(tunnel(), true), (bridged, false), (slow, false)] {
+            let Entries {
+                ingress, egress, ..
+            } = made(&tunnel);
+            assert_eq!(ingress.flags & ingress_flag::TRANSIT != 0, transit);
+            assert_eq!(egress.flags & egress_flag::TRANSIT != 0, transit);
+        }
+    }
+
+    #[test]
+    fn what_the_system_gave_is_passed_on() {
+        let listener = HeartbeatListener {
+            address: [169, 254, 0, 1],
+            port: 6940,
+        };
+        let surroundings = Surroundings {
+            may_fragment: true,
+            heartbeat: Some(listener),
+            ..SURROUNDINGS
+        };
+        let Entries {
+            ingress,
+            egress,
+            device,
+            ..
+        } = entries(&tunnel(), &surroundings);
+        assert_eq!((ingress.index, egress.index), (7, 7));
+        assert_eq!((ingress.user_ifindex, device.user_ifindex), (20, 20));
+        assert_eq!((ingress.user_mac, ingress.vlan), ([2, 0, 0, 0, 0, 20], 5));
+        assert_eq!((device.dataplane_ifindex, device.mtu), (21, 1476));
+        assert_eq!(egress.underlay_ifindex, 3);
+        assert!(egress.flags & egress_flag::MAY_FRAGMENT != 0);
+        assert_eq!(ingress.heartbeat_address, [169, 254, 0, 1]);
+        assert_eq!(ingress.heartbeat_port, 6940);
+        assert_eq!(made(&tunnel()).ingress.heartbeat_port, 0);
+    }
+}

@@ -291,7 +291,7 @@ impl Node {
 
     /// Lets a native XDP program at the interface's other end transmit: the veth driver drops
     /// what it sends back unless this end runs a program too.
-    fn attach_pass(&self, interface: &str) -> Result<()> {
+    pub fn attach_pass(&self, interface: &str) -> Result<()> {
         let pin = format!("/sys/fs/bpf/pass-{interface}");
         self.run(|| {
             // Of a cable that was there before.

@@ -1,0 +1,31 @@
+//! What `cargo xtask bench` and its programs in the kernel tell each other.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Name of the map with the one [`Bench`].
+pub const MAP: &str = "BENCH";
+
+/// Bytes at a frame's start that are written anew; no outer headers that are measured are longer.
+pub const HEADERS: usize = 96;
+
+/// The frame that a program gives back its shape, and the number in it that changes from run to
+/// run: an address, a key or a sequence number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Bench {
+    pub headers: [u8; HEADERS],
+    /// By how many bytes decapsulation moves the frame's start.
+    pub removed: u32,
+    /// Where the number is, in bytes from the frame's start; zero if nothing changes.
+    pub number_offset: u32,
+    /// The numbers go from `first` to before `end`, and over again.
+    pub first: u32,
+    pub end: u32,
+    pub next: u32,
+    /// The interface that frames are sent by.
+    pub ifindex: u32,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: `bytemuck::Pod` already demands what `aya::Pod` does.
+unsafe impl aya::Pod for Bench {}

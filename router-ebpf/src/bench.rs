@@ -1,0 +1,111 @@
+//! Programs that `cargo xtask bench` measures, built with feature `bench` only.
+//!
+//! The kernel's test run does not give a frame back its first shape between two runs. So
+//! [`bench_decapsulate`] does that itself, and [`bench_restore`] does nothing else: what the first
+//! takes longer, decapsulation takes, but for the one move of the packet's start that the second
+//! makes too. What that costs [`bench_adjust_head`] tells, which makes two.
+
+use aya_ebpf::{
+    bindings::{
+        TC_ACT_UNSPEC,
+        xdp_action::{XDP_ABORTED, XDP_PASS},
+    },
+    helpers::generated::{bpf_redirect, bpf_xdp_adjust_head},
+    macros::{classifier, map, xdp},
+    maps::Array,
+    programs::{TcContext, XdpContext},
+};
+use router_common::bench::Bench;
+
+use crate::{frame::Frame, on_underlay};
+
+#[map]
+static BENCH: Array<Bench> = Array::with_max_entries(1, 0);
+
+#[xdp]
+pub fn bench_decapsulate(ctx: XdpContext) -> u32 {
+    let verdict = on_underlay(&ctx);
+    if verdict != XDP_PASS {
+        return verdict;
+    }
+    restore(&ctx, true)
+}
+
+#[xdp]
+pub fn bench_restore(ctx: XdpContext) -> u32 {
+    let Some(bench) = BENCH.get(0) else {
+        return XDP_ABORTED;
+    };
+    if !move_start(&ctx, bench.removed as i32) {
+        return XDP_ABORTED;
+    }
+    restore(&ctx, true)
+}
+
+#[xdp]
+pub fn bench_adjust_head(ctx: XdpContext) -> u32 {
+    let Some(bench) = BENCH.get(0) else {
+        return XDP_ABORTED;
+    };
+    let removed = bench.removed as i32;
+    if move_start(&ctx, removed) && move_start(&ctx, -removed) {
+        XDP_PASS
+    } else {
+        XDP_ABORTED
+    }
+}
+
+/// Sends the frame out of an interface, with the headers that it shall have: the memory of a live
+/// frame comes back as its last receiver left it.
+#[xdp]
+pub fn bench_send(ctx: XdpContext) -> u32 {
+    if restore(&ctx, false) != XDP_PASS {
+        return XDP_ABORTED;
+    }
+    let Some(bench) = BENCH.get(0) else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: a helper without memory arguments.
+    unsafe { bpf_redirect(bench.ifindex, 0) as u32 }
+}
+
+/// Does nothing, for what a TC program costs beside it.
+#[classifier]
+pub fn bench_pass_tc(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// Writes the headers, the number in them being the next.
+#[inline(always)]
+fn restore(ctx: &XdpContext, move_back: bool) -> u32 {
+    let Some(bench) = BENCH.get_ptr_mut(0) else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: an array element; the measuring process alone runs these programs, on one CPU.
+    let bench = unsafe { &mut *bench };
+    if move_back && !move_start(ctx, -(bench.removed as i32)) {
+        return XDP_ABORTED;
+    }
+    bench.next += 1;
+    if bench.next >= bench.end {
+        bench.next = bench.first;
+    }
+    let frame = Frame(ctx);
+    if frame.store(0, &bench.headers).is_none() {
+        return XDP_ABORTED;
+    }
+    if bench.number_offset != 0
+        && frame
+            .store(bench.number_offset as usize, &bench.next.to_be_bytes())
+            .is_none()
+    {
+        return XDP_ABORTED;
+    }
+    XDP_PASS
+}
+
+#[inline(always)]
+fn move_start(ctx: &XdpContext, by: i32) -> bool {
+    // SAFETY: the context of this very call; no pointer into the packet is alive.
+    unsafe { bpf_xdp_adjust_head(ctx.ctx, by) == 0 }
+}

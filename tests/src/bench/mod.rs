@@ -1,0 +1,10 @@
+//! What packets and tunnels cost, in figures. Nothing is judged: figures of one machine are compared
+//! with each other.
+
+pub mod dataplane;
+pub mod live;
+pub mod plot;
+pub mod report;
+pub mod rounds;
+pub mod tunnels;
+pub mod vm_ratio;
