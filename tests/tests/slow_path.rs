@@ -429,6 +429,7 @@ fn words_of_routers_on_the_paths_mtu_are_passed_on() {
             vlan: 0,
             mtu: 1476,
             may_fragment: false,
+            transit: Transit::default(),
             heartbeat: None,
         };
         table.set(&tunnel::entries(tunnel, &nowhere));
