@@ -16,7 +16,7 @@ use router_agent::{
     control::protocol::TunnelStatus,
     path_mtu::icmp::{Encapsulation, PathMtu, QuotedKey},
     slow_path::{self, TOTAL_PACKETS_PER_S, TUNNEL_PACKETS_PER_S, Table},
-    tunnel::{self, Surroundings},
+    tunnel::{self, Surroundings, Transit},
 };
 use router_common::{
     checksum,
