@@ -66,7 +66,8 @@ pub fn bench_send(ctx: XdpContext) -> u32 {
         return XDP_ABORTED;
     };
     // SAFETY: a helper without memory arguments.
-    unsafe { bpf_redirect(bench.ifindex, 0) as u32 }
+    let verdict = unsafe { bpf_redirect(bench.ifindex, 0) };
+    u32::try_from(verdict).unwrap_or(XDP_ABORTED)
 }
 
 /// Does nothing, for what a TC program costs beside it.

@@ -68,10 +68,10 @@ extern "C" fn add_chunk(index: u32, progress: *mut Progress) -> i64 {
         return 1;
     }
     // VERIFIER: "invalid zero-sized read": Linux 6.1 does not carry the comparison over to a copy.
-    let mut rest = length - 1;
+    let mut rest = u64::from(length - 1);
     // SAFETY: changes nothing; it hides from LLVM that what follows changes nothing either.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) rest, options(pure, nomem)) };
-    let length = (rest & (CHUNK - 1)) + 1;
+    let length = (rest as u32 & (CHUNK - 1)) + 1;
     // SAFETY: `chunk` is good for `length` bytes, and the sum takes the whole of it.
     let added = unsafe {
         if bpf_skb_load_bytes(progress.skb.cast(), at, chunk.as_mut_ptr().cast(), length) != 0 {
@@ -86,6 +86,8 @@ extern "C" fn add_chunk(index: u32, progress: *mut Progress) -> i64 {
             progress.sum,
         )
     };
-    progress.sum = added as u32;
+    #[expect(clippy::cast_sign_loss, reason = "the sum has 32 bits")]
+    let sum = added as u32;
+    progress.sum = sum;
     0
 }

@@ -43,7 +43,7 @@ pub fn send(ctx: &TcContext) -> Result<i32, SendRefusal> {
     let egress = unsafe { maps::EGRESS.get(skb.ifindex()) }.ok_or(SendRefusal::NoEgress)?;
     let index = egress.index;
     if skb.mark() == ENCAPSULATED {
-        return forward(ctx, egress);
+        return Ok(forward(ctx, egress));
     }
     if egress.format.has(Format::LAYER2) {
         return send_frame(ctx, egress);
@@ -58,7 +58,7 @@ pub fn send(ctx: &TcContext) -> Result<i32, SendRefusal> {
     let inner_length = ctx.len().saturating_sub(Ethernet::LEN as u32);
     make_room(ctx, egress, 0)?;
     put_headers(ctx, egress, &inner, inner.protocol, inner_length)?;
-    forward(ctx, egress)
+    Ok(forward(ctx, egress))
 }
 
 /// Puts outer headers before a whole Ethernet frame.
@@ -89,11 +89,12 @@ fn send_frame(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal
     // BPDU, the kernel says something else.
     let addresses: [u8; 12] = skb.read(0).ok_or(no_room)?;
     let ether_type: [u8; 2] = skb.read(addresses.len()).ok_or(no_room)?;
-    // SAFETY: the context of this very call.
-    if ctx.len() < SHORTEST_FRAME
-        && unsafe { bpf_skb_change_tail(ctx.skb.skb, SHORTEST_FRAME, 0) } != 0
-    {
-        return Err(no_room);
+    if ctx.len() < SHORTEST_FRAME {
+        // SAFETY: the context of this very call.
+        let result = unsafe { bpf_skb_change_tail(ctx.skb.skb, SHORTEST_FRAME, 0) };
+        if result != 0 {
+            return Err(no_room);
+        }
     }
     let tags_length = 4 * tag_count;
     let header_length = Ethernet::LEN + tags_length;
@@ -131,28 +132,28 @@ fn send_frame(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal
     }
     skb.write(offset, &ether_type).ok_or(no_room)?;
     put_headers(ctx, egress, &inner, ETH_P_TEB, inner_length)?;
-    if is_ip {
+    Ok(if is_ip {
         forward(ctx, egress)
     } else {
         come_again(ctx)
-    }
+    })
 }
 
 /// The kernel finds a neighbour only for what it takes for IP. What it does not, although the outer
 /// header is now one, enters the dataplane end once more, where it is looked at anew.
 #[inline(always)]
-fn come_again(ctx: &TcContext) -> Result<i32, SendRefusal> {
+fn come_again(ctx: &TcContext) -> i32 {
     ctx.set_mark(ENCAPSULATED);
     // SAFETY: a helper without memory arguments.
-    Ok(unsafe { bpf_redirect(Skb(ctx).ifindex(), u64::from(BPF_F_INGRESS)) } as i32)
+    unsafe { bpf_redirect(Skb(ctx).ifindex(), u64::from(BPF_F_INGRESS)) as i32 }
 }
 
 /// Finds route and neighbour by the outer header and resolves the neighbour if it must.
 #[inline(always)]
-fn forward(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal> {
+fn forward(ctx: &TcContext, egress: &TunnelEgress) -> i32 {
     ctx.set_mark(0);
     // SAFETY: a null pointer with length zero asks for that lookup.
-    Ok(unsafe { bpf_redirect_neigh(egress.underlay_ifindex, core::ptr::null_mut(), 0, 0) } as i32)
+    unsafe { bpf_redirect_neigh(egress.underlay_ifindex, core::ptr::null_mut(), 0, 0) as i32 }
 }
 
 /// Makes room for the outer headers and `frame_header` bytes of an inner Ethernet header.

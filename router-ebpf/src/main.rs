@@ -2,7 +2,7 @@
 //! parse → tunnel → heartbeat or decapsulation → verdict.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,

@@ -234,6 +234,10 @@ mod tests {
         vlan: 5,
         mtu: 1476,
         may_fragment: false,
+        transit: Transit {
+            has_lan: true,
+            strict_reverse_path: false,
+        },
         heartbeat: None,
     };
 
