@@ -363,9 +363,12 @@ pub struct Link {
     pub ether_type: u16,
     /// Where the IP header starts, in bytes from the start of the frame.
     pub offset: usize,
-    /// VLAN of the innermost tag; zero without.
+    /// VLAN; zero if there is no tag, or one that only tells a priority.
     pub vlan: u16,
 }
+
+/// Behind a tag of another VLAN: none of ours, whatever the inner tag says.
+const NO_VLAN: u16 = 0xffff;
 
 /// Reads an Ethernet header and up to two VLAN tags (IEEE 802.1Q, 802.1ad).
 #[inline(always)]
@@ -379,7 +382,11 @@ pub fn link<P: Packet + ?Sized>(frame: &P) -> Option<Link> {
     if link.ether_type == ETH_P_8021Q || link.ether_type == ETH_P_8021AD {
         link = tagged(frame, link)?;
         if link.ether_type == ETH_P_8021Q {
+            let outer = link.vlan;
             link = tagged(frame, link)?;
+            if outer != 0 {
+                link.vlan = NO_VLAN;
+            }
         }
     }
     Some(link)

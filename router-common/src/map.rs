@@ -206,19 +206,22 @@ pub struct Settings {
     /// How the Ethernet source begins that XDP gives a decapsulated packet, so that TC knows it;
     /// drawn at random. The tunnel's index follows, big-endian. Zero: nothing is decapsulated.
     pub marker: [u8; 4],
+    /// The mark of a packet that has its outer headers and enters the dataplane end once more; drawn
+    /// at random. Zero: none does.
+    pub encapsulated_mark: u32,
 }
 
 impl Settings {
-    /// The source address that marks a packet of tunnel `index`.
+    /// The source address that marks a packet of tunnel `index`; `None` while there is no marker.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "an index is below MAX_TUNNELS"
     )]
-    pub const fn marked(&self, index: u32) -> Mac {
+    pub fn marked(&self, index: u32) -> Option<Mac> {
         let [a, b, c, d] = self.marker;
         let [high, low] = (index as u16).to_be_bytes();
-        [a, b, c, d, high, low]
+        (self.marker != [0; 4]).then_some([a, b, c, d, high, low])
     }
 
     /// The tunnel index that a source address marks.
@@ -513,7 +516,7 @@ const _: () = {
     assert!(size_of::<TunnelEgress>() == 64);
     assert!(size_of::<Interface>() == 12);
     assert!(size_of::<Sequence>() == 16);
-    assert!(size_of::<Settings>() == 4);
+    assert!(size_of::<Settings>() == 8);
     assert!(size_of::<TunnelCounters>() == 128);
     assert!(size_of::<SessionKey>() == 8);
     assert!(size_of::<SessionConfig>() == 48);
@@ -602,11 +605,13 @@ mod tests {
     fn marked_addresses_tell_their_tunnel() {
         let settings = Settings {
             marker: [2, 3, 5, 7],
+            encapsulated_mark: 0,
         };
-        let marked = settings.marked(MAX_TUNNELS - 1);
+        let marked = settings.marked(MAX_TUNNELS - 1).unwrap();
         assert_eq!(settings.index_of(marked), Some(MAX_TUNNELS - 1));
         assert_eq!(settings.index_of([2, 3, 5, 8, 0, 1]), None);
         assert_eq!(Settings::default().index_of([0; 6]), None, "unset");
+        assert_eq!(Settings::default().marked(0), None, "unset");
     }
 
     #[test]

@@ -118,7 +118,8 @@ fn examine(ctx: &XdpContext, arrived: &mut Option<Arrived>) -> Result<Action, Re
     if link.vlan != 0 && link.vlan != tunnel.vlan {
         return Err(Refusal::NoTunnel);
     }
-    if gre.inner_length < gre.shortest_inner() || gre.inner_offset + gre.inner_length > frame.len()
+    if gre.inner_length < gre.shortest_inner()
+        || gre.inner_offset + gre.inner_length > frame.whole_len()
     {
         return Err(Refusal::Malformed {
             index: tunnel.index,
@@ -239,13 +240,13 @@ fn decapsulate(ctx: &XdpContext, arrived: &Arrived) -> Result<Action, Refusal> {
     let index = arrived.tunnel.index;
     let destination =
         ethernet_destination(Frame(ctx), arrived).ok_or(Refusal::Malformed { index })?;
+    let source = maps::settings().marked(index).ok_or(Refusal::NoTunnel)?;
     let removed = (arrived.inner_offset - Ethernet::LEN) as i32;
     // SAFETY: `ctx.ctx` is the context that this program was called with; no pointer into the
     // packet is alive.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, removed) } != 0 {
         return Err(Refusal::NoHeadroom);
     }
-    let source = maps::settings().marked(index);
     let ethernet = Ethernet::new(destination, source, arrived.protocol);
     Frame(ctx).write(0, &ethernet).ok_or(Refusal::NoHeadroom)?;
     maps::count(index, |counters| {

@@ -29,9 +29,6 @@ use crate::{
     verdict::SendRefusal,
 };
 
-/// Marks a packet of ours that already has its outer headers.
-const ENCAPSULATED: u32 = 0x6772_6531;
-
 /// Outer TTL where it is to be inherited from what has none.
 const DEFAULT_TTL: u8 = 64;
 
@@ -42,7 +39,8 @@ pub fn send(ctx: &TcContext) -> Result<i32, SendRefusal> {
     // with the tunnel's configuration.
     let egress = unsafe { maps::EGRESS.get(skb.ifindex()) }.ok_or(SendRefusal::NoEgress)?;
     let index = egress.index;
-    if skb.mark() == ENCAPSULATED {
+    let mark = maps::settings().encapsulated_mark;
+    if mark != 0 && skb.mark() == mark {
         return Ok(forward(ctx, egress));
     }
     if egress.format.has(Format::LAYER2) {
@@ -143,7 +141,7 @@ fn send_frame(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal
 /// header is now one, enters the dataplane end once more, where it is looked at anew.
 #[inline(always)]
 fn come_again(ctx: &TcContext) -> i32 {
-    ctx.set_mark(ENCAPSULATED);
+    ctx.set_mark(maps::settings().encapsulated_mark);
     // SAFETY: a helper without memory arguments.
     unsafe { bpf_redirect(Skb(ctx).ifindex(), u64::from(BPF_F_INGRESS)) as i32 }
 }

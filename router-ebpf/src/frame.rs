@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    helpers::generated::{bpf_xdp_load_bytes, bpf_xdp_store_bytes},
+    helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     programs::XdpContext,
 };
 use bytemuck::Pod;
@@ -15,6 +15,14 @@ use router_common::packet::Packet;
 pub struct Frame<'a>(pub &'a XdpContext);
 
 impl Frame<'_> {
+    /// Bytes of the frame, with what lies in further buffers (XDP frags, Linux 5.18).
+    #[inline(always)]
+    pub fn whole_len(self) -> usize {
+        // SAFETY: the context of this very call.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) as usize }
+    }
+
+    /// Bytes in the first buffer, which alone can be read and written here.
     #[inline(always)]
     pub fn len(self) -> usize {
         self.0.data_end() - self.0.data()

@@ -44,7 +44,7 @@ use crate::{
 
 /// On the underlay, before the stack: takes GRE packets of our tunnels. All else it treats as
 /// `lan` does, for an underlay may be a LAN as well.
-#[xdp]
+#[xdp(frags)]
 pub fn underlay(ctx: XdpContext) -> u32 {
     on_underlay(&ctx)
 }
@@ -64,7 +64,7 @@ fn on_underlay(ctx: &XdpContext) -> u32 {
 }
 
 /// On a LAN that is no underlay: forwards into tunnels what it can, leaves all else.
-#[xdp]
+#[xdp(frags)]
 pub fn lan(ctx: XdpContext) -> u32 {
     verdict::of_xdp(from_lan(&ctx))
 }
@@ -90,7 +90,7 @@ pub fn tunnel_egress(ctx: TcContext) -> i32 {
 
 /// Does nothing. A veth hands `XDP_TX` and redirected frames to its peer only if the peer runs an
 /// XDP program too.
-#[xdp]
+#[xdp(frags)]
 pub fn pass(_ctx: XdpContext) -> u32 {
     XDP_PASS
 }

@@ -29,6 +29,7 @@ pub const USER_MAC: Mac = [2, 0, 0, 0, 0xaa, 1];
 /// Marks decapsulated packets.
 pub const SETTINGS: Settings = Settings {
     marker: [2, 0xcc, 0xdd, 0xee],
+    encapsulated_mark: 0x1234_5679,
 };
 pub const KEY: u32 = 0x0102_0304;
 pub const PLAIN_TUNNEL: u32 = 3;

@@ -423,8 +423,14 @@ impl Keeper {
                     state.lose_device();
                 }
             }
-            Change::Down => warn!(tunnel = name, "down"),
-            Change::Up => info!(tunnel = name, "up"),
+            Change::Down => {
+                warn!(tunnel = name, "down");
+                state.set_device_up(false);
+            }
+            Change::Up => {
+                info!(tunnel = name, "up");
+                state.set_device_up(true);
+            }
             Change::MtuChanged { .. } | Change::XdpDetached => return,
         }
         self.dirty.insert(position);
@@ -484,11 +490,12 @@ impl Keeper {
             match (action, device) {
                 (Action::Create { mtu }, _) => {
                     let device = create(netlink, state.tunnel(), mtu).await?;
-                    state.created(device, mtu);
                     if let Some(HeartbeatSocket { socket, address }) = heartbeats.get(&position) {
+                        // If it fails, the device is made once more.
                         heartbeat::bind_again(socket, &state.tunnel().name, *address)
                             .context("the heartbeat socket cannot follow its device")?;
                     }
+                    state.created(device, mtu);
                 }
                 (Action::Forget(lost), _) => dataplane.forget_device(&lost)?,
                 (Action::SetEntries(entries), _) => {

@@ -81,11 +81,15 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     let names: Vec<_> = config.tunnels.iter().map(|t| t.name.clone()).collect();
 
     let mut dataplane = Dataplane::load(&options.bpffs)?;
-    let started = async {
+    let starting = async {
         let setup = setup::carry_out(config, plan, &options, &netlink, &mut dataplane).await?;
         start(setup, dataplane.newest_epoch(), &netlink).await
-    }
-    .await;
+    };
+    let started = tokio::select! {
+        started = starting => started,
+        _ = terminate.recv() => Err(anyhow!("asked to terminate while starting")),
+        _ = interrupt.recv() => Err(anyhow!("interrupted while starting")),
+    };
     let outcome = match started {
         Err(error) => Err::<(), _>(error).and(dataplane.remove()),
         Ok(started) => {
@@ -117,7 +121,7 @@ async fn run_until(
         path_mtus,
     } = started;
     let (stop_keeper, stopped) = oneshot::channel();
-    let keeper = tokio::spawn(keeper.run(dataplane, path_mtus, stopped));
+    let mut keeper = tokio::spawn(keeper.run(dataplane, path_mtus, stopped));
     let server = tokio::spawn(server::serve(listener, running.board.clone()));
     info!("running");
     let outcome = tokio::select! {
@@ -126,6 +130,12 @@ async fn run_until(
             Ok(())
         }
         Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
+        _ = &mut keeper => {
+            running.stop().await;
+            server.abort();
+            Dataplane::remove_left_over(bpffs)?;
+            return Err(anyhow!("the keeper of the tunnels has ended"));
+        }
     };
     running.stop().await;
     server.abort();

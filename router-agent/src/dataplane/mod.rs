@@ -129,7 +129,8 @@ impl Dataplane {
     /// Takes the underlay programs off the interface of index `ifindex` called `name`, of which
     /// either may have changed or gone.
     pub fn detach_underlay(&mut self, ifindex: u32, name: &str) -> Result<()> {
-        for program in [program::UNDERLAY_HANDOVER, program::UNDERLAY] {
+        // XDP first: nobody else would know what it marks.
+        for program in [program::UNDERLAY, program::UNDERLAY_HANDOVER] {
             attach::detach(program, ifindex, name, &self.pins)?;
         }
         Ok(())
@@ -279,14 +280,14 @@ impl Dataplane {
     }
 }
 
-/// Settings with a marker that nobody outside can know.
+/// Settings with marks that nobody else can know.
 fn drawn_settings() -> Result<Settings> {
-    let [a, b, c, _] = getrandom::u32()
-        .context("cannot draw a random number")?
-        .to_ne_bytes();
-    // Locally administered and unicast (IEEE 802, clause 8.2.2); never all zeros.
+    let drawn = || getrandom::u32().context("cannot draw a random number");
+    let [a, b, c, _] = drawn()?.to_ne_bytes();
     Ok(Settings {
+        // Locally administered and unicast (IEEE 802, clause 8.2.2); never all zeros.
         marker: [0x02, a, b, c],
+        encapsulated_mark: drawn()? | 1,
     })
 }
 

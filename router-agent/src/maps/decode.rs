@@ -274,8 +274,13 @@ impl Decode for Sequence {
 
 impl Decode for Settings {
     fn decode(&self, _: &dyn InterfaceNames) -> Fields {
-        let Self { marker } = *self;
-        Fields::default().with("marker", marker.map(|byte| format!("{byte:02x}")).join(":"))
+        let Self {
+            marker,
+            encapsulated_mark,
+        } = *self;
+        Fields::default()
+            .with("marker", marker.map(|byte| format!("{byte:02x}")).join(":"))
+            .with("encapsulated_mark", format!("{encapsulated_mark:#010x}"))
     }
 }
 

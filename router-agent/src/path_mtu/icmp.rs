@@ -86,7 +86,10 @@ pub fn from_ipv4(packet: &[u8], is_ours: impl Fn(IpAddr) -> bool) -> Option<Path
         local,
         remote: Ipv4Addr::from(quoted.destination).into(),
         encapsulation: encapsulation(quoted.protocol, payload(&quoted, quote)?)?,
-        mtu: (mtu >= MIN_IPV4_MTU).then(|| mtu.into())?,
+        // One that the packet would have fitted is made up.
+        mtu: (MIN_IPV4_MTU..quoted.total_length())
+            .contains(&mtu)
+            .then(|| mtu.into())?,
     })
 }
 

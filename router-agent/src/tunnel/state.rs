@@ -84,6 +84,8 @@ pub struct TunnelState {
     index: u32,
     heartbeat: Option<HeartbeatListener>,
     transit: Transit,
+    /// Whether the stack would take packets from the device, and give it some.
+    device_up: bool,
     /// The newest, which may be gone.
     underlay: Underlay,
     has_underlay: bool,
@@ -133,6 +135,7 @@ impl TunnelState {
             index,
             heartbeat,
             transit,
+            device_up: true,
             underlay,
             has_underlay: true,
             device: Some(device),
@@ -181,6 +184,11 @@ impl TunnelState {
         self.path_mtu = learnt;
     }
 
+    /// Set down, or without its carrier, it forwards nothing past the stack either.
+    pub const fn set_device_up(&mut self, up: bool) {
+        self.device_up = up;
+    }
+
     /// The device that was there before has gone.
     pub const fn lose_device(&mut self) {
         self.lost = self.device.take();
@@ -195,6 +203,7 @@ impl TunnelState {
     /// [`Action::Create`] has been done.
     pub const fn created(&mut self, device: Device, mtu: u32) {
         self.device = Some(device);
+        self.device_up = true;
         self.done = Done::nothing(mtu);
     }
 
@@ -244,7 +253,10 @@ impl TunnelState {
                 vlan: self.underlay.vlan,
                 mtu: present,
                 may_fragment,
-                transit: self.transit,
+                transit: Transit {
+                    has_lan: self.transit.has_lan && self.device_up,
+                    ..self.transit
+                },
                 heartbeat: self.heartbeat,
             },
         );

@@ -82,6 +82,8 @@ fn ipv4(ctx: &XdpContext, arrival: &Arrival, query: &mut Query) -> Option<Passen
     query.ports = transport.ports;
     query.length = length;
     query.ifindex = arrival.ifindex;
+    // The first question was answered in its place, with the metric.
+    query.flow = [header.tos, 0, 0, 0];
     let [[source, ..], [destination, ..]] = query.addresses;
     Some(Passenger {
         length,

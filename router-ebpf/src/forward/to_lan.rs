@@ -24,7 +24,9 @@ pub(super) fn forward(ctx: *mut xdp_md, arrived: &Arrived) -> Outcome {
         inner_length,
         ..
     } = *arrived;
-    if tunnel.flags & ingress_flag::TRANSIT == 0 {
+    // Not every device sends what lies in several buffers.
+    let lies_in_one = Frame(&ctx).len() == Frame(&ctx).whole_len();
+    if tunnel.flags & ingress_flag::TRANSIT == 0 || !lies_in_one {
         return Outcome::NotTaken;
     }
     let arrival = Arrival {
