@@ -203,11 +203,9 @@ mod tests {
     use crate::net::sample;
 
     fn wanted(underlays: &[u32], lans: &[u32]) -> Vec<(u32, Programs, ModeChoice, bool)> {
-        let vlan = Link {
-            parent: Some(2),
-            vlan_id: Some(5),
-            ..sample(4, "eth0.5")
-        };
+        let mut vlan = sample(4, "eth0.5");
+        vlan.parent = Some(2);
+        vlan.vlan_id = Some(5);
         let links = vec![sample(2, "eth0"), sample(3, "eth1"), vlan];
         let watch = Watch::new(Vec::new(), links, &[]);
         let links = |indices: &[u32]| {
