@@ -212,10 +212,6 @@ fn addresses6(lab: &Lab) {
         (SERVER, SERVER6, "eth0"),
         (ROUTERS[0].name, "fd00:a::11", "eth1"),
         (ROUTERS[1].name, "fd00:9::12", "eth2"),
-        (ROUTERS[0].name, "fd00:1::10", "eth0"),
-        (ROUTERS[1].name, "fd00:2::10", "eth0"),
-        (CLOUD, "fd00:1::1", "to-a"),
-        (CLOUD, "fd00:2::1", "to-c"),
     ] {
         let line = format!("address add {address}/64 dev {interface} nodad");
         lab.node(node).ip_batch(&[line]).unwrap();
