@@ -50,39 +50,56 @@ fn service_addresses(cluster: &Cluster, router: Router) -> usize {
 #[test]
 fn the_articles_configuration_forms_a_cluster_as_it_stands() {
     let cluster = formed(Router::article_config);
-    assert!(cluster.status_text(PRIMARY).unwrap().starts_with(
-        "=== Status report on primary node vyatta-a ===
+    for (router, beginning) in [
+        (
+            PRIMARY,
+            "=== Status report on primary node vyatta-a ===
 
   Primary vyatta-a (this node): Active
 
   Secondary vyatta-c: Active (standby)
 
-"
-    ));
-    assert!(cluster.status_text(SECONDARY).unwrap().starts_with(
-        "=== Status report on secondary node vyatta-c ===
+",
+        ),
+        (
+            SECONDARY,
+            "=== Status report on secondary node vyatta-c ===
 
   Primary vyatta-a: Active
 
   Secondary vyatta-c (this node): Active (standby)
 
-"
-    ));
+",
+        ),
+    ] {
+        // What a node says of its peer comes with the peer's next message.
+        poll::until(PATIENCE, || {
+            let text = cluster.status_text(router)?;
+            ensure!(text.starts_with(beginning), "{text}");
+            Ok(())
+        })
+        .unwrap();
+    }
 }
 
 #[test]
 fn services_are_where_the_active_is() {
     let cluster = formed(Router::service_config);
-    assert!(holds_all(&cluster.group(PRIMARY).unwrap()));
-    assert_eq!(service_addresses(&cluster, PRIMARY), 2);
-    assert_eq!(service_addresses(&cluster, SECONDARY), 0);
-    client_reaches_server(&cluster);
-    let text = cluster.status_text(SECONDARY).unwrap();
     let resources = "
   Resources [10.0.0.254/24/eth1 10.0.9.254/24/eth2]:
     Active on primary vyatta-a
 ";
-    assert!(text.contains(resources), "{text}");
+    poll::until(PATIENCE, || {
+        let group = cluster.group(PRIMARY)?;
+        ensure!(holds_all(&group), "it holds not all: {:?}", group.services);
+        ensure!(service_addresses(&cluster, PRIMARY) == 2);
+        let text = cluster.status_text(SECONDARY)?;
+        ensure!(text.contains(resources), "{text}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(service_addresses(&cluster, SECONDARY), 0);
+    client_reaches_server(&cluster);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use router_agent::control::protocol::TunnelStatus;
+use router_agent::control::protocol::{InterfaceRole, InterfaceStatus, TunnelStatus};
 use router_tests::{
     agent::{self, Agent},
     article::{
@@ -42,6 +42,12 @@ set interfaces tunnel tun00 fast-path disable
 #[derive(Deserialize)]
 struct Document {
     tunnels: Vec<TunnelStatus>,
+}
+
+/// `routerctl show interfaces --json`.
+#[derive(Deserialize)]
+struct Interfaces {
+    interfaces: Vec<InterfaceStatus>,
 }
 
 /// The article's network with both agents.
@@ -206,10 +212,6 @@ fn addresses6(lab: &Lab) {
         (SERVER, SERVER6, "eth0"),
         (ROUTERS[0].name, "fd00:a::11", "eth1"),
         (ROUTERS[1].name, "fd00:9::12", "eth2"),
-        (ROUTERS[0].name, "fd00:1::10", "eth0"),
-        (ROUTERS[1].name, "fd00:2::10", "eth0"),
-        (CLOUD, "fd00:1::1", "to-a"),
-        (CLOUD, "fd00:2::1", "to-c"),
     ] {
         let line = format!("address add {address}/64 dev {interface} nodad");
         lab.node(node).ip_batch(&[line]).unwrap();
@@ -477,6 +479,110 @@ fn the_reverse_path_is_checked_as_the_stack_does() {
     let before = sent();
     spoofed("10.0.0.11").unwrap_err();
     assert_eq!(sent(), before);
+}
+
+/// A router's `show interfaces --json`, of one interface.
+fn interface(node: &Node, name: &str) -> Result<InterfaceStatus> {
+    let text = agent::routerctl(node, &["show", "interfaces", "--json"])?;
+    let document: Interfaces = serde_json::from_str(&text)?;
+    let mut interfaces = document.interfaces.into_iter();
+    interfaces
+        .find(|interface| interface.name == name)
+        .with_context(|| format!("no {name} in {text}"))
+}
+
+/// Until each ping passes by the stack again, both ways and at both routers.
+fn await_passing_by(network: &Network) {
+    poll::until(PATIENCE, || {
+        let before = network.transit();
+        network.ping(&["-c1", "-W1", SERVER_ADDRESS])?;
+        let after = network.transit();
+        let all = before.as_flattened().iter().zip(after.as_flattened());
+        ensure!(
+            all.clone().all(|(then, now)| now > then),
+            "{before:?} {after:?}"
+        );
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn interfaces_that_are_made_anew_take_part_again() {
+    let network = Network::start(FAST);
+    all_pings_pass_by(&network, "before");
+    let [a, _] = ROUTERS;
+    let node = network.router(a);
+    for (name, role) in [
+        ("eth1", InterfaceRole::Lan),
+        ("eth0", InterfaceRole::Underlay),
+    ] {
+        let before = interface(node, name).unwrap();
+        assert_eq!((before.role, before.fast_path), (role, true));
+        let told = || {
+            let text = agent::routerctl(node, &["maps", "dump", "interfaces", "--json"]).unwrap();
+            let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+            document["entries"].as_array().unwrap().len()
+        };
+        let count = told();
+        // Traffic goes on meanwhile.
+        let mut pings = Command::new("ping");
+        pings
+            .args(["-i0.02", "-w60", SERVER_ADDRESS])
+            .stdout(Stdio::null());
+        let pings = network.node(CLIENT).spawn("ping", &mut pings).unwrap();
+        node.exec(&["ip", "link", "delete", name]).unwrap();
+        poll::until(PATIENCE, || {
+            ensure!(told() == count - 1, "{} interfaces are known", told());
+            Ok(())
+        })
+        .unwrap();
+        network.lab.replug(a.name, name).unwrap();
+        turn_offloads_off(&network.lab);
+        await_passing_by(&network);
+        drop(pings);
+        let after = interface(node, name).unwrap();
+        assert_eq!((after.role, after.fast_path), (role, true));
+        assert_eq!(told(), count);
+    }
+}
+
+#[test]
+fn a_lan_may_change_its_name_and_address_and_lose_its_program() {
+    let network = Network::start(FAST);
+    let [a, _] = ROUTERS;
+    let node = network.router(a);
+    node.exec(&["ip", "link", "set", "eth1", "name", "lan0"])
+        .unwrap();
+    poll::until(PATIENCE, || {
+        ensure!(interface(node, "lan0")?.fast_path);
+        Ok(())
+    })
+    .unwrap();
+    await_passing_by(&network);
+    let mac = "02:00:00:00:00:77";
+    node.exec(&["ip", "link", "set", "lan0", "address", mac])
+        .unwrap();
+    network
+        .node(CLIENT)
+        .exec(&["ip", "neigh", "flush", "dev", "eth0"])
+        .unwrap();
+    await_passing_by(&network);
+    let pins = node
+        .exec(&["find", "/sys/fs/bpf/router", "-path", "*links/lan*"])
+        .unwrap();
+    assert_eq!(pins.lines().count(), 2, "{pins}");
+    for pin in pins.lines() {
+        node.exec(&["rm", pin]).unwrap();
+    }
+    poll::until(PATIENCE, || {
+        let log = agent::log(node);
+        let times = log.matches("detached our programs").count();
+        ensure!(times == 2, "noticed {times} times");
+        Ok(())
+    })
+    .unwrap();
+    await_passing_by(&network);
 }
 
 #[test]

@@ -257,7 +257,11 @@ fn raw_gre(node: &Node) -> OwnedFd {
 /// Frames of a few pings as the cloud gets them from the primary.
 fn pings_on_the_wire(cluster: &Cluster) -> Vec<Vec<u8>> {
     let [a, c] = ROUTERS;
-    let filter = format!("ip proto 47 and src host {}", a.underlay);
+    // GRE whose protocol type is IPv4: the devices' own MLD reports are IPv6.
+    let filter = format!(
+        "ip proto 47 and src host {} and ip[22:2] = 0x0800",
+        a.underlay
+    );
     let interface = cloud_interface(a.name);
     let mut capture = Capture::start(cluster.lab.node(CLOUD), interface, &filter, 3).unwrap();
     ping(cluster.node(a), &["-c3", "-i0.05", "-W1", "-t7", c.tunnel]).unwrap();

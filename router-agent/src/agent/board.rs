@@ -28,8 +28,9 @@ use crate::{
     config::{Cluster, Config, Group, Keepalive, Role, Tunnel},
     control::{
         protocol::{
-            GroupStatus, HeartbeatStatus, KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus,
-            PathStatus, ServiceStatus, Status, Step as StepStatus, Transition, TunnelStatus,
+            GroupStatus, HeartbeatStatus, InterfaceStatus, KeepaliveStatus, MonitorState,
+            MonitorStatus, NodeStatus, PathStatus, ServiceStatus, Status, Step as StepStatus,
+            Transition, TunnelStatus,
         },
         server::Source,
     },
@@ -40,7 +41,7 @@ use crate::{
 /// Transitions and findings kept of each group.
 const HISTORY: usize = 64;
 /// Stands for an interface or a mode that there is not.
-const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 /// MAC failures newer than this are worth a warning even if the session is up.
 const RECENT: Duration = Duration::from_secs(10);
 
@@ -514,6 +515,10 @@ impl Source for Board {
             .zip(facts.presents.all())
             .map(|(tunnel, present)| facts.tunnel_status(tunnel, present, now))
             .collect()
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceStatus> {
+        self.facts.presents.interfaces()
     }
 
     fn heartbeat(&self) -> Vec<HeartbeatStatus> {

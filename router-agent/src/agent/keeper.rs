@@ -3,6 +3,7 @@
 
 mod attachments;
 mod gre_socket;
+mod parts;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,15 +23,20 @@ use tracing::{info, warn};
 use self::{
     attachments::Attachments,
     gre_socket::{GreSocket, Outer},
+    parts::{Part, Register},
 };
-use super::present::{Present, Presents};
+use super::{
+    ethernets,
+    present::{Present, Presents},
+};
 use crate::{
     clock,
     config::{HeaderByte, Tunnel},
-    dataplane::{Counters, Dataplane, Mode, ModeChoice},
+    control::protocol::{InterfaceRole, InterfaceStatus},
+    dataplane::{Counters, Dataplane, ModeChoice},
     heartbeat,
     net::{
-        Link, LinkEvent, LinkMonitor, Netlink,
+        Link, LinkEvent, LinkMonitor, Netlink, dataplane_end,
         watch::{Change, Dependency, Finding, Watch},
     },
     path_mtu::{icmp::PathMtu, table::PathMtuTable},
@@ -48,6 +54,8 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// So many routes are asked for at one look, in turn.
 const ROUTES_AT_A_LOOK: usize = 256;
+/// So many tunnels' devices are looked at for their program at one look, in turn.
+const DEVICES_AT_A_LOOK: usize = 100;
 /// RFC 1812 §3.1 and the kernel's own choice for what is not forwarded.
 const DEFAULT_TTL: u8 = 255;
 /// Class selector 6, "network control" (RFC 4594 §3.1).
@@ -69,20 +77,27 @@ pub struct Keeper {
     monitor: Option<LinkMonitor>,
     watch: Watch,
     /// The addresses whose holders are the underlays: the first dependencies of `watch`. The
-    /// tunnels' devices are those after them.
+    /// tunnels' devices are those after them, and then come the LANs.
     locals: Vec<IpAddr>,
     /// Positions of the tunnels of each of `locals`.
     tunnels_of: Vec<Vec<usize>>,
     tunnels: Vec<TunnelState>,
+    /// Interfaces between which and the tunnels packets may pass by the stack, as the configuration
+    /// calls them.
+    lans: Vec<String>,
     /// The interfaces by which those tunnels' packets leave whose address is on one that leads
     /// nowhere.
     ways: HashMap<usize, u32>,
     next_way: usize,
+    next_device: usize,
     /// What of a tunnel failed last.
     troubles: HashMap<usize, String>,
     /// Tunnels to be looked at.
     dirty: BTreeSet<usize>,
+    /// Indices.
+    underlays: BTreeSet<u32>,
     attachments: Attachments,
+    register: Register,
     choose_mode: ChooseMode,
     by_addresses: ByAddresses,
     paths: PathMtuTable,
@@ -99,6 +114,7 @@ impl Keeper {
     pub async fn new(
         netlink: Netlink,
         tunnels: Vec<TunnelState>,
+        lans: Vec<String>,
         choose_mode: ChooseMode,
         counters: Counters,
         slow_path: Arc<slow_path::Table>,
@@ -119,7 +135,8 @@ impl Keeper {
         let devices = tunnels
             .iter()
             .map(|state| Dependency::Named(state.tunnel().name.clone()));
-        let dependencies = holders.chain(devices).collect();
+        let lan_names = lans.iter().cloned().map(Dependency::Named);
+        let dependencies = holders.chain(devices).chain(lan_names).collect();
         // Whatever happens after this is heard.
         let monitor = LinkMonitor::open()?;
         let links = netlink.links().await?;
@@ -136,9 +153,13 @@ impl Keeper {
             dirty: (0..tunnels.len()).collect(),
             ways: ways(&tunnels),
             next_way: 0,
+            next_device: 0,
             tunnels,
+            lans,
             troubles: HashMap::new(),
+            underlays: BTreeSet::new(),
             attachments: Attachments::default(),
+            register: Register::default(),
             choose_mode,
             by_addresses,
             paths: PathMtuTable::default(),
@@ -155,13 +176,6 @@ impl Keeper {
         }
         keeper.want_attachments();
         Ok(keeper)
-    }
-
-    /// The underlays that have the programs.
-    pub fn underlays(&self) -> impl Iterator<Item = (&Link, &Mode)> {
-        underlays(&self.watch, &self.tunnels_of, &self.ways)
-            .into_iter()
-            .filter_map(|link| Some((link, self.attachments.mode(link, &self.watch)?)))
     }
 
     pub fn presents(&self) -> Arc<Presents> {
@@ -220,7 +234,7 @@ impl Keeper {
                 tunnel.remote_ip
             );
         }
-        Ok(())
+        self.tell_parts(dataplane)
     }
 
     /// Runs until `stop` is sent or dropped, and hands the programs back.
@@ -315,18 +329,24 @@ impl Keeper {
     }
 
     fn take_in(&mut self, findings: Vec<Finding>) {
-        let mut underlays_changed = false;
+        let first_device = self.locals.len();
+        let first_lan = first_device + self.tunnels.len();
+        let mut parts_changed = false;
         for Finding { dependency, change } in findings {
+            let link = self.watch.link(dependency);
+            let name = link.map(|link| link.name.as_str());
             if let Some(local) = self.locals.get(dependency) {
-                let name = self.watch.link(dependency).map(|link| link.name.as_str());
                 log_underlay(*local, name, &change);
                 self.refresh_underlay(dependency);
-                underlays_changed = true;
+                parts_changed = true;
+            } else if dependency < first_lan {
+                self.refresh_device(dependency - first_device, &change);
             } else {
-                self.refresh_device(dependency - self.locals.len(), &change);
+                log_lan(&self.lans[dependency - first_lan], name, &change);
+                parts_changed = true;
             }
         }
-        if underlays_changed {
+        if parts_changed {
             self.want_attachments();
         }
     }
@@ -358,8 +378,8 @@ impl Keeper {
             }
         }
         let mut changed = BTreeSet::new();
-        let count = candidates.len().min(ROUTES_AT_A_LOOK);
-        for &(dependency, position) in candidates.iter().cycle().skip(self.next_way).take(count) {
+        for number in in_turn(&mut self.next_way, candidates.len(), ROUTES_AT_A_LOOK) {
+            let (dependency, position) = candidates[number];
             let tunnel = self.tunnels[position].tunnel();
             let Ok(way) = self.netlink.way(tunnel.local_ip, tunnel.remote_ip).await else {
                 continue;
@@ -374,9 +394,6 @@ impl Keeper {
                 changed.insert(dependency);
             }
         }
-        self.next_way = (self.next_way + count)
-            .checked_rem(candidates.len())
-            .unwrap_or(0);
         for &dependency in &changed {
             self.refresh_underlay(dependency);
         }
@@ -396,8 +413,17 @@ impl Keeper {
             next_look,
             ..
         } = self;
-        let links = underlays(watch, tunnels_of, ways).into_iter();
-        attachments.want(links, watch, &**choose_mode);
+        let links = underlays(watch, tunnels_of, ways);
+        self.underlays = links.iter().map(|link| link.index).collect();
+        let first_lan = self.locals.len() + self.tunnels.len();
+        let lans = (first_lan..).zip(&self.lans).filter_map(|(lan, name)| {
+            let link = watch.link(lan)?;
+            // A LAN that was renamed is still what its old name says.
+            ethernets::obstacle(link)
+                .is_none()
+                .then(|| (link, choose_mode(name)))
+        });
+        attachments.want(links.into_iter(), lans, watch, &**choose_mode);
         *next_look = BootTime::NEVER;
     }
 
@@ -448,11 +474,11 @@ impl Keeper {
                 Err(error) => warn!("{error:#}"),
             }
         }
-        for (index, name) in self.attachments.interfaces() {
+        for (index, name, programs) in self.attachments.interfaces() {
             let Ok(Some(link)) = self.netlink.link(&name).await else {
                 continue;
             };
-            if link.index == index && !dataplane.is_on(&link).unwrap_or(true) {
+            if link.index == index && !dataplane.is_on(programs, &link).unwrap_or(true) {
                 warn!(
                     interface = name,
                     "somebody has detached our programs; they are attached again"
@@ -460,15 +486,121 @@ impl Keeper {
                 self.attachments.lose(index);
             }
         }
+        self.look_at_devices(dataplane);
         self.refresh_ways().await;
         self.next_look = clock::now().after(LOOK_INTERVAL);
         let was_whole = self.attachments.are_whole();
         // It was logged, and is in the notes.
         let _ = self.attach(dataplane);
+        if let Err(error) = self.tell_parts(dataplane) {
+            warn!("the programs cannot be told of interfaces: {error:#}; it will be tried again");
+        }
         if !was_whole {
             self.dirty.extend(0..self.tunnels.len());
         }
         self.dirty.extend(self.troubles.keys());
+    }
+
+    /// Looks whether devices of tunnels still have their program, some at a time.
+    fn look_at_devices(&mut self, dataplane: &Dataplane) {
+        for position in in_turn(&mut self.next_device, self.tunnels.len(), DEVICES_AT_A_LOOK) {
+            let state = &mut self.tunnels[position];
+            let name = &state.tunnel().name;
+            let is_on = || dataplane.is_on_tunnel(&dataplane_end(name)).unwrap_or(true);
+            if state.is_attached() && !is_on() {
+                warn!(
+                    tunnel = name,
+                    "somebody has detached our program; it is attached again"
+                );
+                state.lose_program();
+                self.dirty.insert(position);
+            }
+        }
+    }
+
+    /// Tells the programs and an operator which part interfaces have in forwarding by the stack.
+    fn tell_parts(&mut self, dataplane: &mut Dataplane) -> Result<()> {
+        let Self {
+            watch,
+            attachments,
+            register,
+            presents,
+            ..
+        } = self;
+        let first_lan = self.locals.len() + self.tunnels.len();
+        let lans: BTreeMap<u32, &Link> = (first_lan..first_lan + self.lans.len())
+            .filter_map(|lan| watch.link(lan))
+            .map(|link| (link.index, link))
+            .collect();
+        let with_vlans: BTreeSet<u32> = watch
+            .interfaces()
+            .filter(|link| link.vlan_id.is_some())
+            .filter_map(|link| link.parent)
+            .collect();
+        let indices: BTreeSet<u32> = self.underlays.iter().chain(lans.keys()).copied().collect();
+        let parts: Vec<Part> = indices
+            .into_iter()
+            .filter_map(|index| {
+                let link = watch.interface(index)?;
+                let role = match (self.underlays.contains(&index), lans.contains_key(&index)) {
+                    (true, true) => InterfaceRole::Both,
+                    (false, true) => InterfaceRole::Lan,
+                    (_, false) => InterfaceRole::Underlay,
+                };
+                let obstacle = if role == InterfaceRole::Underlay {
+                    None
+                } else {
+                    ethernets::obstacle(link).or_else(|| {
+                        let error = with_vlans
+                            .contains(&index)
+                            .then(|| ethernets::keep_tags(&link.name, &self.netlink).err())??;
+                        Some(format!("{error:#}"))
+                    })
+                };
+                Some(Part {
+                    link,
+                    role,
+                    obstacle,
+                    mode: attachments.mode(link, watch),
+                    own_mode: attachments.own_mode(index),
+                    has_strict_reverse_path: ethernets::has_strict_reverse_path(&link.name),
+                })
+            })
+            .collect();
+        // Without LANs nothing passes by the stack.
+        let wanted = if self.lans.is_empty() {
+            BTreeMap::new()
+        } else {
+            let any_native = attachments.any_native();
+            let interfaces = parts
+                .iter()
+                .filter_map(|part| Some((part.link.index, part.interface(any_native)?)));
+            interfaces.collect()
+        };
+        let outcome = register.act(&wanted, dataplane);
+        let before = presents.interfaces();
+        let mut statuses = Vec::new();
+        for part in parts {
+            let link = part.link;
+            let mut status = part.status(register.get(link.index));
+            log_part(&status, before.iter().find(|old| old.name == link.name));
+            let failure = attachments.failure(link);
+            status
+                .notes
+                .extend(failure.map(|reason| format!("our programs are not on it: {reason}")));
+            if !link.is_up() {
+                status.notes.push("it is down".to_owned());
+            }
+            statuses.push(status);
+        }
+        statuses.extend(
+            (first_lan..)
+                .zip(&self.lans)
+                .filter(|(lan, _)| watch.link(*lan).is_none())
+                .map(|(_, name)| parts::missing(name)),
+        );
+        presents.set_interfaces(statuses);
+        outcome
     }
 
     fn attach(&mut self, dataplane: &mut Dataplane) -> Result<()> {
@@ -503,7 +635,7 @@ impl Keeper {
                     slow_path.set(&entries);
                 }
                 (Action::Attach, Some(_)) => {
-                    let end = crate::net::dataplane_end(&state.tunnel().name);
+                    let end = dataplane_end(&state.tunnel().name);
                     dataplane.attach_tunnel(&end)?;
                 }
                 (Action::SetMtu { full, present }, Some(device)) => {
@@ -702,6 +834,46 @@ fn log_underlay(local: IpAddr, name: Option<&str>, change: &Change) {
     }
 }
 
+fn log_lan(configured: &str, name: Option<&str>, change: &Change) {
+    match change {
+        Change::Gone => warn!("there is no interface {configured} any more"),
+        Change::Reappeared { index } => info!(index, name, "interface {configured}"),
+        Change::Renamed { from, to } => info!(from, to, "interface {configured} renamed"),
+        Change::MacChanged { .. } => info!(name, "another hardware address"),
+        Change::Down => warn!(name, "down"),
+        Change::Up => info!(name, "up"),
+        Change::MtuChanged { .. } | Change::XdpDetached => {}
+    }
+}
+
+/// Logs what is new of an interface's part in forwarding by the stack.
+fn log_part(now: &InterfaceStatus, before: Option<&InterfaceStatus>) {
+    let InterfaceStatus {
+        name: interface,
+        role,
+        fast_path,
+        notes,
+        ..
+    } = now;
+    let was_fast = before.is_some_and(|before| before.fast_path);
+    if *role != InterfaceRole::Underlay && *fast_path && !was_fast {
+        info!(interface, "fast-path enabled");
+    }
+    for note in notes {
+        if before.is_none_or(|before| !before.notes.contains(note)) {
+            warn!(interface, "{note}");
+        }
+    }
+}
+
+/// Up to `most` of the numbers below `count`, going on after those of the last time.
+fn in_turn(next: &mut usize, count: usize, most: usize) -> Vec<usize> {
+    let most = most.min(count);
+    let turn = (0..most).map(|step| (*next + step) % count).collect();
+    *next = (*next + most).checked_rem(count).unwrap_or(0);
+    turn
+}
+
 fn send_keepalive(socket: &GreSocket, tunnel: &Tunnel) -> Option<()> {
     let (IpAddr::V4(local), IpAddr::V4(remote)) = (tunnel.local_ip, tunnel.remote_ip) else {
         return None;
@@ -717,4 +889,20 @@ fn send_keepalive(socket: &GreSocket, tunnel: &Tunnel) -> Option<()> {
         tos: fixed(tunnel.tos, NETWORK_CONTROL),
     };
     socket.send(&outer, &keepalive::packet(tunnel)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_its_turn() {
+        let mut next = 0;
+        assert_eq!(in_turn(&mut next, 5, 3), [0, 1, 2]);
+        assert_eq!(in_turn(&mut next, 5, 3), [3, 4, 0]);
+        // There are fewer now.
+        assert_eq!(in_turn(&mut next, 1, 3), [0]);
+        assert_eq!(in_turn(&mut next, 0, 3), [0; 0]);
+        assert_eq!(in_turn(&mut next, 2, 3), [0, 1]);
+    }
 }

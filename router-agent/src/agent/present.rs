@@ -1,8 +1,9 @@
 //! What is true of each tunnel at present: the keeper writes it, an operator's question reads it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
+    control::protocol::InterfaceStatus,
     dataplane::Mode,
     tunnel::{keepalive::Keepalive, state::LearntMtu},
 };
@@ -22,26 +23,42 @@ pub struct Present {
     pub notes: Vec<String>,
 }
 
-/// Of all tunnels, in the configuration's order. Locked for no longer than a copy takes.
+/// Of all tunnels, in the configuration's order, and of the interfaces around them. Locked for no
+/// longer than a copy takes.
 #[derive(Debug)]
-pub struct Presents(Mutex<Vec<Present>>);
+pub struct Presents {
+    tunnels: Mutex<Vec<Present>>,
+    interfaces: Mutex<Vec<InterfaceStatus>>,
+}
 
 impl Presents {
-    pub fn new(presents: Vec<Present>) -> Self {
-        Self(Mutex::new(presents))
+    pub fn new(tunnels: Vec<Present>) -> Self {
+        Self {
+            tunnels: Mutex::new(tunnels),
+            interfaces: Mutex::default(),
+        }
     }
 
     pub fn set(&self, position: usize, present: Present) {
-        let mut presents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = presents.get_mut(position) {
+        if let Some(place) = lock(&self.tunnels).get_mut(position) {
             *place = present;
         }
     }
 
     pub fn all(&self) -> Vec<Present> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.tunnels).clone()
     }
+
+    pub fn set_interfaces(&self, interfaces: Vec<InterfaceStatus>) {
+        *lock(&self.interfaces) = interfaces;
+    }
+
+    pub fn interfaces(&self) -> Vec<InterfaceStatus> {
+        lock(&self.interfaces).clone()
+    }
+}
+
+/// A panic elsewhere leaves whole values behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

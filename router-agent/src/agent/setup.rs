@@ -180,24 +180,16 @@ pub async fn carry_out(
 ) -> Result<Setup> {
     let states = make_devices(&config, &plan.underlays, netlink).await?;
     let slow_path = Arc::new(slow_path::Table::default());
-    let choose_mode = mode_chooser(&config, options);
     let mut keeper = Keeper::new(
         netlink.clone(),
         states,
-        Arc::clone(&choose_mode),
+        ethernets::lans(&config).map(ToOwned::to_owned).collect(),
+        mode_chooser(&config, options),
         dataplane.counters()?,
         Arc::clone(&slow_path),
     )
     .await?;
     keeper.begin(dataplane).await?;
-    ethernets::set_up(
-        &config,
-        &choose_mode,
-        keeper.underlays(),
-        netlink,
-        dataplane,
-    )
-    .await?;
     let tunnels: Vec<_> = (0..)
         .zip(&config.tunnels)
         .map(|(index, tunnel)| TunnelFacts {
@@ -252,7 +244,7 @@ async fn make_devices(
         .map(|(tunnel, underlay)| tunnel::device(tunnel, mtu::full(tunnel, underlay.mtu)))
         .collect();
     let ends = netlink.create_tunnels(&devices).await?;
-    let has_lan = config.ethernets.iter().any(|ethernet| ethernet.fast_path);
+    let has_lan = ethernets::lans(config).next().is_some();
     Ok((0..)
         .zip(&config.tunnels)
         .zip(underlays)

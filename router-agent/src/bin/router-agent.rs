@@ -15,7 +15,7 @@ use router_agent::{
     },
     config::{self, Facts, Loaded, Refused},
     control,
-    dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, ModeChoice},
+    dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, ModeChoice, Programs},
 };
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
@@ -148,7 +148,7 @@ fn carry_out(command: Command) -> Result<()> {
             }
             refuse_if_unfit(problems)?;
             let mut dataplane = Dataplane::load(&bpffs)?;
-            match dataplane.attach_underlay(&iface, mode) {
+            match dataplane.attach(Programs::Underlay, &iface, mode) {
                 Ok(mode) => {
                     println!(
                         "attached to {iface}, XDP mode {mode}; `routerctl maps list` shows the maps"

@@ -48,9 +48,14 @@ enum Show {
     /// The cluster: nodes, resources, history.
     #[command(subcommand)]
     Cluster(Cluster),
-    /// The interfaces.
-    #[command(subcommand)]
-    Interfaces(Interfaces),
+    /// The interfaces by which packets reach the tunnels, or the tunnels.
+    #[command(args_conflicts_with_subcommands = true)]
+    Interfaces {
+        #[command(subcommand)]
+        which: Option<Interfaces>,
+        #[command(flatten)]
+        asking: Asking,
+    },
     /// The heartbeat sessions: times, losses, what was refused.
     Heartbeat(Asking),
     /// This program's version and the agent's.
@@ -149,11 +154,23 @@ fn run(command: Command) -> Result<()> {
             let view = View::Transitions(transitions(&status));
             asking.print(view, || views::history(&status))
         }
-        Command::Show(Show::Interfaces(Interfaces::Tunnel {
-            which,
-            extent,
+        Command::Show(Show::Interfaces {
+            which: None,
             asking,
-        })) => show_tunnels(which, extent, &asking),
+        }) => {
+            let interfaces = asking.agent().interfaces()?;
+            let view = View::Interfaces(&interfaces);
+            asking.print(view, || views::interfaces(&interfaces))
+        }
+        Command::Show(Show::Interfaces {
+            which:
+                Some(Interfaces::Tunnel {
+                    which,
+                    extent,
+                    asking,
+                }),
+            asking: _,
+        }) => show_tunnels(which, extent, &asking),
         Command::Show(Show::Heartbeat(asking)) => {
             let sessions = asking.agent().heartbeat()?;
             let view = View::Heartbeat(&sessions);
@@ -275,8 +292,10 @@ mod tests {
         let words = |line: &str| {
             let arguments = ["routerctl", "show", "interfaces", "tunnel"];
             let arguments = arguments.into_iter().chain(line.split_whitespace());
-            let Command::Show(Show::Interfaces(Interfaces::Tunnel { which, extent, .. })) =
-                Arguments::parse_from(arguments).command
+            let Command::Show(Show::Interfaces {
+                which: Some(Interfaces::Tunnel { which, extent, .. }),
+                ..
+            }) = Arguments::parse_from(arguments).command
             else {
                 panic!("another command");
             };
@@ -288,6 +307,22 @@ mod tests {
         assert!(matches!(words("tun00"), (Some(name), Extent::Detail) if name == "tun00"));
         assert!(matches!(words("tun00 brief"), (Some(_), Extent::Brief)));
         assert!(matches!(words("tun00 detail"), (Some(_), Extent::Detail)));
+    }
+
+    #[test]
+    fn without_a_word_all_interfaces_are_meant() {
+        let words = ["routerctl", "show", "interfaces", "--json"];
+        let command = Arguments::parse_from(words).command;
+        let Command::Show(Show::Interfaces {
+            which: None,
+            asking,
+        }) = command
+        else {
+            panic!("another command");
+        };
+        assert!(asking.json);
+        let words = words.into_iter().chain(["tunnel"]);
+        Arguments::try_parse_from(words).unwrap_err();
     }
 
     #[test]

@@ -18,8 +18,8 @@ use rustix::{
 use super::{
     permission,
     protocol::{
-        AgentVersion, Body, Command, Failure, HeartbeatStatus, Outcome, Request, Response, Status,
-        TunnelStatus, VERSION,
+        AgentVersion, Body, Command, Failure, HeartbeatStatus, InterfaceStatus, Outcome, Request,
+        Response, Status, TunnelStatus, VERSION,
     },
 };
 
@@ -84,6 +84,13 @@ impl Client {
     pub fn tunnels(&self) -> Result<Vec<TunnelStatus>, ClientError> {
         match self.ask(Command::Tunnels)? {
             Body::Tunnels(tunnels) => Ok(tunnels),
+            other => Err(self.answers_another_question(&other)),
+        }
+    }
+
+    pub fn interfaces(&self) -> Result<Vec<InterfaceStatus>, ClientError> {
+        match self.ask(Command::Interfaces)? {
+            Body::Interfaces(interfaces) => Ok(interfaces),
             other => Err(self.answers_another_question(&other)),
         }
     }
@@ -168,6 +175,7 @@ impl Client {
             Body::Status(_) => Command::Status,
             Body::Tunnels(_) => Command::Tunnels,
             Body::Heartbeat(_) => Command::Heartbeat,
+            Body::Interfaces(_) => Command::Interfaces,
             Body::Version(_) => Command::Version,
         };
         self.not_understood(&format!("it answered {kind}, which was not asked"))

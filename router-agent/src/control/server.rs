@@ -10,7 +10,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet, time::sleep};
 
-use super::protocol::{HeartbeatStatus, Status, TunnelStatus};
+use super::protocol::{HeartbeatStatus, InterfaceStatus, Status, TunnelStatus};
 
 pub use bind::bind;
 
@@ -19,6 +19,7 @@ pub use bind::bind;
 pub trait Source {
     fn status(&self) -> Status;
     fn tunnels(&self) -> Vec<TunnelStatus>;
+    fn interfaces(&self) -> Vec<InterfaceStatus>;
     fn heartbeat(&self) -> Vec<HeartbeatStatus>;
 }
 

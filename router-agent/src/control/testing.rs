@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    protocol::{HeartbeatStatus, Status, TunnelStatus},
+    protocol::{HeartbeatStatus, InterfaceStatus, Status, TunnelStatus},
     server::{Limits, SharedSource, Source, bind, serve_within},
 };
 
@@ -30,6 +30,10 @@ impl Source for Fixed {
             name: "tun00".to_owned(),
             ..TunnelStatus::default()
         }]
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceStatus> {
+        vec![InterfaceStatus::default()]
     }
 
     fn heartbeat(&self) -> Vec<HeartbeatStatus> {

@@ -45,6 +45,31 @@ pub mod program {
     pub const PASS: &str = "pass";
 }
 
+/// The programs of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Programs {
+    /// Of an underlay; they also do what the LANs' program does.
+    Underlay,
+    Lan,
+}
+
+impl Programs {
+    const fn xdp(self) -> &'static str {
+        match self {
+            Self::Underlay => program::UNDERLAY,
+            Self::Lan => program::LAN,
+        }
+    }
+
+    /// The one at TC ingress.
+    const fn tc(self) -> Option<&'static str> {
+        match self {
+            Self::Underlay => Some(program::UNDERLAY_HANDOVER),
+            Self::Lan => None,
+        }
+    }
+}
+
 /// The loaded programs. They go on working when this is dropped, for their links and maps are
 /// pinned; [`Dataplane::remove`] ends them.
 pub struct Dataplane {
@@ -109,49 +134,40 @@ impl Dataplane {
         self.newest_epoch
     }
 
-    /// Attaches the underlay programs to interface `name`; the mode that it got.
-    pub fn attach_underlay(&mut self, name: &str, choice: ModeChoice) -> Result<Mode> {
-        attach::tc(
-            &mut self.programs,
-            program::UNDERLAY_HANDOVER,
-            name,
-            &self.pins,
-        )?;
-        attach::xdp(
-            &mut self.programs,
-            program::UNDERLAY,
-            name,
-            choice,
-            &self.pins,
-        )
+    /// Attaches `programs` to interface `name`; the mode that it got.
+    pub fn attach(&mut self, programs: Programs, name: &str, choice: ModeChoice) -> Result<Mode> {
+        if let Some(tc) = programs.tc() {
+            attach::tc(&mut self.programs, tc, name, &self.pins)?;
+        }
+        attach::xdp(&mut self.programs, programs.xdp(), name, choice, &self.pins)
     }
 
-    /// Takes the underlay programs off the interface of index `ifindex` called `name`, of which
-    /// either may have changed or gone.
-    pub fn detach_underlay(&mut self, ifindex: u32, name: &str) -> Result<()> {
+    /// Takes `programs` off the interface of index `ifindex` called `name`, of which either may
+    /// have changed or gone.
+    pub fn detach(&mut self, programs: Programs, ifindex: u32, name: &str) -> Result<()> {
         // XDP first: nobody else would know what it marks.
-        for program in [program::UNDERLAY, program::UNDERLAY_HANDOVER] {
+        for program in [programs.xdp()].into_iter().chain(programs.tc()) {
             attach::detach(program, ifindex, name, &self.pins)?;
         }
         Ok(())
     }
 
-    /// Whether the underlay programs are still on `link`.
-    pub fn is_on(&self, link: &Link) -> Result<bool> {
-        let id = attach::xdp_id(&self.programs, program::UNDERLAY)?;
-        Ok(link.xdp_programs.contains(&id)
-            && attach::has_tc(&self.programs, program::UNDERLAY_HANDOVER, &link.name)?)
+    /// Whether `programs` are still on `link`.
+    pub fn is_on(&self, programs: Programs, link: &Link) -> Result<bool> {
+        let id = attach::xdp_id(&self.programs, programs.xdp())?;
+        if !link.xdp_programs.contains(&id) {
+            return Ok(false);
+        }
+        programs.tc().map_or(Ok(true), |tc| {
+            attach::has_tc(&self.programs, tc, &link.name)
+        })
     }
 
     /// Forgets a tunnel's device that is gone.
     pub fn forget_device(&mut self, device: &Device) -> Result<()> {
         let mut egresses: HashMap<_, u32, TunnelEgress> = self.map_mut(name::EGRESS)?;
         for ifindex in [device.dataplane_ifindex, device.user_ifindex] {
-            match egresses.remove(&ifindex) {
-                Err(MapError::SyscallError(SyscallError { io_error, .. }))
-                    if io_error.kind() == io::ErrorKind::NotFound => {}
-                result => result.context("cannot forget a tunnel's device")?,
-            }
+            gone(egresses.remove(&ifindex)).context("cannot forget a tunnel's device")?;
         }
         attach::detach(
             program::TUNNEL_EGRESS,
@@ -161,16 +177,17 @@ impl Dataplane {
         )
     }
 
-    /// Attaches the LAN program to interface `name`, which is no underlay; the mode that it got.
-    pub fn attach_lan(&mut self, name: &str, choice: ModeChoice) -> Result<Mode> {
-        attach::xdp(&mut self.programs, program::LAN, name, choice, &self.pins)
-    }
-
     /// Tells the programs what part interface `index` has in forwarding without the stack.
     pub fn set_interface(&mut self, index: u32, interface: Interface) -> Result<()> {
         let mut interfaces: HashMap<_, u32, Interface> = self.map_mut(name::INTERFACES)?;
         interfaces.insert(index, interface, 0)?;
         Ok(())
+    }
+
+    /// Makes the programs forget an interface that takes no part any more.
+    pub fn forget_interface(&mut self, index: u32) -> Result<()> {
+        let mut interfaces: HashMap<_, u32, Interface> = self.map_mut(name::INTERFACES)?;
+        gone(interfaces.remove(&index)).context("cannot forget an interface")
     }
 
     /// Attaches the egress program to a tunnel's dataplane end.
@@ -181,6 +198,11 @@ impl Dataplane {
             dataplane_end,
             &self.pins,
         )
+    }
+
+    /// Whether the egress program is still on a tunnel's dataplane end.
+    pub fn is_on_tunnel(&self, dataplane_end: &str) -> Result<bool> {
+        attach::has_tc(&self.programs, program::TUNNEL_EGRESS, dataplane_end)
     }
 
     /// Makes the programs carry a tunnel, or carry it as `entries` now says.
@@ -277,6 +299,18 @@ impl Dataplane {
             .map_mut(name)
             .ok_or_else(|| anyhow!("the object has no map {name}"))?;
         T::try_from(map).with_context(|| format!("map {name}"))
+    }
+}
+
+/// What a removal came to, if it is as well that there was nothing to remove.
+fn gone(removal: Result<(), MapError>) -> Result<(), MapError> {
+    match removal {
+        Err(MapError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        other => other,
     }
 }
 

@@ -151,7 +151,7 @@ pub(super) fn find_ours(links: &mut [Link]) {
 }
 
 #[cfg(test)]
-pub(super) fn sample(index: u32, name: &str) -> Link {
+pub fn sample(index: u32, name: &str) -> Link {
     Link {
         index,
         name: name.to_owned(),

@@ -24,6 +24,8 @@ use rtnetlink::{
     },
 };
 
+#[cfg(test)]
+pub use self::link::sample;
 pub use self::{
     link::Link,
     monitor::{LinkEvent, LinkMonitor},

@@ -89,13 +89,16 @@ impl Ethtool {
             data: 0,
         };
         self.call(interface, &mut value)?;
-        value.command = SET_FLAGS;
-        value.data = if on {
+        let data = if on {
             value.data | flag
         } else {
             value.data & !flag
         };
-        self.call(interface, &mut value)
+        if data == value.data {
+            return Ok(());
+        }
+        let command = SET_FLAGS;
+        self.call(interface, &mut EthtoolValue { command, data })
     }
 
     /// Name of the driver: `ena`, `veth`.

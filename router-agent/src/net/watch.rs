@@ -12,7 +12,7 @@ use super::{Address, Link, LinkEvent};
 pub enum Dependency {
     /// An underlay: the interface that holds this address.
     Holder(IpAddr),
-    /// A tunnel's device: the interface of this name, and that one further on if it is renamed.
+    /// A tunnel's device, or a LAN: the interface of this name, and that one further on if it is renamed.
     Named(String),
 }
 
@@ -115,6 +115,11 @@ impl Watch {
     /// The interface of this index at present, one that is depended on or not.
     pub fn interface(&self, index: u32) -> Option<&Link> {
         self.links.get(&index)
+    }
+
+    /// All interfaces at present.
+    pub fn interfaces(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
     }
 
     /// From now on the XDP program with this id must be on the interface, until it is gone or found

@@ -194,6 +194,16 @@ impl TunnelState {
         self.lost = self.device.take();
     }
 
+    /// Whether the egress program is on the device, as far as we know.
+    pub const fn is_attached(&self) -> bool {
+        self.device.is_some() && self.done.attached
+    }
+
+    /// Somebody has detached the egress program.
+    pub const fn lose_program(&mut self) {
+        self.done.attached = false;
+    }
+
     pub const fn set_user_mac(&mut self, mac: [u8; 6]) {
         if let Some(device) = &mut self.device {
             device.user_mac = mac;
@@ -483,6 +493,16 @@ mod tests {
         assert_eq!(entries.device.user_ifindex, 20);
         assert_eq!(entries.device.dataplane_ifindex, 21);
         assert_eq!(entries.ingress.index, 3);
+    }
+
+    #[test]
+    fn a_program_that_was_detached_is_attached_again() {
+        let mut state = settled();
+        assert!(state.is_attached());
+        state.lose_program();
+        assert!(!state.is_attached());
+        assert_eq!(settle(&mut state), [Action::Attach]);
+        assert!(state.is_attached());
     }
 
     #[test]

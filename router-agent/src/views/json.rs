@@ -3,7 +3,9 @@
 
 use serde::Serialize;
 
-use crate::control::protocol::{AgentVersion, HeartbeatStatus, Status, Transition, TunnelStatus};
+use crate::control::protocol::{
+    AgentVersion, HeartbeatStatus, InterfaceStatus, Status, Transition, TunnelStatus,
+};
 
 /// Raised when a field changes its meaning or goes away; new ones may come at any time.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -31,6 +33,7 @@ impl<T> Document<T> {
 pub enum View<'a> {
     Status(&'a Status),
     Tunnels(&'a [TunnelStatus]),
+    Interfaces(&'a [InterfaceStatus]),
     Heartbeat(&'a [HeartbeatStatus]),
     Transitions(Vec<&'a Transition>),
     Version(Versions<'a>),

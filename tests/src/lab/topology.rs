@@ -74,7 +74,7 @@ impl NodeSpec {
     #[must_use]
     pub fn route(mut self, destination: &str, via: &str) -> Self {
         self.routes
-            .push(format!("route add {destination} via {via}"));
+            .push(format!("route replace {destination} via {via}"));
         self
     }
 }

@@ -1,40 +1,50 @@
-//! Which interfaces have the underlay programs, and which should.
+//! Which interfaces have programs, and which should.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use anyhow::Result;
 use tracing::{info, warn};
 
 use crate::{
-    dataplane::{Dataplane, Mode, ModeChoice},
+    dataplane::{Dataplane, Mode, ModeChoice, Programs},
     net::{Link, watch::Watch},
 };
 
-/// An interface that shall have the programs.
+/// An interface that shall have programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Wanted {
     name: String,
     choice: ModeChoice,
-    /// Without it nothing works; else it is only faster.
+    programs: Programs,
+    /// Without it something does not work; else it is only faster.
     needed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Attached {
+    name: String,
+    mode: Mode,
+    programs: Programs,
 }
 
 /// By interface index.
 #[derive(Debug, Default)]
 pub struct Attachments {
     wanted: BTreeMap<u32, Wanted>,
-    attached: BTreeMap<u32, (String, Mode)>,
+    attached: BTreeMap<u32, Attached>,
     /// Why the programs could not be attached.
     failed: BTreeMap<u32, String>,
 }
 
 impl Attachments {
-    /// Makes `underlays` the interfaces that shall have the programs. A VLAN's device has no native
-    /// XDP: there they run behind the stack's search for the VLAN. So they run on the interface
-    /// below it, too, and see the tagged frames first.
+    /// Makes `underlays` and `lans` the interfaces that shall have programs; each of `lans` comes
+    /// with its mode. A VLAN's device has no native XDP: there they run behind the stack's search
+    /// for the VLAN. So they run on the interface below an underlay, too, and see the tagged frames
+    /// first.
     pub fn want<'a>(
         &mut self,
         underlays: impl Iterator<Item = &'a Link>,
+        lans: impl Iterator<Item = (&'a Link, ModeChoice)>,
         watch: &Watch,
         choice: impl Fn(&str) -> ModeChoice,
     ) {
@@ -43,30 +53,28 @@ impl Attachments {
         for link in underlays {
             let parent = vlan_parent(link, watch);
             if let Some(parent) = parent {
-                let choice = choice(&parent.name);
-                below.insert(parent.index, (parent.name.clone(), choice));
+                below.insert(parent.index, parent);
             }
             let choice = if parent.is_some() {
                 ModeChoice::Generic
             } else {
                 choice(&link.name)
             };
-            let name = link.name.clone();
-            wanted.insert(
-                link.index,
-                Wanted {
-                    name,
-                    choice,
-                    needed: true,
-                },
-            );
+            wanted.insert(link.index, Wanted::new(link, choice, Programs::Underlay));
         }
-        for (index, (name, choice)) in below {
+        for (index, parent) in below {
             wanted.entry(index).or_insert(Wanted {
-                name,
-                choice,
                 needed: false,
+                ..Wanted::new(parent, choice(&parent.name), Programs::Underlay)
             });
+        }
+        for (link, choice) in lans {
+            match wanted.entry(link.index) {
+                Entry::Occupied(mut both) => both.get_mut().needed = true,
+                Entry::Vacant(place) => {
+                    place.insert(Wanted::new(link, choice, Programs::Lan));
+                }
+            }
         }
         self.wanted = wanted;
     }
@@ -76,27 +84,29 @@ impl Attachments {
     pub fn act(&mut self, dataplane: &mut Dataplane) -> Result<()> {
         let mut outcome = Ok(());
         let wanted = &self.wanted;
-        for (index, (name, _)) in self
-            .attached
-            .extract_if(.., |index, _| !wanted.contains_key(index))
-        {
-            info!(interface = name, index, "no underlay any more");
-            if let Err(error) = dataplane.detach_underlay(index, &name) {
+        let is_too_much = |index: &u32, attached: &mut Attached| {
+            let wanted = wanted.get(index).map(|wanted| wanted.programs);
+            wanted != Some(attached.programs)
+        };
+        for (index, Attached { name, programs, .. }) in self.attached.extract_if(.., is_too_much) {
+            info!(interface = name, index, "takes no such part any more");
+            if let Err(error) = dataplane.detach(programs, index, &name) {
                 warn!(interface = name, "programs not detached: {error:#}");
             }
         }
         self.failed.retain(|index, _| wanted.contains_key(index));
         for (&index, wanted) in wanted {
-            let Wanted {
-                name,
+            let &Wanted {
+                ref name,
                 choice,
+                programs,
                 needed,
             } = wanted;
-            if let Some((known, _)) = self.attached.get_mut(&index) {
-                known.clone_from(name);
+            if let Some(attached) = self.attached.get_mut(&index) {
+                attached.name.clone_from(name);
                 continue;
             }
-            match dataplane.attach_underlay(name, *choice) {
+            match dataplane.attach(programs, name, choice) {
                 Ok(mode) => {
                     match &mode {
                         Mode::Native => info!(interface = name, index, "XDP mode native"),
@@ -105,7 +115,13 @@ impl Attachments {
                         }
                     }
                     self.failed.remove(&index);
-                    self.attached.insert(index, (name.clone(), mode));
+                    let name = name.clone();
+                    let attached = Attached {
+                        name,
+                        mode,
+                        programs,
+                    };
+                    self.attached.insert(index, attached);
                 }
                 Err(error) => {
                     let text = format!("{error:#}");
@@ -113,7 +129,7 @@ impl Attachments {
                         warn!(interface = name, index, "programs not attached: {text}");
                         self.failed.insert(index, text);
                     }
-                    if *needed && outcome.is_ok() {
+                    if needed && outcome.is_ok() {
                         outcome = Err(error);
                     }
                 }
@@ -127,11 +143,11 @@ impl Attachments {
         self.failed.is_empty()
     }
 
-    /// Indices and names of the interfaces that have the programs.
-    pub fn interfaces(&self) -> Vec<(u32, String)> {
+    /// Indices and names of the interfaces that have programs, with these.
+    pub fn interfaces(&self) -> Vec<(u32, String, Programs)> {
         self.attached
             .iter()
-            .map(|(index, (name, _))| (*index, name.clone()))
+            .map(|(index, attached)| (*index, attached.name.clone(), attached.programs))
             .collect()
     }
 
@@ -140,18 +156,38 @@ impl Attachments {
         self.attached.remove(&index);
     }
 
-    /// The mode of an underlay: where frames are first seen.
-    pub fn mode(&self, underlay: &Link, watch: &Watch) -> Option<&Mode> {
-        let parent = vlan_parent(underlay, watch);
-        parent
-            .and_then(|parent| self.attached.get(&parent.index))
-            .or_else(|| self.attached.get(&underlay.index))
-            .map(|(_, mode)| mode)
+    /// The mode in which an interface has programs of its own.
+    pub fn own_mode(&self, index: u32) -> Option<&Mode> {
+        self.attached.get(&index).map(|attached| &attached.mode)
     }
 
-    /// Why the programs are not on an underlay.
-    pub fn failure(&self, underlay: &Link) -> Option<&str> {
-        self.failed.get(&underlay.index).map(String::as_str)
+    /// Whether any interface has programs in the driver.
+    pub fn any_native(&self) -> bool {
+        let mut attached = self.attached.values();
+        attached.any(|attached| attached.mode == Mode::Native)
+    }
+
+    /// The mode of an interface where its frames are first seen.
+    pub fn mode(&self, link: &Link, watch: &Watch) -> Option<&Mode> {
+        vlan_parent(link, watch)
+            .and_then(|parent| self.own_mode(parent.index))
+            .or_else(|| self.own_mode(link.index))
+    }
+
+    /// Why the programs are not on an interface.
+    pub fn failure(&self, link: &Link) -> Option<&str> {
+        self.failed.get(&link.index).map(String::as_str)
+    }
+}
+
+impl Wanted {
+    fn new(link: &Link, choice: ModeChoice, programs: Programs) -> Self {
+        Self {
+            name: link.name.clone(),
+            choice,
+            programs,
+            needed: true,
+        }
     }
 }
 
@@ -159,4 +195,56 @@ impl Attachments {
 fn vlan_parent<'a>(link: &Link, watch: &'a Watch) -> Option<&'a Link> {
     link.vlan_id?;
     watch.interface(link.parent?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::sample;
+
+    fn wanted(underlays: &[u32], lans: &[u32]) -> Vec<(u32, Programs, ModeChoice, bool)> {
+        let mut vlan = sample(4, "eth0.5");
+        vlan.parent = Some(2);
+        vlan.vlan_id = Some(5);
+        let links = vec![sample(2, "eth0"), sample(3, "eth1"), vlan];
+        let watch = Watch::new(Vec::new(), links, &[]);
+        let links = |indices: &[u32]| {
+            let links = indices.iter().map(|index| watch.interface(*index).unwrap());
+            links.collect::<Vec<_>>()
+        };
+        let mut attachments = Attachments::default();
+        attachments.want(
+            links(underlays).into_iter(),
+            links(lans)
+                .into_iter()
+                .map(|link| (link, ModeChoice::Native)),
+            &watch,
+            |_| ModeChoice::Auto,
+        );
+        let wanted = attachments.wanted.into_iter();
+        wanted
+            .map(|(index, wanted)| (index, wanted.programs, wanted.choice, wanted.needed))
+            .collect()
+    }
+
+    #[test]
+    fn an_underlay_that_is_a_lan_has_the_underlays_programs() {
+        use Programs::{Lan, Underlay};
+        let auto = ModeChoice::Auto;
+        assert_eq!(
+            wanted(&[2], &[2, 3]),
+            [
+                (2, Underlay, auto, true),
+                (3, Lan, ModeChoice::Native, true)
+            ]
+        );
+        let below = |needed| {
+            [
+                (2, Underlay, auto, needed),
+                (4, Underlay, ModeChoice::Generic, true),
+            ]
+        };
+        assert_eq!(wanted(&[4], &[]), below(false));
+        assert_eq!(wanted(&[4], &[2]), below(true));
+    }
 }

@@ -6,6 +6,7 @@
 //! "never".
 
 mod heartbeat;
+mod interface;
 mod status;
 mod tunnel;
 
@@ -14,6 +15,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use heartbeat::HeartbeatStatus;
+pub use interface::{InterfaceRole, InterfaceStatus};
 pub use status::{
     GroupStatus, MonitorState, MonitorStatus, NodeState, NodeStatus, PathStatus, ServiceStatus,
     Status, Step, Transition,
@@ -48,6 +50,8 @@ pub enum Command {
     Status,
     /// Answered by [`Body::Tunnels`].
     Tunnels,
+    /// Answered by [`Body::Interfaces`].
+    Interfaces,
     /// Answered by [`Body::Heartbeat`].
     Heartbeat,
     /// Answered by [`Body::Version`].
@@ -55,13 +59,20 @@ pub enum Command {
 }
 
 impl Command {
-    pub const ALL: [Self; 4] = [Self::Status, Self::Tunnels, Self::Heartbeat, Self::Version];
+    pub const ALL: [Self; 5] = [
+        Self::Status,
+        Self::Tunnels,
+        Self::Interfaces,
+        Self::Heartbeat,
+        Self::Version,
+    ];
 
     /// The command's word in a request.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Tunnels => "tunnels",
+            Self::Interfaces => "interfaces",
             Self::Heartbeat => "heartbeat",
             Self::Version => "version",
         }
@@ -115,6 +126,7 @@ pub enum Outcome {
 pub enum Body {
     Status(Status),
     Tunnels(Vec<TunnelStatus>),
+    Interfaces(Vec<InterfaceStatus>),
     Heartbeat(Vec<HeartbeatStatus>),
     Version(AgentVersion),
 }
@@ -190,6 +202,7 @@ mod tests {
         let responses = [
             Response::ok(Body::Status(Status::default())),
             Response::ok(Body::Tunnels(vec![TunnelStatus::default()])),
+            Response::ok(Body::Interfaces(vec![InterfaceStatus::default()])),
             Response::ok(Body::Heartbeat(vec![HeartbeatStatus {
                 rtt_last_us: Some(0.1 + 0.2),
                 probes_sent: u64::MAX,

@@ -105,6 +105,7 @@ fn answer(line: &[u8], source: &(dyn Source + Send + Sync)) -> Response {
     Response::ok(match command {
         Command::Status => Body::Status(source.status()),
         Command::Tunnels => Body::Tunnels(source.tunnels()),
+        Command::Interfaces => Body::Interfaces(source.interfaces()),
         Command::Heartbeat => Body::Heartbeat(source.heartbeat()),
         Command::Version => Body::Version(AgentVersion::own()),
     })
