@@ -484,6 +484,7 @@ impl Keeper {
             match (action, device) {
                 (Action::Create { mtu }, _) => {
                     let device = create(netlink, state.tunnel(), mtu).await?;
+                    netlink.ensure_egress(&dataplane.egress_program()?).await?;
                     state.created(device, mtu);
                     if let Some(HeartbeatSocket { socket, address }) = heartbeats.get(&position) {
                         heartbeat::bind_again(socket, &state.tunnel().name, *address)
@@ -495,10 +496,6 @@ impl Keeper {
                     dataplane.set_tunnel(&entries)?;
                     slow_path.set(&entries);
                 }
-                (Action::Attach, Some(_)) => {
-                    let end = crate::net::dataplane_end(&state.tunnel().name);
-                    dataplane.attach_tunnel(&end)?;
-                }
                 (Action::SetMtu { full, present }, Some(device)) => {
                     netlink.set_mtu(device.dataplane_ifindex, full).await?;
                     netlink.set_mtu(device.user_ifindex, present).await?;
@@ -507,7 +504,7 @@ impl Keeper {
                 (Action::SetCarrier(up), Some(device)) => {
                     netlink.set_up(device.dataplane_ifindex, up).await?;
                 }
-                (Action::Attach | Action::SetMtu { .. } | Action::SetCarrier(_), None) => {
+                (Action::SetMtu { .. } | Action::SetCarrier(_), None) => {
                     return Err(anyhow!("the device is gone"));
                 }
             }

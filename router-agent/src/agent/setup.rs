@@ -179,6 +179,9 @@ pub async fn carry_out(
     dataplane: &mut Dataplane,
 ) -> Result<Setup> {
     let states = make_devices(&config, &plan.underlays, netlink).await?;
+    if !states.is_empty() {
+        netlink.ensure_egress(&dataplane.egress_program()?).await?;
+    }
     let slow_path = Arc::new(slow_path::Table::default());
     let choose_mode = mode_chooser(&config, options);
     let mut keeper = Keeper::new(

@@ -1,6 +1,7 @@
 //! Interfaces and addresses, by netlink.
 
 pub mod announce;
+mod egress;
 mod link;
 mod monitor;
 mod offload;
@@ -25,6 +26,7 @@ use rtnetlink::{
 };
 
 pub use self::{
+    egress::EgressProgram,
     link::Link,
     monitor::{LinkEvent, LinkMonitor},
     offload::Offload,

@@ -69,8 +69,6 @@ pub enum Action {
     Create { mtu: u32 },
     /// Tell the programs.
     SetEntries(Entries),
-    /// Put the egress program on the dataplane end.
-    Attach,
     /// Set the MTUs of the dataplane end, `full`, and of the user's end, `present`.
     SetMtu { full: u32, present: u32 },
     /// Set the dataplane end up or down, which gives the user's end its carrier or takes it.
@@ -98,7 +96,6 @@ pub struct TunnelState {
 #[derive(Clone, Copy, Debug)]
 struct Done {
     entries: Option<Entries>,
-    attached: bool,
     full_mtu: u32,
     present_mtu: u32,
     carrier: bool,
@@ -109,7 +106,6 @@ impl Done {
     const fn nothing(mtu: u32) -> Self {
         Self {
             entries: None,
-            attached: false,
             full_mtu: mtu,
             present_mtu: mtu,
             carrier: true,
@@ -204,7 +200,6 @@ impl TunnelState {
             Action::Create { .. } => {}
             Action::Forget(_) => self.lost = None,
             Action::SetEntries(entries) => self.done.entries = Some(entries),
-            Action::Attach => self.done.attached = true,
             Action::SetMtu { full, present } => {
                 self.done.full_mtu = full;
                 self.done.present_mtu = present;
@@ -250,9 +245,6 @@ impl TunnelState {
         );
         if done.entries != Some(entries) {
             return Some(Action::SetEntries(entries));
-        }
-        if !done.attached {
-            return Some(Action::Attach);
         }
         let carrier = self.keepalive.is_none_or(|keepalive| keepalive.is_up());
         (done.carrier != carrier).then_some(Action::SetCarrier(carrier))
@@ -349,10 +341,7 @@ mod tests {
     fn settled() -> TunnelState {
         let mut state = TunnelState::new(tunnel(), 3, None, Transit::default(), underlay(), DEVICE);
         let actions = settle(&mut state);
-        assert!(matches!(
-            actions[..],
-            [Action::SetEntries(_), Action::Attach]
-        ));
+        assert!(matches!(actions[..], [Action::SetEntries(_)]));
         state
     }
 
@@ -463,7 +452,6 @@ mod tests {
                 present: 1376,
             },
             Action::SetEntries(entries),
-            Action::Attach,
         ] = actions[..]
         else {
             panic!("{actions:?}");
