@@ -1,18 +1,35 @@
 //! Interfaces by netlink, in network namespaces of their own.
 
-use std::{process::Command, slice, time::Duration};
+use std::{os::fd::AsFd as _, process::Command, slice, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use aya::{Ebpf, programs::SchedClassifier};
 use ipnet::IpNet;
-use router_agent::net::{
-    Address, BridgePortSpec, Link, LinkEvent, LinkMonitor, Netlink, Offload, TunnelDevice,
-    watch::{Change, Dependency, Finding, Watch},
+use router_agent::{
+    dataplane::{OBJECT, program},
+    net::{
+        Address, BridgePortSpec, EgressProgram, Link, LinkEvent, LinkMonitor, Netlink, Offload,
+        TunnelDevice,
+        watch::{Change, Dependency, Finding, Watch},
+    },
 };
 use router_tests::many_tunnels::{in_namespace, layer3, measure, names_and_addresses};
 use tokio::time::timeout;
 
 /// More than any of this takes, unless it hangs.
 const LONG: Duration = Duration::from_mins(1);
+
+/// Of the product's object, for as long as the descriptor is open.
+fn egress_program() -> Result<EgressProgram> {
+    let mut programs = Ebpf::load(OBJECT)?;
+    let program = programs.program_mut(program::TUNNEL_EGRESS);
+    let program: &mut SchedClassifier = program.context("no such program")?.try_into()?;
+    program.load()?;
+    Ok(EgressProgram {
+        name: program::TUNNEL_EGRESS,
+        fd: program.fd()?.as_fd().try_clone_to_owned()?,
+    })
+}
 
 /// What a command in this thread's namespace prints.
 fn run(line: &str) -> Result<String> {
@@ -129,6 +146,51 @@ fn a_failure_takes_back_everything() {
         let error = netlink.create_tunnels(&devices).await.unwrap_err();
         assert!(format!("{error:#}").contains("tun11"), "{error:#}");
         assert_eq!(names(&netlink).await?, ["lo"]);
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// The programs' names at the ingress of a device, as `tc` lists them.
+fn ingress_programs(device: &str) -> Result<Vec<String>> {
+    let list = run(&format!("tc filter show dev {device} ingress"))?;
+    let names = list.lines().filter(|line| line.contains("handle"));
+    let names = names.map(|line| line.split_whitespace().nth(12).unwrap_or(line).to_owned());
+    Ok(names.collect())
+}
+
+#[test]
+fn one_program_is_at_every_dataplane_end() {
+    in_namespace(|| async {
+        let netlink = Netlink::open()?;
+        let program = egress_program()?;
+        let none = netlink.ensure_egress(&program).await.unwrap_err();
+        assert!(format!("{none:#}").contains("block"), "{none:#}");
+
+        let devices = [layer3("tun0", &[]), layer3("tun1", &[])];
+        netlink.create_tunnels(&devices).await?;
+        assert_eq!(ingress_programs("tun0-dp")?, [""; 0]);
+        for _ in 0..2 {
+            netlink.ensure_egress(&program).await?;
+            assert_eq!(ingress_programs("tun0-dp")?, ["tunnel_egress"]);
+            assert_eq!(ingress_programs("tun1-dp")?, ["tunnel_egress"]);
+        }
+        netlink.create_tunnels(&devices[..1]).await?;
+        assert_eq!(ingress_programs("tun0-dp")?, ["tunnel_egress"], "made anew");
+        netlink.remove_all_tunnels().await?;
+
+        netlink.create_tunnels(&devices).await?;
+        assert_eq!(ingress_programs("tun0-dp")?, [""; 0], "it had gone");
+        let block = run("tc qdisc show dev tun0-dp")?;
+        let mut words = block
+            .split_whitespace()
+            .skip_while(|word| *word != "ingress_block");
+        let block = words.nth(1).context("no block")?;
+        run(&format!(
+            "tc filter add block {block} pref 7 u32 match u32 0 0"
+        ))?;
+        let error = netlink.ensure_egress(&program).await.unwrap_err();
+        assert!(format!("{error:#}").contains("of others"), "{error:#}");
         Ok(())
     })
     .unwrap();

@@ -36,7 +36,7 @@ use crate::{
     dataplane::{Counters, Dataplane, ModeChoice},
     heartbeat,
     net::{
-        Link, LinkEvent, LinkMonitor, Netlink, dataplane_end,
+        Link, LinkEvent, LinkMonitor, Netlink,
         watch::{Change, Dependency, Finding, Watch},
     },
     path_mtu::{icmp::PathMtu, table::PathMtuTable},
@@ -54,8 +54,6 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// So many routes are asked for at one look, in turn.
 const ROUTES_AT_A_LOOK: usize = 256;
-/// So many tunnels' devices are looked at for their program at one look, in turn.
-const DEVICES_AT_A_LOOK: usize = 100;
 /// RFC 1812 §3.1 and the kernel's own choice for what is not forwarded.
 const DEFAULT_TTL: u8 = 255;
 /// Class selector 6, "network control" (RFC 4594 §3.1).
@@ -89,7 +87,6 @@ pub struct Keeper {
     /// nowhere.
     ways: HashMap<usize, u32>,
     next_way: usize,
-    next_device: usize,
     /// What of a tunnel failed last.
     troubles: HashMap<usize, String>,
     /// Tunnels to be looked at.
@@ -153,7 +150,6 @@ impl Keeper {
             dirty: (0..tunnels.len()).collect(),
             ways: ways(&tunnels),
             next_way: 0,
-            next_device: 0,
             tunnels,
             lans,
             troubles: HashMap::new(),
@@ -486,7 +482,6 @@ impl Keeper {
                 self.attachments.lose(index);
             }
         }
-        self.look_at_devices(dataplane);
         self.refresh_ways().await;
         self.next_look = clock::now().after(LOOK_INTERVAL);
         let was_whole = self.attachments.are_whole();
@@ -499,23 +494,6 @@ impl Keeper {
             self.dirty.extend(0..self.tunnels.len());
         }
         self.dirty.extend(self.troubles.keys());
-    }
-
-    /// Looks whether devices of tunnels still have their program, some at a time.
-    fn look_at_devices(&mut self, dataplane: &Dataplane) {
-        for position in in_turn(&mut self.next_device, self.tunnels.len(), DEVICES_AT_A_LOOK) {
-            let state = &mut self.tunnels[position];
-            let name = &state.tunnel().name;
-            let is_on = || dataplane.is_on_tunnel(&dataplane_end(name)).unwrap_or(true);
-            if state.is_attached() && !is_on() {
-                warn!(
-                    tunnel = name,
-                    "somebody has detached our program; it is attached again"
-                );
-                state.lose_program();
-                self.dirty.insert(position);
-            }
-        }
     }
 
     /// Tells the programs and an operator which part interfaces have in forwarding by the stack.
@@ -622,6 +600,7 @@ impl Keeper {
             match (action, device) {
                 (Action::Create { mtu }, _) => {
                     let device = create(netlink, state.tunnel(), mtu).await?;
+                    netlink.ensure_egress(&dataplane.egress_program()?).await?;
                     if let Some(HeartbeatSocket { socket, address }) = heartbeats.get(&position) {
                         // If it fails, the device is made once more.
                         heartbeat::bind_again(socket, &state.tunnel().name, *address)
@@ -634,10 +613,6 @@ impl Keeper {
                     dataplane.set_tunnel(&entries)?;
                     slow_path.set(&entries);
                 }
-                (Action::Attach, Some(_)) => {
-                    let end = dataplane_end(&state.tunnel().name);
-                    dataplane.attach_tunnel(&end)?;
-                }
                 (Action::SetMtu { full, present }, Some(device)) => {
                     netlink.set_mtu(device.dataplane_ifindex, full).await?;
                     netlink.set_mtu(device.user_ifindex, present).await?;
@@ -646,7 +621,7 @@ impl Keeper {
                 (Action::SetCarrier(up), Some(device)) => {
                     netlink.set_up(device.dataplane_ifindex, up).await?;
                 }
-                (Action::Attach | Action::SetMtu { .. } | Action::SetCarrier(_), None) => {
+                (Action::SetMtu { .. } | Action::SetCarrier(_), None) => {
                     return Err(anyhow!("the device is gone"));
                 }
             }

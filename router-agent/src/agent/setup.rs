@@ -61,9 +61,11 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
     let mut problems = preflight::system_problems(&options.bpffs);
     let links = netlink.links().await?;
     let addresses = netlink.addresses().await?;
+    let holders = holders(&links, &addresses);
+    let by_name: HashMap<_, _> = links.iter().map(|link| (&*link.name, link)).collect();
     let mut underlays = Vec::new();
     for tunnel in &config.tunnels {
-        match link_with_address(tunnel.local_ip, &links, &addresses) {
+        match holders.get(&tunnel.local_ip) {
             Some(link) if link.leads_nowhere() => {
                 let way = netlink.way(tunnel.local_ip, tunnel.remote_ip).await?;
                 match links.iter().find(|link| Some(link.index) == way) {
@@ -77,7 +79,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
                     )),
                 }
             }
-            Some(link) => underlays.push(link.clone()),
+            Some(link) => underlays.push(Link::clone(link)),
             None => problems.push(Problem::new(
                 format!(
                     "tunnel {}: local-ip {} is on no interface of this system",
@@ -91,10 +93,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
             )),
         }
         for name in [tunnel.name.clone(), dataplane_end(&tunnel.name)] {
-            if links
-                .iter()
-                .any(|link| link.name == name && !link.is_ours())
-            {
+            if by_name.get(&*name).is_some_and(|link| !link.is_ours()) {
                 problems.push(Problem::new(
                     format!("interface {name} exists already, and router-agent did not make it"),
                     format!("delete it (`ip link delete {name}`) or give the tunnel another name"),
@@ -102,7 +101,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
             }
         }
     }
-    problems.extend(missing_interfaces(config, &links));
+    problems.extend(missing_interfaces(config, &by_name));
     problems.extend(ethernets::unfit(config, &links));
     let mut targets = Vec::new();
     for group in config.cluster.iter().flat_map(|cluster| &cluster.groups) {
@@ -126,15 +125,17 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
 }
 
 /// Interfaces that the configuration names and the system does not have.
-fn missing_interfaces(config: &Config, links: &[Link]) -> Vec<Problem> {
-    let named = |name: &str| links.iter().find(|link| link.name == name);
+fn missing_interfaces(config: &Config, by_name: &HashMap<&str, &Link>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for tunnel in &config.tunnels {
         let Some(port) = &tunnel.bridge else {
             continue;
         };
         let bridge = &port.bridge;
-        if named(bridge).is_none_or(|link| link.kind.as_deref() != Some("bridge")) {
+        if by_name
+            .get(&**bridge)
+            .is_none_or(|link| link.kind.as_deref() != Some("bridge"))
+        {
             problems.push(Problem::new(
                 format!("tunnel {}: there is no bridge {bridge}", tunnel.name),
                 format!("create it (`ip link add {bridge} type bridge`), or name one that `ip link show type bridge` shows"),
@@ -142,7 +143,7 @@ fn missing_interfaces(config: &Config, links: &[Link]) -> Vec<Problem> {
         }
     }
     for ethernet in &config.ethernets {
-        if named(&ethernet.name).is_none() {
+        if !by_name.contains_key(&*ethernet.name) {
             problems.push(Problem::new(
                 format!("interface {} does not exist", ethernet.name),
                 "`ip link` shows what there is",
@@ -152,10 +153,16 @@ fn missing_interfaces(config: &Config, links: &[Link]) -> Vec<Problem> {
     problems
 }
 
-/// The interface that has address `ip`.
-fn link_with_address<'a>(ip: IpAddr, links: &'a [Link], addresses: &[Address]) -> Option<&'a Link> {
-    let address = addresses.iter().find(|address| address.net.addr() == ip)?;
-    links.iter().find(|link| link.index == address.link_index)
+/// The first interface that has each address.
+fn holders<'a>(links: &'a [Link], addresses: &[Address]) -> HashMap<IpAddr, &'a Link> {
+    let by_index: HashMap<_, _> = links.iter().map(|link| (link.index, link)).collect();
+    let mut holders = HashMap::new();
+    for Address { link_index, net } in addresses {
+        if let Some(link) = by_index.get(link_index) {
+            holders.entry(net.addr()).or_insert(*link);
+        }
+    }
+    holders
 }
 
 /// All that the threads need.
@@ -179,6 +186,9 @@ pub async fn carry_out(
     dataplane: &mut Dataplane,
 ) -> Result<Setup> {
     let states = make_devices(&config, &plan.underlays, netlink).await?;
+    if !states.is_empty() {
+        netlink.ensure_egress(&dataplane.egress_program()?).await?;
+    }
     let slow_path = Arc::new(slow_path::Table::default());
     let mut keeper = Keeper::new(
         netlink.clone(),

@@ -250,18 +250,16 @@ fn has_tcx() -> Result<bool> {
     Ok(version >= KernelVersion::new(6, 6, 0))
 }
 
-/// Removes the filters of our programs from every interface, where TC has no links that would end
-/// with their pins (before 6.6).
-pub(super) fn detach_filters() -> Result<()> {
+/// Removes the hand-over's filter from every interface, where TC has no links that would end with
+/// their pins (before 6.6).
+pub(super) fn detach_handovers() -> Result<()> {
     if has_tcx()? {
         return Ok(());
     }
     let interfaces = std::fs::read_dir("/sys/class/net").context("cannot list the interfaces")?;
     for interface in interfaces {
         let name = interface.context("cannot list the interfaces")?.file_name();
-        for program in [program::UNDERLAY_HANDOVER, program::TUNNEL_EGRESS] {
-            detach_filter(&name.to_string_lossy(), program);
-        }
+        detach_filter(&name.to_string_lossy(), program::UNDERLAY_HANDOVER);
     }
     Ok(())
 }
@@ -287,7 +285,7 @@ where
     Ok(())
 }
 
-fn loaded<'a, P>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+pub(super) fn loaded<'a, P>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
 where
     P: LoadOnce,
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
@@ -303,7 +301,7 @@ where
 }
 
 /// Loading a program that may be loaded already.
-trait LoadOnce {
+pub(super) trait LoadOnce {
     fn load_once(&mut self) -> Result<(), ProgramError>;
 }
 

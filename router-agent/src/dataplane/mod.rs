@@ -4,12 +4,17 @@ mod attach;
 mod mapped;
 mod pins;
 
-use std::{io, os::fd::OwnedFd, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    programs::SchedClassifier,
     sys::SyscallError,
 };
 use router_common::{
@@ -23,7 +28,7 @@ use router_common::{
 };
 
 use crate::{
-    net::Link,
+    net::{EgressProgram, Link},
     tunnel::{Entries, state::Device},
 };
 
@@ -169,12 +174,7 @@ impl Dataplane {
         for ifindex in [device.dataplane_ifindex, device.user_ifindex] {
             gone(egresses.remove(&ifindex)).context("cannot forget a tunnel's device")?;
         }
-        attach::detach(
-            program::TUNNEL_EGRESS,
-            device.dataplane_ifindex,
-            "",
-            &self.pins,
-        )
+        Ok(())
     }
 
     /// Tells the programs what part interface `index` has in forwarding without the stack.
@@ -190,19 +190,12 @@ impl Dataplane {
         gone(interfaces.remove(&index)).context("cannot forget an interface")
     }
 
-    /// Attaches the egress program to a tunnel's dataplane end.
-    pub fn attach_tunnel(&mut self, dataplane_end: &str) -> Result<()> {
-        attach::tc(
-            &mut self.programs,
-            program::TUNNEL_EGRESS,
-            dataplane_end,
-            &self.pins,
-        )
-    }
-
-    /// Whether the egress program is still on a tunnel's dataplane end.
-    pub fn is_on_tunnel(&self, dataplane_end: &str) -> Result<bool> {
-        attach::has_tc(&self.programs, program::TUNNEL_EGRESS, dataplane_end)
+    /// The program for the tunnels' dataplane ends.
+    pub fn egress_program(&mut self) -> Result<EgressProgram> {
+        let name = program::TUNNEL_EGRESS;
+        let program: &mut SchedClassifier = attach::loaded(&mut self.programs, name)?;
+        let fd = program.fd()?.as_fd().try_clone_to_owned()?;
+        Ok(EgressProgram { name, fd })
     }
 
     /// Makes the programs carry a tunnel, or carry it as `entries` now says.
@@ -327,7 +320,7 @@ fn drawn_settings() -> Result<Settings> {
 
 /// Detaches every program and removes every pin.
 fn end(pins: &Pins) -> Result<()> {
-    attach::detach_filters()?;
+    attach::detach_handovers()?;
     pins.remove()
 }
 

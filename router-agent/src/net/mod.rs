@@ -1,6 +1,7 @@
 //! Interfaces and addresses, by netlink.
 
 pub mod announce;
+mod egress;
 mod link;
 mod monitor;
 mod offload;
@@ -27,6 +28,7 @@ use rtnetlink::{
 #[cfg(test)]
 pub use self::link::sample;
 pub use self::{
+    egress::EgressProgram,
     link::Link,
     monitor::{LinkEvent, LinkMonitor},
     offload::Offload,

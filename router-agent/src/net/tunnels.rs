@@ -18,7 +18,7 @@ use rtnetlink::{
 };
 
 use super::{
-    Link, Netlink, OURS, Offload, address_message, dataplane_end,
+    Link, Netlink, OURS, Offload, address_message, dataplane_end, egress,
     requests::{Answer, Request},
 };
 
@@ -71,7 +71,8 @@ struct Planned<'a> {
 
 impl Netlink {
     /// Makes tunnels' veth pairs anew. Of each: the user's end and the dataplane end, as they were
-    /// before addresses were added and they were set up.
+    /// before addresses were added and they were set up. What the dataplane ends receive is lost
+    /// until [`Self::ensure_egress`].
     ///
     /// Devices of the same names that an earlier agent made are replaced. One that is not ours is
     /// an error, found before anything is changed. Any other error takes back all that was made.
@@ -179,7 +180,11 @@ impl Netlink {
                     .push(address.net);
             }
         }
-        for some in doomed.chunks(DELETED_AT_ONCE) {
+        // The newest first: the kernel keeps a list of what shares the egress program, in which it
+        // finds these at once.
+        let mut doomed = doomed.to_vec();
+        doomed.sort_by_key(|link| link.index);
+        for some in doomed.rchunks(DELETED_AT_ONCE) {
             let mut requests = Vec::new();
             for link in some {
                 for net in addresses.remove(&link.index).unwrap_or_default() {
@@ -304,6 +309,7 @@ impl<'a> Planned<'a> {
                 requests.push(Request::new(purpose, message, 0));
             }
         }
+        requests.push(egress::join(dataplane));
         let end = LinkUnspec::new_with_index(dataplane.index)
             .arp(false)
             .append_extra_attribute(LinkAttribute::IfAlias(OURS.to_owned()))
@@ -350,7 +356,7 @@ fn one_of_each_pair(mut links: Vec<&Link>) -> Vec<&Link> {
     links
 }
 
-fn all_done(answers: Vec<Answer>) -> Result<()> {
+pub(super) fn all_done(answers: Vec<Answer>) -> Result<()> {
     answers.into_iter().collect::<Result<(), _>>()?;
     Ok(())
 }

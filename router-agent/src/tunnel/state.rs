@@ -69,8 +69,6 @@ pub enum Action {
     Create { mtu: u32 },
     /// Tell the programs.
     SetEntries(Entries),
-    /// Put the egress program on the dataplane end.
-    Attach,
     /// Set the MTUs of the dataplane end, `full`, and of the user's end, `present`.
     SetMtu { full: u32, present: u32 },
     /// Set the dataplane end up or down, which gives the user's end its carrier or takes it.
@@ -100,7 +98,6 @@ pub struct TunnelState {
 #[derive(Clone, Copy, Debug)]
 struct Done {
     entries: Option<Entries>,
-    attached: bool,
     full_mtu: u32,
     present_mtu: u32,
     carrier: bool,
@@ -111,7 +108,6 @@ impl Done {
     const fn nothing(mtu: u32) -> Self {
         Self {
             entries: None,
-            attached: false,
             full_mtu: mtu,
             present_mtu: mtu,
             carrier: true,
@@ -194,16 +190,6 @@ impl TunnelState {
         self.lost = self.device.take();
     }
 
-    /// Whether the egress program is on the device, as far as we know.
-    pub const fn is_attached(&self) -> bool {
-        self.device.is_some() && self.done.attached
-    }
-
-    /// Somebody has detached the egress program.
-    pub const fn lose_program(&mut self) {
-        self.done.attached = false;
-    }
-
     pub const fn set_user_mac(&mut self, mac: [u8; 6]) {
         if let Some(device) = &mut self.device {
             device.user_mac = mac;
@@ -223,7 +209,6 @@ impl TunnelState {
             Action::Create { .. } => {}
             Action::Forget(_) => self.lost = None,
             Action::SetEntries(entries) => self.done.entries = Some(entries),
-            Action::Attach => self.done.attached = true,
             Action::SetMtu { full, present } => {
                 self.done.full_mtu = full;
                 self.done.present_mtu = present;
@@ -272,9 +257,6 @@ impl TunnelState {
         );
         if done.entries != Some(entries) {
             return Some(Action::SetEntries(entries));
-        }
-        if !done.attached {
-            return Some(Action::Attach);
         }
         let carrier = self.keepalive.is_none_or(|keepalive| keepalive.is_up());
         (done.carrier != carrier).then_some(Action::SetCarrier(carrier))
@@ -371,10 +353,7 @@ mod tests {
     fn settled() -> TunnelState {
         let mut state = TunnelState::new(tunnel(), 3, None, Transit::default(), underlay(), DEVICE);
         let actions = settle(&mut state);
-        assert!(matches!(
-            actions[..],
-            [Action::SetEntries(_), Action::Attach]
-        ));
+        assert!(matches!(actions[..], [Action::SetEntries(_)]));
         state
     }
 
@@ -485,7 +464,6 @@ mod tests {
                 present: 1376,
             },
             Action::SetEntries(entries),
-            Action::Attach,
         ] = actions[..]
         else {
             panic!("{actions:?}");
@@ -493,16 +471,6 @@ mod tests {
         assert_eq!(entries.device.user_ifindex, 20);
         assert_eq!(entries.device.dataplane_ifindex, 21);
         assert_eq!(entries.ingress.index, 3);
-    }
-
-    #[test]
-    fn a_program_that_was_detached_is_attached_again() {
-        let mut state = settled();
-        assert!(state.is_attached());
-        state.lose_program();
-        assert!(!state.is_attached());
-        assert_eq!(settle(&mut state), [Action::Attach]);
-        assert!(state.is_attached());
     }
 
     #[test]
