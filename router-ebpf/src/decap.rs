@@ -16,7 +16,7 @@ use router_common::{
 use crate::{
     forward,
     frame::Frame,
-    heartbeat, keepalive, lookup, maps,
+    heartbeat, keepalive, layer2, lookup, maps,
     verdict::{self, Action, Refusal},
 };
 
@@ -127,6 +127,7 @@ fn examine(ctx: &XdpContext, arrived: &mut Option<Arrived>) -> Result<Action, Re
     }
     admit(&gre, tunnel)?;
     if tunnel.format.has(Format::LAYER2) {
+        layer2::fill_up(ctx, &gre);
         return Ok(Action::ToStack);
     }
     in_order(&gre, tunnel)?;

@@ -5,8 +5,8 @@ use aya_ebpf::{
     bindings::{
         BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::generated::bpf_skb_change_tail,
-    programs::TcContext,
+    helpers::generated::bpf_xdp_adjust_tail,
+    programs::{TcContext, XdpContext},
 };
 use router_common::{
     gre::{self, Format, Gre, NotFast},
@@ -15,10 +15,25 @@ use router_common::{
     packet::Packet as _,
 };
 
-use crate::{decap, deliver, lookup, maps, skb::Skb, verdict::Refusal};
+use crate::{decap, deliver, frame::Frame, lookup, maps, skb::Skb, verdict::Refusal};
 
 /// The shortest frame of Ethernet, in bytes without the check sequence (IEEE 802.3 §4.2.3.3).
 pub const SHORTEST_FRAME: u32 = 60;
+
+/// Fills up, in XDP, the inner frame to the length that Ethernet asks for. Ours is never that
+/// short, but not every sender pads. The kernel takes nothing off a packet if what is left is
+/// shorter than the outer IP header, as ARP in IPv6 is; and TC may not lengthen a packet that a
+/// network card, or a sender on this machine, told the kernel is encapsulated.
+#[inline(always)]
+pub fn fill_up(ctx: &XdpContext, gre: &Gre) {
+    let shortest = gre.inner_offset + SHORTEST_FRAME as usize;
+    let length = Frame(ctx).len();
+    if length < shortest {
+        // Where there is no room behind it, it stays as it is.
+        // SAFETY: the context of this very call; no pointer into the packet is kept.
+        unsafe { bpf_xdp_adjust_tail(ctx.ctx, (shortest - length) as i32) };
+    }
+}
 
 /// The verdict of a redirect into the tunnel device.
 #[inline(always)]
@@ -62,13 +77,6 @@ fn decapsulate(ctx: &TcContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<i32
     let inner: Ethernet = skb
         .read(gre.inner_offset)
         .ok_or(Refusal::Malformed { index })?;
-    // Ours is never that short, but not every sender pads. The kernel takes nothing off a packet if
-    // what is left is shorter than the outer IP header, as ARP in IPv6 is.
-    let shortest = gre.inner_offset as u32 + SHORTEST_FRAME;
-    // SAFETY: the context of this very call.
-    if ctx.len() < shortest && unsafe { bpf_skb_change_tail(ctx.skb.skb, shortest, 0) } != 0 {
-        return Err(Refusal::Malformed { index });
-    }
     // All from the outer IP header to the inner Ethernet header, whose place the outer Ethernet
     // header takes, and gives up.
     let removed = gre.inner_offset as i32;

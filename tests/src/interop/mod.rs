@@ -46,6 +46,17 @@ pub const SERVICE: [&str; 2] = ["10.2.0.1", "fd00:20::1"];
 /// Behind our router.
 pub const INSIDE_ADDRESSES: [&str; 2] = ["10.1.0.100", "fd00:10::100"];
 
+/// What all outer headers of both ends have, where nothing is inherited.
+#[derive(Clone, Copy, Debug)]
+pub struct Outer {
+    /// TTL or hop limit at the sender.
+    pub hop_limit: u8,
+    /// TOS or traffic class.
+    pub traffic_class: u8,
+    /// Not looked at in IPv4.
+    pub flow_label: u32,
+}
+
 /// A tunnel and what it is to look like on the wire.
 #[derive(Clone, Copy, Debug)]
 #[expect(
@@ -60,6 +71,7 @@ pub struct Case {
     pub sequence: bool,
     /// The outer TTL or hop limit, and TOS or traffic class, are the inner packet's.
     pub inherit: bool,
+    pub fixed: Option<Outer>,
     /// RFC 8086.
     pub in_udp: bool,
     /// What follows `set interfaces tunnel tun0`.
@@ -76,6 +88,7 @@ impl Case {
         checksum: false,
         sequence: false,
         inherit: false,
+        fixed: None,
         in_udp: false,
         ours: &[],
         theirs: "",
@@ -86,9 +99,13 @@ impl Case {
         self.kind.ends_with("gretap")
     }
 
+    fn is_over_ipv6(&self) -> bool {
+        self.kind.starts_with("ip6")
+    }
+
     /// Addresses of the underlay, of ours and of theirs.
     pub fn underlay(&self) -> [&'static str; 2] {
-        if self.kind.starts_with("ip6") {
+        if self.is_over_ipv6() {
             ["fd00:1::10", "fd00:2::10"]
         } else {
             ["10.0.1.10", "10.0.2.10"]
@@ -124,6 +141,21 @@ impl Case {
             lines.push("parameters ip ttl inherit".to_owned());
             lines.push("parameters ip tos inherit".to_owned());
         }
+        if let Some(outer) = self.fixed {
+            let (hops, class) = (outer.hop_limit, outer.traffic_class);
+            lines.extend(if self.is_over_ipv6() {
+                vec![
+                    format!("parameters ipv6 hoplimit {hops}"),
+                    format!("parameters ipv6 tclass {class}"),
+                    format!("parameters ipv6 flowlabel {}", outer.flow_label),
+                ]
+            } else {
+                vec![
+                    format!("parameters ip ttl {hops}"),
+                    format!("parameters ip tos {class}"),
+                ]
+            });
+        }
         lines.extend(self.ours.iter().map(|&line| line.to_owned()));
         let tunnel = lines
             .iter()
@@ -142,6 +174,15 @@ impl Case {
             self.kind
         )];
         words.extend(self.key.map(|key| format!("key {key}")));
+        if let Some(outer) = self.fixed {
+            let (hops, class) = (outer.hop_limit, outer.traffic_class);
+            words.push(if self.is_over_ipv6() {
+                let label = outer.flow_label;
+                format!("hoplimit {hops} tclass {class:#x} flowlabel {label:#x}")
+            } else {
+                format!("ttl {hops} tos {class:#x}")
+            });
+        }
         for (wanted, word) in [
             (self.checksum, "csum"),
             (self.sequence, "seq"),
