@@ -50,7 +50,7 @@ pub fn keep_tags(interface: &str, netlink: &Netlink) -> Result<()> {
         .set_offloads(interface, &[(Offload::RxVlan, false)])
         .with_context(|| {
             format!(
-                "{interface} has VLANs, and its driver takes their tags off; no fast-path there"
+                "{interface} has VLANs, and its driver takes their tags off: no fast-path there"
             )
         })
 }

@@ -401,6 +401,7 @@ impl Keeper {
     /// Finds out which interfaces shall have the programs; the next look is at once.
     fn want_attachments(&mut self) {
         let Self {
+            netlink,
             watch,
             tunnels_of,
             ways,
@@ -409,6 +410,13 @@ impl Keeper {
             next_look,
             ..
         } = self;
+        let sees_tags = |parent: &str| match ethernets::keep_tags(parent, netlink) {
+            Ok(()) => true,
+            Err(error) => {
+                warn!("{error:#}; its VLANs' frames are seen later, on their own devices");
+                false
+            }
+        };
         let links = underlays(watch, tunnels_of, ways);
         self.underlays = links.iter().map(|link| link.index).collect();
         let first_lan = self.locals.len() + self.tunnels.len();
@@ -419,7 +427,7 @@ impl Keeper {
                 .is_none()
                 .then(|| (link, choose_mode(name)))
         });
-        attachments.want(links.into_iter(), lans, watch, &**choose_mode);
+        attachments.want(links.into_iter(), lans, watch, &**choose_mode, sees_tags);
         *next_look = BootTime::NEVER;
     }
 

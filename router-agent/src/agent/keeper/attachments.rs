@@ -40,19 +40,21 @@ impl Attachments {
     /// Makes `underlays` and `lans` the interfaces that shall have programs; each of `lans` comes
     /// with its mode. A VLAN's device has no native XDP: there they run behind the stack's search
     /// for the VLAN. So they run on the interface below an underlay, too, and see the tagged frames
-    /// first.
+    /// first, if `sees_tags` of it: where the driver takes tags off, every VLAN would pass for ours
+    /// there, and answers would leave without a tag.
     pub fn want<'a>(
         &mut self,
         underlays: impl Iterator<Item = &'a Link>,
         lans: impl Iterator<Item = (&'a Link, ModeChoice)>,
         watch: &Watch,
         choice: impl Fn(&str) -> ModeChoice,
+        sees_tags: impl Fn(&str) -> bool,
     ) {
         let mut wanted = BTreeMap::new();
         let mut below = BTreeMap::new();
         for link in underlays {
             let parent = vlan_parent(link, watch);
-            if let Some(parent) = parent {
+            if let Some(parent) = parent.filter(|parent| sees_tags(&parent.name)) {
                 below.insert(parent.index, parent);
             }
             let choice = if parent.is_some() {
@@ -220,6 +222,7 @@ mod tests {
                 .map(|link| (link, ModeChoice::Native)),
             &watch,
             |_| ModeChoice::Auto,
+            |_| true,
         );
         let wanted = attachments.wanted.into_iter();
         wanted
