@@ -358,13 +358,11 @@ fn checksums_are_sent() {
 }
 
 #[test]
-#[ignore = "packets with checksums are received by the slow path, which is not there yet"]
 fn gre_with_checksums() {
     carries_everything(GRE_CHECKSUM);
 }
 
 #[test]
-#[ignore = "packets with checksums are received by the slow path, which is not there yet"]
 fn gre_over_ipv6_with_everything() {
     carries_everything(EVERYTHING_OVER_IPV6);
 }
