@@ -758,13 +758,15 @@ mod tests {
     }
 
     #[test]
-    fn the_vlan_is_that_of_the_innermost_tag() {
+    fn a_vlan_is_told_by_one_tag_alone() {
         for (tags, vlan) in [
             (&[][..], 0),
             (&[[0x8100, 0xf005]], 5),
             (&[[0x88a8, 0x0006]], 6),
             (&[[0x8100, 0]], 0),
-            (&[[0x88a8, 5], [0x8100, 0xe006]], 6),
+            (&[[0x88a8, 0xe000], [0x8100, 0xe006]], 6),
+            (&[[0x88a8, 5], [0x8100, 0xe006]], NO_VLAN),
+            (&[[0x8100, 5], [0x8100, 0]], NO_VLAN),
         ] {
             let parts = Parts {
                 tags: tags.to_vec(),

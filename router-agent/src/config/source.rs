@@ -21,8 +21,8 @@ pub(super) struct Place {
 const SENSITIVE: [&str; 8] = [
     "pre-shared-secret",
     "secret",
-    // Its end may be missing where a character was lost.
-    "pre-shared-secre",
+    // Its end may be missing where characters were lost, and the secret have run into it.
+    "pre-sha",
     "password",
     "passphrase",
     "psk",
