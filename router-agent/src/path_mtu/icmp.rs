@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use router_common::{
     checksum,
+    gre::bit,
     net::{GRE_UDP_PORT, Ipv4, Ipv6, PROTO_GRE, PROTO_ICMP, PROTO_UDP, Udp},
     packet::Packet as _,
 };
@@ -24,10 +25,6 @@ const MIN_IPV6_MTU: u32 = 1280;
 const PLATEAUS: [u16; 11] = [
     65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68,
 ];
-
-const GRE_CHECKSUM_PRESENT: u16 = 0x8000;
-const GRE_KEY_PRESENT: u16 = 0x2000;
-const GRE_VERSION_MASK: u16 = 0x0007;
 
 /// A router's word on the path from `local` to `remote`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,18 +142,14 @@ fn gre_key(gre: &[u8]) -> Option<QuotedKey> {
     let Some(flags) = gre.read(0).map(u16::from_be_bytes) else {
         return Some(QuotedKey::NotQuoted);
     };
-    if flags & GRE_VERSION_MASK != 0 {
+    if flags & bit::VERSION != 0 {
         return None;
     }
-    if flags & GRE_KEY_PRESENT == 0 {
+    if flags & bit::KEY == 0 {
         return Some(QuotedKey::Absent);
     }
     // The checksum and what is reserved with it stand before the key (RFC 2890 §2).
-    let offset = if flags & GRE_CHECKSUM_PRESENT == 0 {
-        4
-    } else {
-        8
-    };
+    let offset = if flags & bit::CHECKSUM == 0 { 4 } else { 8 };
     Some(gre.read(offset).map_or(QuotedKey::NotQuoted, |key| {
         QuotedKey::Present(u32::from_be_bytes(key))
     }))

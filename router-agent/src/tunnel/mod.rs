@@ -218,7 +218,7 @@ fn header_byte(byte: HeaderByte, inherit: u32) -> (u8, u32) {
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    use super::*;
+    use super::{testing::tunnel, *};
 
     const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 10);
     const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 10);
@@ -240,30 +240,6 @@ mod tests {
         },
         heartbeat: None,
     };
-
-    fn tunnel() -> Tunnel {
-        Tunnel {
-            name: "tun0".into(),
-            addresses: Vec::new(),
-            description: None,
-            enabled: true,
-            encapsulation: Encapsulation::Gre,
-            local_ip: LOCAL.into(),
-            remote_ip: REMOTE.into(),
-            mtu: None,
-            multicast: false,
-            key: None,
-            checksum: false,
-            sequence: false,
-            ttl: HeaderByte::Fixed(255),
-            tos: HeaderByte::Inherit,
-            flow_label: FlowLabel::Fixed(0),
-            adjust_mss: None,
-            bridge: None,
-            keepalive: None,
-            fast_path: true,
-        }
-    }
 
     fn over_ipv6() -> Tunnel {
         Tunnel {
