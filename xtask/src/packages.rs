@@ -38,6 +38,8 @@ fn apt_get() -> Command {
     let mut apt_get = Command::new("apt-get");
     apt_get
         .arg("-qq")
+        // A machine that has just started is often busy upgrading itself.
+        .args(["-o", "DPkg::Lock::Timeout=300"])
         .env("DEBIAN_FRONTEND", "noninteractive")
         // dpkg talks about each package there; what goes wrong is on standard error.
         .stdout(Stdio::null());

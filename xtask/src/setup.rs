@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::packages::{self, NoServices};
 use crate::process::{find_program, heading, note, run_timed, shown};
-use crate::toolchain::{self, DEBIAN_COMPILER, DEBIAN_LLVM, LLVM_PREFIX, Shortfall, Toolchain};
+use crate::toolchain::{self, DEBIAN_COMPILER, DEBIAN_LLVM, Shortfall, Toolchain};
 use crate::vm::{self, Kernel};
 
 #[derive(clap::Args)]
@@ -96,7 +96,7 @@ fn install_compiler() {
 
 /// Builds bpf-linker, with the distribution's LLVM where there is none yet.
 fn install_linker() {
-    if !has_llvm() && packages::can_install() {
+    if !toolchain::has_llvm() && packages::can_install() {
         attempt(packages::install(
             "no LLVM to build bpf-linker with yet",
             &[DEBIAN_LLVM],
@@ -123,13 +123,9 @@ fn remedy(shortfall: &Shortfall) -> String {
             shown(&toolchain::install_nightly()),
             packages::install_command(&DEBIAN_COMPILER),
         ),
-        Shortfall::NoLinker if !has_llvm() => format!("    {llvm}\n    {linker}"),
+        Shortfall::NoLinker if !toolchain::has_llvm() => format!("    {llvm}\n    {linker}"),
         Shortfall::NoLinker | Shortfall::Misfit(_) => format!("    {linker}"),
     }
-}
-
-fn has_llvm() -> bool {
-    Path::new(LLVM_PREFIX).is_dir() || find_program("llvm-config").is_some()
 }
 
 pub fn test_tools() -> Result<()> {

@@ -19,7 +19,7 @@ const LINKER_VERSION: &str = "0.13.0";
 /// access is fine.
 const LLVM: u32 = 22;
 /// Where Debian's packages put that LLVM.
-pub const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 /// Debian's compiler and its sources.
 pub const DEBIAN_COMPILER: [&str; 2] = ["rustc-web", "rust-web-src"];
 /// Debian's LLVM, to build bpf-linker with.
@@ -145,6 +145,13 @@ fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
+}
+
+/// Whether the linker can be built: an LLVM of another release does not count.
+pub fn has_llvm() -> bool {
+    let release = || output(Command::new("llvm-config").arg("--version"));
+    Path::new(LLVM_PREFIX).is_dir()
+        || release().and_then(|release| leading_number(&release)) == Some(LLVM)
 }
 
 /// The command that fetches the pinned nightly with the sources of `core`.
