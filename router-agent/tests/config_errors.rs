@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use router_agent::config::{
     AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, Facts, FlowLabel, Group,
-    HeaderByte, Keepalive, Loaded, Refused, Role, Secret, Severity, Tunnel, XdpMode, load, parse,
+    HeaderByte, Keepalive, Loaded, Prefer, Refused, Role, Secret, Severity, Tunnel, XdpMode, load,
+    parse,
 };
 
 fn fixtures() -> PathBuf {
@@ -75,6 +76,8 @@ fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config
                 primary: "vyatta-a".to_owned(),
                 secondary: "vyatta-c".to_owned(),
                 auto_failback: false,
+                prefer: Prefer::Availability,
+                protected: Vec::new(),
                 monitors: vec![],
                 services: vec![],
             }],

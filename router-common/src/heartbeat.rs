@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     identity::{Claim, Epoch, Flags, NodeId},
+    lease::Length,
     map::{LocalState, SessionConfig},
     net::Udp,
     siphash::{Key, siphash_2_4_128, tags_equal},
@@ -81,6 +82,8 @@ pub struct Content {
     pub claim: Claim,
     /// Microseconds since the sender's agent last gave a sign of life, at most what 32 bits hold.
     pub agent_age_us: u32,
+    /// How long the owner of `claim` may forward, from its transmit time that this echoes.
+    pub grant: Length,
 }
 
 impl Heartbeat {
@@ -105,6 +108,7 @@ impl Heartbeat {
             echo_generation,
             claim,
             agent_age_us,
+            grant,
         } = content;
         let mut message = Self {
             version: VERSION,
@@ -123,7 +127,7 @@ impl Heartbeat {
             epoch: claim.epoch.0.to_be_bytes(),
             owner: claim.owner.0.to_be_bytes(),
             agent_age_us: agent_age_us.to_be_bytes(),
-            lease_us: [0; 4],
+            lease_us: grant.as_us().to_be_bytes(),
             reserved: [0; 4],
             mac: [0; 16],
         };
@@ -170,6 +174,7 @@ impl Heartbeat {
                 owner: NodeId(u32::from_be_bytes(self.owner)),
             },
             agent_age_us: u32::from_be_bytes(self.agent_age_us),
+            grant: Length::from_us(u32::from_be_bytes(self.lease_us)),
         })
     }
 
@@ -253,12 +258,14 @@ pub fn admit(
 #[expect(clippy::cast_possible_truncation, reason = "five seconds in ns")]
 const PROOF_WINDOW_NS: u64 = PROOF_WINDOW.as_nanos() as u64;
 
-/// The reply to `probe` at `now`: what the node says of itself, and an echo of the probe.
+/// The reply to `probe` at `now`: what the node says of itself, an echo of the probe, and what it
+/// grants, which must have been noted before.
 #[inline(always)]
 pub fn reply(
     probe: &Content,
     config: &SessionConfig,
     local: &LocalState,
+    grant: Length,
     now: BootTime,
 ) -> Heartbeat {
     Heartbeat::signed(
@@ -274,6 +281,7 @@ pub fn reply(
             echo_generation: probe.generation,
             claim: local.claim(),
             agent_age_us: now.us_since(local.agent_beat()),
+            grant,
         },
         &config.tx_key,
     )
@@ -305,6 +313,7 @@ mod tests {
                 owner: NodeId(1),
             },
             agent_age_us: 250,
+            grant: Length::from_us(150_000),
         }
     }
 
@@ -331,7 +340,8 @@ mod tests {
         assert_eq!(bytes[24..32], 5_u64.to_be_bytes());
         assert_eq!(bytes[40..52], [0, 0, 0, 7, 0, 0, 0, 3, 0, 0, 0, 1]);
         assert_eq!(bytes[52..56], 250_u32.to_be_bytes());
-        assert_eq!(bytes[56..64], [0; 8]);
+        assert_eq!(bytes[56..60], 150_000_u32.to_be_bytes());
+        assert_eq!(bytes[60..64], [0; 4]);
     }
 
     #[test]
@@ -424,6 +434,8 @@ mod tests {
             local_node: 1,
             peer_node: 2,
             local_address: [169, 254, 0, 1],
+            group: 0,
+            padding: [0; 4],
         };
         let local = LocalState::new(
             Claim {
@@ -434,7 +446,7 @@ mod tests {
             Flags::FORWARDING,
             BootTime::from_ns(NOW.as_ns() - 2_000_000),
         );
-        let message = reply(&probe(), &config, &local, NOW);
+        let message = reply(&probe(), &config, &local, Length::from_us(7), NOW);
         assert!(message.is_authentic(&KEY));
         let content = message.content().unwrap();
         assert_eq!(content.kind, Kind::Reply);
@@ -444,6 +456,7 @@ mod tests {
             (BootTime::from_ns(5), 99)
         );
         assert_eq!(content.agent_age_us, 2_000);
+        assert_eq!(content.grant, Length::from_us(7));
         assert_eq!(content.claim.epoch, Epoch(4));
         assert_eq!(content.flags, Flags::FORWARDING);
     }
@@ -462,6 +475,7 @@ mod tests {
         #[test]
         fn content_survives_the_wire(
             session: u32, generation: u32, sequence: u64, tx: u64, epoch: u32, age_us: u32, flags: u16,
+            grant_us: u32,
         ) {
             let content = Content {
                 session,
@@ -471,6 +485,7 @@ mod tests {
                 claim: Claim { epoch: Epoch(epoch), owner: NodeId(2) },
                 agent_age_us: age_us,
                 flags: Flags(flags),
+                grant: Length::from_us(grant_us),
                 ..probe()
             };
             let message = Heartbeat::signed(&content, &KEY);

@@ -13,6 +13,7 @@ pub mod heartbeat;
 pub mod identity;
 #[cfg(feature = "user")]
 pub mod kdf;
+pub mod lease;
 pub mod map;
 pub mod martian;
 pub mod mss;

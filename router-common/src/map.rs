@@ -11,6 +11,7 @@ use bytemuck::{Pod, Zeroable};
 pub use crate::gre::{Format, TunnelKey, TunnelKey6};
 use crate::{
     identity::{Claim, Flags, NodeId},
+    lease::Length,
     net::Mac,
     siphash::Key,
     time::BootTime,
@@ -18,11 +19,12 @@ use crate::{
 
 /// Raised with every change of a map's layout; the pins of each layout live in a directory of
 /// their own.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 pub const MAX_TUNNELS: u32 = 16_384;
 pub const MAX_SESSIONS: u32 = 4_096;
 pub const MAX_INTERFACES: u32 = 1_024;
+pub const MAX_GROUPS: u32 = 1_024;
 
 /// Names of the maps, as in the object and as pinned.
 pub mod name {
@@ -53,8 +55,18 @@ pub mod name {
     pub const SESSIONS: &str = "SESSIONS";
     /// Session index → [`LocalState`](super::LocalState), memory-mapped, agent writes.
     pub const LOCAL: &str = "LOCAL";
+    /// Session index → [`Granted`](super::Granted), memory-mapped, kernel and agent write.
+    pub const GRANTED: &str = "GRANTED";
+    /// Group index → [`Fence`](super::Fence), memory-mapped, agent writes.
+    pub const FENCES: &str = "FENCES";
+    /// Group index → [`Lease`](super::Lease), memory-mapped, kernel writes.
+    pub const LEASES: &str = "LEASES";
+    /// Group index → [`FenceCounters`](super::FenceCounters), per CPU.
+    pub const FENCE_COUNTERS: &str = "FENCE_COUNTERS";
+    /// Interface index → group index.
+    pub const PROTECTED: &str = "PROTECTED";
 
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 18] = [
         TUNNELS,
         TUNNELS6,
         DEVICES,
@@ -68,6 +80,11 @@ pub mod name {
         SESSION_CONFIG,
         SESSIONS,
         LOCAL,
+        GRANTED,
+        FENCES,
+        LEASES,
+        FENCE_COUNTERS,
+        PROTECTED,
     ];
 }
 
@@ -161,7 +178,8 @@ pub struct Interface {
     /// Bits of [`interface_flag`].
     pub flags: u32,
     pub mac: Mac,
-    pub padding: [u8; 2],
+    /// One more than the index of the group that protects it; zero if none does.
+    pub protected_by: u16,
 }
 
 /// Bits of [`Interface::flags`].
@@ -308,6 +326,9 @@ pub struct SessionConfig {
     pub peer_node: u32,
     /// Inner source address of replies.
     pub local_address: [u8; 4],
+    /// Index into FENCES and LEASES.
+    pub group: u32,
+    pub padding: [u8; 4],
 }
 
 impl core::fmt::Debug for SessionConfig {
@@ -319,12 +340,15 @@ impl core::fmt::Debug for SessionConfig {
             local_node,
             peer_node,
             local_address,
+            group,
+            padding: _,
         } = self;
         f.debug_struct("SessionConfig")
             .field("session", session)
             .field("local_node", local_node)
             .field("peer_node", peer_node)
             .field("local_address", local_address)
+            .field("group", group)
             .finish_non_exhaustive()
     }
 }
@@ -417,15 +441,26 @@ pub struct LocalState {
     pub generation_flags: u64,
     /// The agent's last sign of life.
     pub agent_beat_ns: u64,
+    /// How long the owner of [`LocalState::claim`] may forward by each of our messages, in µs; zero
+    /// grants nothing. It is closed before, and opened after, anything else here changes.
+    pub grant_us: u64,
 }
 
 impl LocalState {
+    /// Grants nothing.
     pub const fn new(claim: Claim, generation: u32, flags: Flags, agent_beat: BootTime) -> Self {
         Self {
             claim: claim.to_word(),
             generation_flags: ((generation as u64) << 32) | flags.0 as u64,
             agent_beat_ns: agent_beat.as_ns(),
+            grant_us: 0,
         }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a length has 32 bits")]
+    pub const fn grant(&self) -> Length {
+        Length::from_us(self.grant_us as u32)
     }
 
     #[inline(always)]
@@ -448,6 +483,80 @@ impl LocalState {
     pub const fn agent_beat(&self) -> BootTime {
         BootTime::from_ns(self.agent_beat_ns)
     }
+}
+
+/// When the node last granted in a session. Kernel and agent both write it, by
+/// later values only, before the grant leaves.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Granted {
+    /// Our clock; zero if it never granted.
+    pub granted_ns: u64,
+}
+
+/// What a group lets protected packets pass by; its one writer is the agent. All zero is closed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Fence {
+    /// Until when the agent vouches by itself; zero if it lives on grants alone.
+    pub authority_end_ns: u64,
+    /// How long a grant lasts, from our transmit time that it echoes; zero if grants do not count.
+    pub lease_ns: u64,
+    /// [`Claim::to_word`] that grants must be for.
+    pub claim: u64,
+    /// Our clock when it was opened; zero while it is closed. Grants must echo what we sent since.
+    /// Written last, so that a fence opens with all else in place.
+    pub opened_ns: u64,
+}
+
+/// What the kernel knows of a group's lease; its one writer is the programs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Lease {
+    /// The newest transmit time of ours that a grant echoed.
+    pub granted_tx_ns: u64,
+    /// Grants that renewed the lease.
+    pub renewals: u64,
+    /// Grants for another claim, or of an earlier activity.
+    pub not_for_us: u64,
+    /// Grants for a shorter time than ours.
+    pub too_short: u64,
+    /// When the first packet passed since the fence was opened, if that was later.
+    pub first_passed_ns: u64,
+    pub padding: [u8; 24],
+}
+
+macro_rules! fence_counters {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// Protected packets that the fence of a group dropped.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+        pub struct FenceCounters {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        impl FenceCounters {
+            /// Each counter with its name.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),+].into_iter()
+            }
+        }
+
+        impl core::ops::AddAssign<&Self> for FenceCounters {
+            fn add_assign(&mut self, other: &Self) {
+                $(self.$name = self.$name.wrapping_add(other.$name);)+
+            }
+        }
+    };
+}
+
+fence_counters! {
+    /// Came by a protected interface, to be forwarded.
+    dropped_in,
+    /// Forwarded, and about to leave by a protected interface.
+    dropped_out,
+    /// On the way past the stack.
+    dropped_transit,
 }
 
 /// Events that belong to no tunnel and no session; indices into REASONS.
@@ -519,17 +628,24 @@ const _: () = {
     assert!(size_of::<Settings>() == 8);
     assert!(size_of::<TunnelCounters>() == 128);
     assert!(size_of::<SessionKey>() == 8);
-    assert!(size_of::<SessionConfig>() == 48);
+    assert!(size_of::<SessionConfig>() == 56);
     assert!(size_of::<SessionState>() == 24 * 8);
-    assert!(size_of::<LocalState>() == 24);
+    assert!(size_of::<LocalState>() == 32);
+    assert!(size_of::<Granted>() == 8);
+    assert!(size_of::<Fence>() == 32);
+    // A cache line: CPUs that forward for one group do not disturb those of another.
+    assert!(size_of::<Lease>() == 64);
+    assert!(size_of::<FenceCounters>() == 24);
+    assert!(MAX_GROUPS < u16::MAX as u32, "one more fits Interface");
     assert!(size_of::<NodeId>() == 4);
 };
 
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        Interface, LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings,
-        TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
+        Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
+        SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress,
+        TunnelIngress, TunnelKey, TunnelKey6,
     };
 
     macro_rules! pod {
@@ -542,7 +658,11 @@ mod user {
         };
     }
     pod!(
+        Fence,
+        FenceCounters,
+        Granted,
         Interface,
+        Lease,
         LocalState,
         Sequence,
         SessionConfig,

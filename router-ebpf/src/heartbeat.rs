@@ -6,6 +6,7 @@ use router_common::{
     gre::Gre,
     heartbeat::{self, Admission, Content, Heartbeat, Kind, Known},
     identity::NodeId,
+    lease::{self, Grant, Length, Renewal},
     map::{SessionKey, SessionState, TunnelIngress},
     net::{Ethernet, Ipv4, PROTO_UDP, Udp},
     packet::Packet as _,
@@ -136,10 +137,14 @@ fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
     };
     let peer = NodeId(config.peer_node);
     match heartbeat::admit(peer, local.generation(), &known, &content, now) {
-        Admission::Fresh => record(state, &content, &inner, now),
+        Admission::Fresh => {
+            record(state, &content, &inner, now);
+            renew_lease(config.group, local.generation(), &content, now);
+        }
         Admission::NewGeneration => {
             begin_generation(state, &content);
             record(state, &content, &inner, now);
+            renew_lease(config.group, local.generation(), &content, now);
         }
         Admission::Unproven => state.unproven += 1,
         Admission::Stale => {
@@ -152,7 +157,8 @@ fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
         }
     }
     if matches!(content.kind, Kind::Probe) {
-        let reply = heartbeat::reply(&content, config, local, now);
+        let grant = grant(index, content.sender, now);
+        let reply = heartbeat::reply(&content, config, local, grant, now);
         put_reply(
             frame,
             inner_offset,
@@ -164,6 +170,63 @@ fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
         .ok_or(Refusal::NotHeartbeat)?;
     }
     Ok(content.kind)
+}
+
+/// Takes what a believed message grants.
+#[inline(always)]
+fn renew_lease(group: u32, generation: u32, message: &Content, now: BootTime) {
+    let (Some(fence), Some(lease)) = (maps::FENCES.get(group), maps::LEASES.get_ptr_mut(group))
+    else {
+        return;
+    };
+    // SAFETY: an array element, aligned and never freed while the program runs; readers take it
+    // word by word. Of two programs at once one may put the other's renewal back, which ends the
+    // lease sooner.
+    let lease = unsafe { &mut *lease };
+    let grant = Grant {
+        claim: message.claim.to_word(),
+        length: message.grant,
+        echo_tx: message.echo_tx,
+        echoes_us: message.echo_generation == generation,
+    };
+    match lease::renew(fence, &grant, now) {
+        Renewal::From(tx) => {
+            if tx.as_ns() > lease.granted_tx_ns {
+                lease.granted_tx_ns = tx.as_ns();
+            }
+            lease.renewals += 1;
+        }
+        Renewal::NotGranted => {}
+        Renewal::NotForUs => lease.not_for_us += 1,
+        Renewal::TooShort => lease.too_short += 1,
+    }
+}
+
+/// What the reply to `receiver` grants, noted before it leaves.
+///
+/// The agent stops granting by closing `grant_us` and then reading what was noted. Either it sees
+/// our note, or we see here that it has closed: between our two accesses, and between its two, lies
+/// a full barrier.
+#[inline(always)]
+fn grant(session: u32, receiver: NodeId, now: BootTime) -> Length {
+    let (Some(local), Some(granted)) = (
+        maps::LOCAL.get_ptr(session),
+        maps::GRANTED.get_ptr_mut(session),
+    ) else {
+        return Length::NONE;
+    };
+    // SAFETY: array elements, aligned and never freed while the program runs; the agent writes
+    // `local` word by word, and `granted` by the same instruction.
+    unsafe {
+        let grants = || (&raw const (*local).grant_us).read_volatile();
+        if grants() == 0
+            || (*local).claim().owner != receiver
+            || !maps::raise(&raw mut (*granted).granted_ns, now.as_ns())
+        {
+            return Length::NONE;
+        }
+        Length::from_us(grants() as u32)
+    }
 }
 
 #[inline(always)]

@@ -19,6 +19,7 @@ mod checksum;
 mod decap;
 mod deliver;
 mod encap;
+mod fence;
 mod forward;
 mod frame;
 mod heartbeat;
@@ -86,6 +87,19 @@ pub fn underlay_handover(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn tunnel_egress(ctx: TcContext) -> i32 {
     verdict::of_tc(encap::send(&ctx))
+}
+
+/// On an interface that a group protects, TC ingress, behind [`underlay_handover`]: forwards nothing
+/// without authority.
+#[classifier]
+pub fn fence_in(ctx: TcContext) -> i32 {
+    verdict::of_fence(fence::inbound(&ctx))
+}
+
+/// On an interface that a group protects, TC egress: as [`fence_in`].
+#[classifier]
+pub fn fence_out(ctx: TcContext) -> i32 {
+    verdict::of_fence(fence::outbound(&ctx))
 }
 
 /// Does nothing. A veth hands `XDP_TX` and redirected frames to its peer only if the peer runs an

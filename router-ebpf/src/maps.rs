@@ -6,9 +6,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use router_common::map::{
-    Interface, LocalState, MAX_INTERFACES, MAX_SESSIONS, MAX_TUNNELS, Reason, Sequence,
-    SessionConfig, SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress,
-    TunnelIngress, TunnelKey, TunnelKey6,
+    Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_GROUPS, MAX_INTERFACES,
+    MAX_SESSIONS, MAX_TUNNELS, Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings,
+    TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
 };
 
 #[map]
@@ -50,6 +50,23 @@ pub static SESSIONS: Array<SessionState> = Array::with_max_entries(MAX_SESSIONS,
 
 #[map]
 pub static LOCAL: Array<LocalState> = Array::with_max_entries(MAX_SESSIONS, BPF_F_MMAPABLE);
+
+#[map]
+pub static GRANTED: Array<Granted> = Array::with_max_entries(MAX_SESSIONS, BPF_F_MMAPABLE);
+
+#[map]
+pub static FENCES: Array<Fence> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE);
+
+#[map]
+pub static LEASES: Array<Lease> = Array::with_max_entries(MAX_GROUPS, BPF_F_MMAPABLE);
+
+#[map]
+pub static FENCE_COUNTERS: PerCpuArray<FenceCounters> =
+    PerCpuArray::with_max_entries(MAX_GROUPS, 0);
+
+/// Interfaces whose transit a group protects.
+#[map]
+pub static PROTECTED: HashMap<u32, u32> = HashMap::with_max_entries(MAX_INTERFACES, 0);
 
 /// What holds for all packets; nothing is marked or recognised while it is unset.
 #[inline(always)]
@@ -104,6 +121,61 @@ unsafe fn atomic_add(word: *mut u64, by: u64) -> u64 {
         );
     };
     value
+}
+
+/// Raises `word` to `value`, if it is lower; whether it is as high now. Whatever this program reads
+/// afterwards it reads after that, and so does everybody who sees it: the instruction is a full
+/// barrier (Documentation/atomic_t.txt, "RMW operations that have a return value").
+///
+/// # Safety
+///
+/// `word` must be valid for reads and writes.
+#[inline(always)]
+pub unsafe fn raise(word: *mut u64, value: u64) -> bool {
+    /// More in a row would be as many other CPUs, each of which has just done the same.
+    const TRIES: u32 = 4;
+    for _ in 0..TRIES {
+        // SAFETY: the caller vouches for the memory.
+        let before = unsafe { word.read_volatile() };
+        let wanted = if before < value { value } else { before };
+        // SAFETY: the same memory.
+        let found = unsafe { compare_exchange(word, before, wanted) };
+        if found == before {
+            return true;
+        }
+    }
+    false
+}
+
+/// The value before; if that is `before`, the value is `wanted` now.
+///
+/// # Safety
+///
+/// `word` must be valid for reads and writes.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+unsafe fn compare_exchange(word: *mut u64, before: u64, wanted: u64) -> u64 {
+    let mut found = before;
+    // SAFETY: one instruction on memory that the caller vouches for (RFC 9669 §5.3).
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {wanted})",
+            word = in(reg) word,
+            wanted = in(reg) wanted,
+            inout("r0") found,
+        );
+    };
+    found
+}
+
+/// For the lint, which is run for the host: its registers have other names.
+#[cfg(not(target_arch = "bpf"))]
+unsafe fn compare_exchange(word: *mut u64, before: u64, wanted: u64) -> u64 {
+    use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    // SAFETY: the caller vouches for the memory.
+    let word = unsafe { AtomicU64::from_ptr(word) };
+    word.compare_exchange(before, wanted, SeqCst, SeqCst)
+        .unwrap_or_else(|found| found)
 }
 
 #[map]

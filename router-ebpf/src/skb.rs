@@ -37,6 +37,13 @@ impl Skb<'_> {
         unsafe { (*self.0.skb.skb).ifindex }
     }
 
+    /// The interface by which it came; zero if this host made it.
+    #[inline(always)]
+    pub fn ingress_ifindex(self) -> u32 {
+        // SAFETY: the context of this very call.
+        unsafe { (*self.0.skb.skb).ingress_ifindex }
+    }
+
     /// Whether it stands for several packets, to be cut apart later.
     #[inline(always)]
     pub fn is_gso(self) -> bool {

@@ -50,7 +50,13 @@ pub enum Refusal {
     NoHeadroom,
     /// From outside, with our mark.
     Impostor,
+    /// Protected, and its group has no authority to forward; counted there.
+    Fenced,
 }
+
+/// A protected packet whose group has no authority to forward; counted.
+#[derive(Clone, Copy)]
+pub struct Fenced;
 
 impl Refusal {
     /// It has nothing to do with a tunnel of ours.
@@ -92,7 +98,7 @@ fn fate(refusal: Refusal) -> Fate {
             dropped_by(index, |counters| counters.rx_sequence_errors += 1)
         }
         Refusal::Congestion { index } => dropped_by(index, |counters| counters.rx_ecn_errors += 1),
-        Refusal::Refused => Fate::Drop,
+        Refusal::Refused | Refusal::Fenced => Fate::Drop,
         Refusal::NoSession => dropped(Reason::NoSession),
         Refusal::NotHeartbeat => dropped(Reason::NotHeartbeat),
         Refusal::NoHeadroom => dropped(Reason::NoHeadroom),
@@ -144,6 +150,15 @@ pub fn of_layer2(result: Result<i32, Refusal>) -> i32 {
             Fate::Stack => TC_ACT_UNSPEC,
             Fate::Drop => TC_ACT_SHOT,
         },
+    }
+}
+
+/// The verdict of TC at a protected interface.
+#[inline(always)]
+pub fn of_fence(result: Result<(), Fenced>) -> i32 {
+    match result {
+        Ok(()) => TC_ACT_UNSPEC,
+        Err(Fenced) => TC_ACT_SHOT,
     }
 }
 

@@ -7,6 +7,7 @@ use router_common::{
     heartbeat::{Content, Heartbeat, Kind},
     identity::{Claim, Epoch, Flags, NodeId},
     kdf::{direction_key, session_number},
+    lease::Length,
     map::Settings,
     net::{
         ETH_P_IPV4, ETH_P_IPV6, Ethernet, GRE_UDP_PORT, Ipv4, Ipv6, Mac, PROTO_DESTINATION_OPTIONS,
@@ -230,6 +231,7 @@ pub fn probe() -> Content {
         echo_generation: OUR_GENERATION,
         claim: our_claim(),
         agent_age_us: 10,
+        grant: Length::NONE,
     }
 }
 

@@ -16,9 +16,10 @@ use router_common::{
     identity::Flags,
     kdf::session_number,
     map::{
-        LocalState, Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings,
-        TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, name,
+        Fence, Granted, Lease, LocalState, Reason, Sequence, SessionConfig, SessionKey,
+        SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, name,
     },
+    time::BootTime,
 };
 
 use crate::{
@@ -213,6 +214,8 @@ impl Kernel {
             local_node: 1,
             peer_node: 2,
             local_address: INNER_LOCAL,
+            group: 0,
+            padding: [0; 4],
         };
         let local = LocalState::new(our_claim(), OUR_GENERATION, Flags::ELIGIBLE, clock::now());
         kernel.add_session(PLAIN_TUNNEL);
@@ -221,11 +224,7 @@ impl Kernel {
             .unwrap()
             .set(SESSION_SLOT, config, 0)
             .unwrap();
-        let map = kernel.programs.map_mut(name::LOCAL).unwrap();
-        Array::<_, LocalState>::try_from(map)
-            .unwrap()
-            .set(SESSION_SLOT, local, 0)
-            .unwrap();
+        kernel.set_local(&local);
         for program in [program::UNDERLAY, program::PASS] {
             kernel.xdp(program).load().unwrap();
         }
@@ -337,6 +336,37 @@ impl Kernel {
         let map = self.programs.map(name::COUNTERS).unwrap();
         let counters = PerCpuArray::<_, TunnelCounters>::try_from(map).unwrap();
         counters.get(&index, 0).unwrap().iter().map(of).sum()
+    }
+
+    /// Says `local` of us in the session.
+    pub fn set_local(&mut self, local: &LocalState) {
+        let map = self.programs.map_mut(name::LOCAL).unwrap();
+        Array::<_, LocalState>::try_from(map)
+            .unwrap()
+            .set(SESSION_SLOT, local, 0)
+            .unwrap();
+    }
+
+    pub fn set_fence(&mut self, group: u32, fence: &Fence) {
+        let map = self.programs.map_mut(name::FENCES).unwrap();
+        Array::<_, Fence>::try_from(map)
+            .unwrap()
+            .set(group, fence, 0)
+            .unwrap();
+    }
+
+    /// What the kernel knows of a group's lease.
+    pub fn lease(&self, group: u32) -> Lease {
+        let map = self.programs.map(name::LEASES).unwrap();
+        let leases = Array::<_, Lease>::try_from(map).unwrap();
+        leases.get(&group, 0).unwrap()
+    }
+
+    /// When the session's peer was last granted a lease.
+    pub fn granted(&self) -> BootTime {
+        let map = self.programs.map(name::GRANTED).unwrap();
+        let granted = Array::<_, Granted>::try_from(map).unwrap();
+        BootTime::from_ns(granted.get(&SESSION_SLOT, 0).unwrap().granted_ns)
     }
 
     /// What the kernel keeps of the session.

@@ -115,6 +115,11 @@ impl Report {
         self.sent().saturating_sub(self.received())
     }
 
+    /// In the order in which they came.
+    pub fn arrivals(&self) -> &[Arrival] {
+        &self.arrivals
+    }
+
     /// The longest time without arrivals between the first and the last.
     pub fn longest_gap(&self) -> Option<Gap> {
         self.arrivals

@@ -13,7 +13,7 @@ use std::{
 
 use router_common::{
     identity::Epoch,
-    map::{LocalState, SessionState},
+    map::{Fence, Granted, LocalState, SessionState},
     time::BootTime,
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -60,6 +60,7 @@ pub struct Session {
 #[derive(Debug)]
 pub struct Group {
     pub name: String,
+    pub fence: FenceSlot,
     pub core: Core,
     pub sessions: Vec<Session>,
     /// What was last reported.
@@ -67,13 +68,28 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn new(name: String, core: Core, sessions: Vec<Session>) -> Self {
+    pub fn new(name: String, fence: FenceSlot, core: Core, sessions: Vec<Session>) -> Self {
         Self {
             name,
+            fence,
             core,
             sessions,
             view: None,
         }
+    }
+}
+
+/// The place of a group's fence in its map.
+#[derive(Clone, Copy, Debug)]
+pub struct FenceSlot(pub u32);
+
+impl FenceSlot {
+    fn read(self, fences: &MappedArray<Fence>) -> Fence {
+        fences.read(self.0)
+    }
+
+    fn write(self, fences: &MappedArray<Fence>, fence: &Fence) {
+        fences.write(self.0, fence);
     }
 }
 
@@ -129,6 +145,8 @@ pub struct Driver {
     pub generation: u32,
     pub sessions: Arc<MappedArray<SessionState>>,
     pub local: MappedArray<LocalState>,
+    pub granted: MappedArray<Granted>,
+    pub fences: MappedArray<Fence>,
     pub statistics: Arc<ClockStatistics>,
     pub inbox: Receiver<Input>,
     pub orders: UnboundedSender<Order>,
@@ -199,8 +217,8 @@ impl Driver {
 
     /// What was heard last, over all paths of the group.
     fn newest_report(&self, group: usize) -> PeerReport {
-        let heard = self.groups[group]
-            .sessions
+        let sessions = &self.groups[group].sessions;
+        let heard = sessions
             .iter()
             .map(|session| self.sessions.read(session.index))
             .max_by_key(|state| state.last_heard_ns)
@@ -210,6 +228,11 @@ impl Driver {
             claim: heard.claim(),
             flags: heard.flags(),
             agent_age: heard.agent_age(),
+            newest_echo: BootTime::from_ns(heard.newest_echo_ns),
+            granted: sessions
+                .iter()
+                .map(|session| self.granted.newest(session.index))
+                .fold(BootTime::NEVER, BootTime::max),
         }
     }
 
@@ -217,12 +240,40 @@ impl Driver {
     fn handle(&mut self, index: usize, event: Event, now: BootTime) {
         let group = &mut self.groups[index];
         let commands = group.core.handle(event, now);
-        let Advertisement { claim, flags } = group.core.advertisement();
-        let local = LocalState::new(claim, self.generation, flags, now);
+        self.publish(index, now);
+        self.tell_and_order(index, commands);
+    }
+
+    /// Who says that he does not forward has closed his fence before, and who opens it has said so.
+    fn publish(&self, index: usize, now: BootTime) {
+        let group = &self.groups[index];
+        let advertisement = group.core.advertisement();
+        let mandate = group.core.mandate();
+        let fence = mandate.fence(&advertisement);
+        if fence.opened_ns != group.fence.read(&self.fences).opened_ns {
+            group.fence.write(&self.fences, &Fence::default());
+        }
+        let Advertisement { claim, flags } = advertisement;
+        let local = LocalState {
+            grant_us: u64::from(mandate.grant.as_us()),
+            ..LocalState::new(claim, self.generation, flags, now)
+        };
         for session in &group.sessions {
+            let before = self.local.read(session.index);
+            let same = LocalState {
+                agent_beat_ns: local.agent_beat_ns,
+                ..before
+            };
+            if before.grant_us != 0 && same != local {
+                let closed = LocalState {
+                    grant_us: 0,
+                    ..before
+                };
+                self.local.write(session.index, &closed);
+            }
             self.local.write(session.index, &local);
         }
-        self.tell_and_order(index, commands);
+        group.fence.write(&self.fences, &fence);
     }
 
     /// Tells what happened, then has it acted upon, and only then puts it into words for the log:
@@ -270,7 +321,11 @@ impl Driver {
             for session in &mut group.sessions {
                 let heard = self.sessions.read(session.index);
                 let local = self.local.read(session.index);
-                let result = session.prober.probe(&local, &heard, now);
+                let grant = group.core.mandate().grant;
+                if !grant.is_none() {
+                    self.granted.raise(session.index, now);
+                }
+                let result = session.prober.probe(&local, &heard, grant, now);
                 let statistics = self.statistics.sessions.get(session.index as usize);
                 if let Some(statistics) = statistics {
                     statistics.note(&group.name, &result);
@@ -304,8 +359,11 @@ impl Driver {
             .fold(next_probe, BootTime::min)
     }
 
-    /// Closes the sessions: the kernel answers no more in our name.
+    /// Closes fences and sessions: the kernel answers no more in our name.
     fn close(&self) {
+        for group in &self.groups {
+            group.fence.write(&self.fences, &Fence::default());
+        }
         for session in self.groups.iter().flat_map(|group| &group.sessions) {
             self.local.write(session.index, &LocalState::default());
         }

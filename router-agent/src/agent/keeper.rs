@@ -2,6 +2,7 @@
 //! maps and devices, and is the only one to change them.
 
 mod attachments;
+pub mod fences;
 mod gre_socket;
 mod parts;
 
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 
 use self::{
     attachments::Attachments,
+    fences::{Fences, Protected},
     gre_socket::{GreSocket, Outer},
     parts::{Part, Register},
 };
@@ -75,7 +77,7 @@ pub struct Keeper {
     monitor: Option<LinkMonitor>,
     watch: Watch,
     /// The addresses whose holders are the underlays: the first dependencies of `watch`. The
-    /// tunnels' devices are those after them, and then come the LANs.
+    /// tunnels' devices are those after them, then come the LANs, and then what is protected.
     locals: Vec<IpAddr>,
     /// Positions of the tunnels of each of `locals`.
     tunnels_of: Vec<Vec<usize>>,
@@ -83,6 +85,7 @@ pub struct Keeper {
     /// Interfaces between which and the tunnels packets may pass by the stack, as the configuration
     /// calls them.
     lans: Vec<String>,
+    fences: Fences,
     /// The interfaces by which those tunnels' packets leave whose address is on one that leads
     /// nowhere.
     ways: HashMap<usize, u32>,
@@ -112,6 +115,7 @@ impl Keeper {
         netlink: Netlink,
         tunnels: Vec<TunnelState>,
         lans: Vec<String>,
+        protected: Vec<Protected>,
         choose_mode: ChooseMode,
         counters: Counters,
         slow_path: Arc<slow_path::Table>,
@@ -133,7 +137,12 @@ impl Keeper {
             .iter()
             .map(|state| Dependency::Named(state.tunnel().name.clone()));
         let lan_names = lans.iter().cloned().map(Dependency::Named);
-        let dependencies = holders.chain(devices).chain(lan_names).collect();
+        let fences = Fences::new(protected);
+        let dependencies = holders
+            .chain(devices)
+            .chain(lan_names)
+            .chain(fences.dependencies())
+            .collect();
         // Whatever happens after this is heard.
         let monitor = LinkMonitor::open()?;
         let links = netlink.links().await?;
@@ -152,6 +161,7 @@ impl Keeper {
             next_way: 0,
             tunnels,
             lans,
+            fences,
             troubles: HashMap::new(),
             underlays: BTreeSet::new(),
             attachments: Attachments::default(),
@@ -208,6 +218,8 @@ impl Keeper {
 
     /// Attaches and sets everything for the first time. Unlike later, an error ends it.
     pub async fn begin(&mut self, dataplane: &mut Dataplane) -> Result<()> {
+        self.fence(dataplane)?;
+        dataplane.end_other_fences(&self.fences.indices())?;
         self.attach(dataplane)?;
         for position in std::mem::take(&mut self.dirty) {
             self.settle(position, dataplane).await?;
@@ -327,6 +339,7 @@ impl Keeper {
     fn take_in(&mut self, findings: Vec<Finding>) {
         let first_device = self.locals.len();
         let first_lan = first_device + self.tunnels.len();
+        let first_protected = first_lan + self.lans.len();
         let mut parts_changed = false;
         for Finding { dependency, change } in findings {
             let link = self.watch.link(dependency);
@@ -337,6 +350,9 @@ impl Keeper {
                 parts_changed = true;
             } else if dependency < first_lan {
                 self.refresh_device(dependency - first_device, &change);
+            } else if dependency >= first_protected {
+                // The next look, which is at once, is for fences, too.
+                parts_changed = true;
             } else {
                 log_lan(&self.lans[dependency - first_lan], name, &change);
                 parts_changed = true;
@@ -490,6 +506,9 @@ impl Keeper {
                 self.attachments.lose(index);
             }
         }
+        self.fences.look(dataplane);
+        // It was logged.
+        let _ = self.fence(dataplane);
         self.refresh_ways().await;
         self.next_look = clock::now().after(LOOK_INTERVAL);
         let was_whole = self.attachments.are_whole();
@@ -511,6 +530,7 @@ impl Keeper {
             attachments,
             register,
             presents,
+            fences,
             ..
         } = self;
         let first_lan = self.locals.len() + self.tunnels.len();
@@ -550,6 +570,7 @@ impl Keeper {
                     mode: attachments.mode(link, watch),
                     own_mode: attachments.own_mode(index),
                     has_strict_reverse_path: ethernets::has_strict_reverse_path(&link.name),
+                    protected_by: fences.protected_by(index),
                 })
             })
             .collect();
@@ -587,6 +608,16 @@ impl Keeper {
         );
         presents.set_interfaces(statuses);
         outcome
+    }
+
+    /// Before anything of a new interface is made use of: what it must not forward it must not for a
+    /// moment.
+    fn fence(&mut self, dataplane: &mut Dataplane) -> Result<()> {
+        let first = self.locals.len() + self.tunnels.len() + self.lans.len();
+        let present: Vec<_> = (first..first + self.fences.dependencies().count())
+            .map(|dependency| self.watch.link(dependency))
+            .collect();
+        self.fences.act(&present, dataplane)
     }
 
     fn attach(&mut self, dataplane: &mut Dataplane) -> Result<()> {

@@ -150,11 +150,11 @@ async fn run_until(
     outcome.and(removed)
 }
 
-/// Removes what an agent that died, or `load`, left: programs, maps and devices. The tunnels that
-/// were removed. Service addresses stay; the next agent removes those of its configuration.
+/// Removes what an agent that died or stopped, or `load`, left: programs, fences, maps and devices.
+/// The tunnels that were removed. Service addresses stay; the next agent removes those of its configuration.
 pub async fn remove_left_overs(bpffs: &Path) -> Result<Vec<String>> {
     let _lock = lock::network_namespace()?;
-    Dataplane::remove_left_over(bpffs)?;
+    Dataplane::remove_all(bpffs)?;
     Netlink::open()?.remove_all_tunnels().await
 }
 
@@ -243,6 +243,8 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         sessions,
         keepalive,
         local,
+        granted,
+        fences,
         targets,
         monitors,
     } = setup;
@@ -274,6 +276,8 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         generation: facts.generation,
         sessions: Arc::clone(&facts.heard),
         local,
+        granted,
+        fences,
         statistics: Arc::clone(&facts.clock),
         inbox: inbox_receiver,
         orders,

@@ -13,16 +13,20 @@ use ipnet::IpNet;
 use router_common::{
     identity::{Epoch, NodeId},
     kdf::{direction_key, session_number},
-    map::{LocalState, MAX_SESSIONS, MAX_TUNNELS, SessionConfig, SessionKey},
+    lease::Length,
+    map::{
+        Fence, Granted, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS, SessionConfig,
+        SessionKey,
+    },
 };
 use tracing::warn;
 
 use super::{
     Options,
     board::{Facts, SessionFacts, TunnelFacts},
-    driver::{ClockStatistics, Group as DrivenGroup, Session},
+    driver::{ClockStatistics, FenceSlot, Group as DrivenGroup, Session},
     ethernets,
-    keeper::{ChooseMode, HeartbeatSocket, Keeper},
+    keeper::{ChooseMode, HeartbeatSocket, Keeper, fences},
     preflight::{self, Problem, Unfit},
 };
 use crate::{
@@ -142,6 +146,19 @@ fn missing_interfaces(config: &Config, by_name: &HashMap<&str, &Link>) -> Vec<Pr
             ));
         }
     }
+    for fences::Protected { interface, .. } in fences::protected(config) {
+        match by_name.get(&*interface) {
+            None => problems.push(Problem::new(
+                format!("interface {interface}, which is to be protected, does not exist"),
+                "`ip link` shows what there is",
+            )),
+            Some(link) if link.controller.is_some() => problems.push(Problem::new(
+                format!("interface {interface} is part of another: its packets are not its own"),
+                "protect the bridge, bond or VRF that `ip link` shows behind `master`",
+            )),
+            Some(_) => {}
+        }
+    }
     for ethernet in &config.ethernets {
         if !by_name.contains_key(&*ethernet.name) {
             problems.push(Problem::new(
@@ -172,6 +189,8 @@ pub struct Setup {
     pub sessions: Vec<OpenSession>,
     pub keepalive: Duration,
     pub local: MappedArray<LocalState>,
+    pub granted: MappedArray<Granted>,
+    pub fences: MappedArray<Fence>,
     pub targets: Vec<Vec<ServiceTarget>>,
     pub monitors: Vec<Monitor>,
 }
@@ -194,6 +213,7 @@ pub async fn carry_out(
         netlink.clone(),
         states,
         ethernets::lans(&config).map(ToOwned::to_owned).collect(),
+        fences::protected(&config),
         mode_chooser(&config, options),
         dataplane.counters()?,
         Arc::clone(&slow_path),
@@ -218,6 +238,8 @@ pub async fn carry_out(
         keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
         monitors: cluster.map_or_else(Vec::new, monitors),
         local: dataplane.local()?,
+        granted: dataplane.granted()?,
+        fences: dataplane.fences()?,
         targets: plan.targets,
         facts: Facts {
             generation: generation()?,
@@ -336,6 +358,9 @@ fn open_sessions(
                 address,
             },
         );
+        if cluster.groups.len() > MAX_GROUPS as usize {
+            return Err(anyhow!("more than {MAX_GROUPS} groups"));
+        }
         for (number, group) in cluster.groups.iter().enumerate() {
             let index = u32::try_from(sessions.len())?;
             if index >= MAX_SESSIONS {
@@ -351,6 +376,8 @@ fn open_sessions(
                 local_node: node.0,
                 peer_node: peer.0,
                 local_address: address.octets(),
+                group: u32::try_from(number)?,
+                padding: [0; 4],
             };
             let key = SessionKey {
                 tunnel_index: tunnel.index,
@@ -414,13 +441,13 @@ pub fn driven_groups(
         return Vec::new();
     };
     let now = clock::now();
-    let mut groups: Vec<_> = cluster
-        .groups
-        .iter()
-        .map(|group| {
+    let mut groups: Vec<_> = (0..)
+        .map(FenceSlot)
+        .zip(&cluster.groups)
+        .map(|(fence, group)| {
             let Members { node, peer, .. } = members(group, &config.host_name);
             let core = Core::with_floor(policy(cluster, group, node, peer), newest, now);
-            DrivenGroup::new(group.name.clone(), core, Vec::new())
+            DrivenGroup::new(group.name.clone(), fence, core, Vec::new())
         })
         .collect();
     for OpenSession { facts, prober } in sessions {
@@ -439,6 +466,8 @@ fn policy(cluster: &Cluster, group: &Group, node: NodeId, peer: NodeId) -> Polic
         peer,
         keepalive: cluster.keepalive_interval,
         dead,
+        prefer: group.prefer,
+        lease: Length::by_default(dead),
         agent_dead: cluster.agent_dead_interval,
         initial_wait: SHORTEST_INITIAL_WAIT.max(dead * 2),
         auto_failback: group.auto_failback,

@@ -46,7 +46,7 @@ pub(super) fn peer_state(view: Option<View>, flags: Flags) -> NodeState {
         PeerFinding::NeverHeard | PeerFinding::KernelSilent | PeerFinding::AgentDead => {
             NodeState::Down
         }
-        PeerFinding::Alive => {
+        PeerFinding::Alive | PeerFinding::AliveAndDeaf => {
             if flags.contains(Flags::FORWARDING) {
                 NodeState::Active
             } else if flags.contains(Flags::CANDIDATE) {
@@ -82,6 +82,7 @@ pub(super) fn finding_word(finding: PeerFinding) -> &'static str {
     match finding {
         PeerFinding::NeverHeard => "never-heard",
         PeerFinding::Alive => "alive",
+        PeerFinding::AliveAndDeaf => "alive-and-deaf",
         PeerFinding::KernelSilent => "kernel-silent",
         PeerFinding::AgentDead => "agent-dead",
     }

@@ -57,6 +57,10 @@ pub enum Cause {
         node: NodeId,
     },
     SameEpoch,
+    /// We were active, and did not run for so long that our authority ended.
+    AuthorityLapsed {
+        stopped: Duration,
+    },
     MonitorsUnreachable,
     TakeoverFailed {
         epoch: Epoch,
@@ -115,6 +119,11 @@ impl fmt::Display for Cause {
                 write!(f, "heard a higher epoch {} of node {}", epoch.0, node.0)
             }
             Self::SameEpoch => f.write_str("same epoch, primary stays"),
+            Self::AuthorityLapsed { stopped } => write!(
+                f,
+                "this node's agent was stopped for {}, and its authority ended",
+                Measured(stopped)
+            ),
             Self::MonitorsUnreachable => f.write_str("monitors unreachable"),
             Self::TakeoverFailed { epoch } => write!(f, "takeover for epoch {} failed", epoch.0),
             Self::EpochsUsedUp => f.write_str("no epoch left to claim"),

@@ -4,13 +4,15 @@ use std::{fmt, time::Duration};
 
 use router_common::{
     identity::{Claim, Epoch, Flags, NodeId},
+    lease::Length,
     time::BootTime,
 };
 
 use super::{
     cause::Cause,
     history::{Finding, Pending, Transition},
-    policy::Policy,
+    mandate::{Authority, Mandate, Opening},
+    policy::{Policy, Prefer},
     report::{PeerFinding, PeerReport, Standing},
 };
 
@@ -75,7 +77,7 @@ pub struct Advertisement {
     pub flags: Flags,
 }
 
-/// The failover core of one group of two nodes, without arbiter and without leases.
+/// The failover core of one group of two nodes, without arbiter.
 ///
 /// # States
 ///
@@ -131,6 +133,13 @@ pub struct Advertisement {
 ///   stays until a node that is better off asks: two nodes that lose the same monitor one after the
 ///   other do not both let go. It consents only to a request that names its own claim, so a
 ///   candidate that has merely not heard of the owner yet does not unseat it.
+/// - **Authority ends by itself.** An active forwards by its own agent's word, which lasts for
+///   `agent_dead` from its last tick: when its peer finds its agent dead, it has ended. Who was stopped
+///   for that long starts over as Standby. Where consistency is preferred, an active forwards by its
+///   peer's grants alone, and nobody claims from a peer that is Silent or Headless.
+/// - **Promises.** Who granted becomes active only when the last grant has ended, or the peer has said
+///   that it does not forward. A Candidate grants no more; what it granted it learns with the next
+///   tick, when that is closed.
 /// - **Without monitors nobody claims.** If the owner dies while its peer is in Fault, the group
 ///   stays unowned until that peer's monitors answer.
 #[derive(Clone, Debug)]
@@ -161,6 +170,16 @@ pub struct Core {
     hold_until: BootTime,
     /// No request to yield before this, because the last one was in vain.
     ask_not_before: BootTime,
+
+    /// When we last granted, as far as is known. Of an earlier life it is not: so in the moment of our
+    /// start.
+    granted: BootTime,
+    /// Whether that is all that we granted: since the last tick we have granted nothing.
+    granted_is_all: bool,
+    /// While active: how long we did not run, if that ended our authority.
+    lapsed: Option<Duration>,
+    /// While active: since when.
+    active_since: BootTime,
 
     /// While active: the last moment at which the peer is known not to have claimed beside us.
     alone_at: BootTime,
@@ -252,6 +271,10 @@ impl Core {
             failed_takeover: None,
             hold_until: BootTime::NEVER,
             ask_not_before: BootTime::NEVER,
+            granted: now,
+            granted_is_all: false,
+            lapsed: None,
+            active_since: BootTime::NEVER,
             alone_at: BootTime::NEVER,
             dual: None,
             transitions: Pending::new(),
@@ -285,6 +308,7 @@ impl Core {
             };
             self.make(to, cause, now, &mut commands);
         }
+        self.granted_is_all &= self.mandate().grant.is_none();
         commands
     }
 
@@ -324,6 +348,42 @@ impl Core {
         }
     }
 
+    /// What the node may do until the next event.
+    pub fn mandate(&self) -> Mandate {
+        let policy = &self.policy;
+        match (self.stage, policy.prefer) {
+            (Stage::Active, Prefer::Availability) => Mandate {
+                opening: Some(Opening {
+                    since: self.active_since,
+                    // Not from now: only a tick tells what was heard while we did not run.
+                    by: Authority::Own {
+                        until: self.ticked.after(policy.agent_dead),
+                    },
+                }),
+                grant: Length::NONE,
+            },
+            (Stage::Active, Prefer::Consistency) => Mandate {
+                opening: Some(Opening {
+                    since: self.active_since,
+                    by: Authority::Grants(policy.lease),
+                }),
+                grant: Length::NONE,
+            },
+            (Stage::Initializing | Stage::Standby | Stage::Fault, Prefer::Consistency)
+                if self.newest.owner == policy.peer && self.standing != Standing::Headless =>
+            {
+                Mandate {
+                    opening: None,
+                    grant: policy.lease,
+                }
+            }
+            (
+                Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault,
+                Prefer::Availability | Prefer::Consistency,
+            ) => Mandate::NONE,
+        }
+    }
+
     pub fn peer_finding(&self) -> PeerFinding {
         self.peer_finding
     }
@@ -356,7 +416,35 @@ impl Core {
     // ---- The table ---------------------------------------------------------------------------
 
     fn next_move(&self) -> Option<Move> {
-        self.imposed_move().or_else(|| self.move_by_peer())
+        let step = self.imposed_move().or_else(|| self.move_by_peer())?;
+        Some(match step.to {
+            Stage::Active => Move {
+                due: step.due.max(self.promised_until()),
+                ..step
+            },
+            Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault => step,
+        })
+    }
+
+    /// Until when what we granted keeps us from becoming active.
+    fn promised_until(&self) -> BootTime {
+        match (self.policy.prefer, self.standing) {
+            (Prefer::Availability, _) => BootTime::NEVER,
+            // It has said that it does not forward; its fence was closed before.
+            (Prefer::Consistency, Standing::Out | Standing::Ready | Standing::Asking) => {
+                BootTime::NEVER
+            }
+            (
+                Prefer::Consistency,
+                Standing::Unknown
+                | Standing::Silent
+                | Standing::Headless
+                | Standing::Owner
+                | Standing::Impaired
+                | Standing::Outdated,
+            ) if self.granted_is_all => self.policy.lease.promised_until(self.granted),
+            (Prefer::Consistency, _) => self.ticked.after(Duration::from_nanos(1)),
+        }
     }
 
     /// What holds whatever the peer is.
@@ -372,10 +460,13 @@ impl Core {
                     node: self.policy.peer,
                 },
             ),
+            Stage::Active => self
+                .lapsed
+                .and_then(|stopped| Move::now(Stage::Standby, Cause::AuthorityLapsed { stopped })),
             Stage::Standby | Stage::Candidate(_) => {
                 self.trouble().and_then(|t| Move::now(Stage::Fault, t))
             }
-            Stage::Initializing | Stage::Active | Stage::Fault => None,
+            Stage::Initializing | Stage::Fault => None,
         }
     }
 
@@ -392,6 +483,7 @@ impl Core {
 
         let policy = &self.policy;
         let first = policy.goes_first();
+        let consistent = policy.prefer == Prefer::Consistency;
         let held = self.held_since();
         let waited = self.ticked.since(held);
         let announced = held.max(self.entered.after(policy.announcing()));
@@ -416,7 +508,12 @@ impl Core {
                 | Peer::Outdated,
             ) => Move::now(Standby, Cause::PeerHeard),
 
-            // The peer is dead: nobody to ask.
+            // The peer is dead, or we cannot hear it: nobody to ask.
+            (Standby, Peer::Silent | Peer::Headless) if consistent => None,
+            (Candidate(_), Peer::Silent) if consistent => Move::now(Standby, self.peer_silent()),
+            (Candidate(_), Peer::Headless) if consistent => {
+                Move::now(Standby, self.peer_headless())
+            }
             (Standby, Peer::Silent) => Move::now(Candidate(Vacancy), self.peer_silent()),
             (Candidate(_), Peer::Silent) => Move::now(Active, self.peer_silent()),
             (Standby, Peer::Headless) => Move::now(Candidate(Vacancy), self.peer_headless()),
@@ -577,6 +674,8 @@ impl Core {
 
     fn take(&mut self, epoch: Epoch, now: BootTime, commands: &mut Vec<Command>) {
         self.own_epoch = epoch;
+        self.active_since = now;
+        self.lapsed = None;
         self.newest = Claim {
             epoch,
             owner: self.policy.node,
@@ -614,6 +713,9 @@ impl Core {
     // ---- Evidence ----------------------------------------------------------------------------
 
     fn observe(&mut self, report: PeerReport, now: BootTime, commands: &mut Vec<Command>) {
+        // What the first tick reads may still grant by a mandate of an earlier life.
+        self.granted_is_all = !self.ticked.is_never() && self.mandate().grant.is_none();
+        self.granted = self.granted.max(report.granted);
         self.listen(now);
         // Several paths and a map that may be created anew: never go back behind what we know.
         if report.last_heard >= self.report.last_heard {
@@ -635,6 +737,12 @@ impl Core {
             self.listening_since = now;
             self.entered = self.entered.after(gap).min(now);
             self.standing_since = self.standing_since.after(gap).min(now);
+            if self.stage == Stage::Active
+                && self.policy.prefer == Prefer::Availability
+                && gap >= self.policy.agent_dead
+            {
+                self.lapsed = Some(gap);
+            }
             self.findings.push(Finding::Stopped {
                 at: now,
                 length: gap,
@@ -680,8 +788,18 @@ impl Core {
             | Standing::Asking
             | Standing::Owner
             | Standing::Impaired
-            | Standing::Outdated => PeerFinding::Alive,
+            | Standing::Outdated => self.hears_us(),
         };
+    }
+
+    /// Of a peer that is alive: whether it says that it hears us.
+    fn hears_us(&self) -> PeerFinding {
+        let echoed = self.report.newest_echo.max(self.listening_since);
+        if self.ticked.since(echoed) >= self.policy.dead {
+            PeerFinding::AliveAndDeaf
+        } else {
+            PeerFinding::Alive
+        }
     }
 
     fn standing_now(&self) -> Standing {
@@ -690,6 +808,8 @@ impl Core {
             claim,
             flags,
             agent_age,
+            newest_echo: _,
+            granted: _,
         } = self.report;
         if self.silence() >= self.policy.dead {
             return Standing::Silent;

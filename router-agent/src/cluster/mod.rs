@@ -8,6 +8,7 @@
 mod cause;
 mod core;
 mod history;
+mod mandate;
 mod policy;
 mod report;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use self::{
     cause::Cause,
     core::{Advertisement, Command, Core, Event, State},
     history::{Finding, Transition},
-    policy::Policy,
+    mandate::{Mandate, Opening},
+    policy::{Policy, Prefer},
     report::{PeerFinding, PeerReport},
 };

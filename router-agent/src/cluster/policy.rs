@@ -2,7 +2,18 @@
 
 use std::time::Duration;
 
-use router_common::identity::NodeId;
+use router_common::{identity::NodeId, lease::Length};
+
+/// What counts more while the nodes cannot hear each other, without a third party to ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Prefer {
+    /// That one forwards: a node vouches for itself. Two may, while the path between them is cut.
+    #[default]
+    Availability,
+    /// That never two do: a node forwards by its peer's grants alone, and takes nothing from a peer
+    /// that it does not hear. None may.
+    Consistency,
+}
 
 /// The settings of one group on one node. All nodes of a group must agree on everything but
 /// `node` and `peer`; the configuration check refuses what cannot work (equal nodes, a
@@ -15,6 +26,9 @@ pub struct Policy {
     pub keepalive: Duration,
     /// A peer whose kernel was silent for this long is dead.
     pub dead: Duration,
+    pub prefer: Prefer,
+    /// How long a grant lasts, ours and the peer's; of use where consistency is preferred.
+    pub lease: Length,
     /// A peer's agent of this age is dead, although its kernel answers.
     pub agent_dead: Duration,
     /// How long a starting node waits for a silent peer.

@@ -17,6 +17,10 @@ pub struct PeerReport {
     /// Age of the peer's agent as its newest message told. It is compared as told: a peer that has
     /// fallen silent is judged by its silence, not by an age that we extrapolate.
     pub agent_age: Duration,
+    /// The newest of our messages that the peer is known to have heard, by when we sent it.
+    pub newest_echo: BootTime,
+    /// When we last granted the peer a lease, as known after all that we closed before was closed.
+    pub granted: BootTime,
 }
 
 /// What this node can say of its peer's health, for status and telemetry. That we ourselves were
@@ -27,6 +31,8 @@ pub enum PeerFinding {
     NeverHeard,
     /// Kernel and agent are alive.
     Alive,
+    /// Kernel and agent are alive, and hear nothing of us: the path is cut on our way to it.
+    AliveAndDeaf,
     /// Nothing heard for the dead-interval: node dead or path cut, which look alike from here.
     KernelSilent,
     /// The kernel answers, the agent does not run.
@@ -38,6 +44,7 @@ impl fmt::Display for PeerFinding {
         f.write_str(match self {
             Self::NeverHeard => "never heard",
             Self::Alive => "alive",
+            Self::AliveAndDeaf => "alive, does not hear us",
             Self::KernelSilent => "silent",
             Self::AgentDead => "agent dead",
         })

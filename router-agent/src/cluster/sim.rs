@@ -1,5 +1,5 @@
-//! Two nodes on a virtual clock: kernels that answer by themselves, agents that are stopped, killed
-//! and restarted, a link that delays, loses and is cut one way or both. What must hold is checked
+//! Two nodes on a virtual clock: kernels that answer, grant and fence by themselves, agents that are
+//! stopped, killed and restarted, a link that delays, loses and is cut one way or both. What must hold is checked
 //! after every call of [`Core::handle`] and at every millisecond.
 //!
 //! Deterministic: the same seed and operations give the same run.
@@ -12,10 +12,12 @@ use proptest::{
 };
 use router_common::{
     identity::{Claim, Epoch, Flags, NodeId},
+    lease::{self, Gate, Grant, Length, Renewal},
+    map::{Fence, Lease},
     time::BootTime,
 };
 
-use super::{Advertisement, Command, Core, Event, PeerReport, Policy, State, Transition};
+use super::{Advertisement, Command, Core, Event, PeerReport, Policy, Prefer, State, Transition};
 
 const KEEPALIVE: u64 = 10;
 const DEAD: u64 = 40;
@@ -45,6 +47,8 @@ enum Sabotage {
     NoTieRule,
     /// Failure of the monitors does not reach the core.
     DeafToMonitors,
+    /// The fence of a dead agent stays open.
+    NoEnd,
     /// The core forgets to wait: it believes a silent peer to be dead after one interval.
     HastyVerdict,
 }
@@ -57,6 +61,9 @@ struct Message {
     to: usize,
     advertisement: Advertisement,
     agent_age: u64,
+    tx: BootTime,
+    echo: BootTime,
+    grant: Length,
 }
 
 #[derive(Debug)]
@@ -69,6 +76,11 @@ struct Node {
     agent_seen: u64,
     report: PeerReport,
     newest_sequence: u64,
+    heard_tx: BootTime,
+    grant: Length,
+    granted: BootTime,
+    fence: Fence,
+    lease: Lease,
     // The agent.
     core: Option<Core>,
     stopped: bool,
@@ -79,6 +91,8 @@ struct Node {
     taken: Option<Epoch>,
     highest: Epoch,
     history: Vec<Transition>,
+    /// When it last granted, in any life.
+    ever_granted: BootTime,
 }
 
 impl Node {
@@ -98,7 +112,31 @@ impl Node {
         self.powered && !self.stopped && self.core.is_some()
     }
 
+    /// Whether protected packets pass.
+    fn forwards(&self, now: u64) -> bool {
+        self.powered && lease::gate(&self.fence, &self.lease, boot(now)) == Gate::Open
+    }
+
+    /// What a message that leaves now grants to the peer, noted.
+    fn granting(&mut self, now: u64) -> Length {
+        if self.grant.is_none() || self.published.claim.owner != self.policy.peer {
+            return Length::NONE;
+        }
+        self.granted = boot(now);
+        self.ever_granted = self.granted;
+        self.grant
+    }
+
+    /// The kernel forgets all: a new agent loads everything anew.
+    fn forget(&mut self) {
+        self.grant = Length::NONE;
+        self.granted = BootTime::NEVER;
+        self.fence = Fence::default();
+        self.lease = Lease::default();
+    }
+
     fn start(&mut self, now: u64) {
+        self.forget();
         let mut core = Core::new(self.policy.clone(), boot(now));
         let _ = core.handle(
             Event::Monitors {
@@ -178,6 +216,15 @@ impl Node {
             return Err("a deadline that has passed".into());
         }
         self.published = advertisement;
+        let mandate = core.mandate();
+        self.fence = mandate.fence(&advertisement);
+        if self.sabotage == Sabotage::NoEnd && active {
+            self.fence.authority_end_ns = u64::MAX;
+        }
+        self.grant = mandate.grant;
+        if active && !mandate.grant.is_none() {
+            return Err("grants what it holds itself".into());
+        }
         Ok(())
     }
 
@@ -193,6 +240,7 @@ impl Node {
         if self.sabotage == Sabotage::EpochNotCompared {
             report.claim.epoch = self.highest;
         }
+        report.granted = self.granted;
         self.last_tick = (now, report);
         self.agent_seen = now;
         self.handle(Event::Tick(report), now)
@@ -240,6 +288,10 @@ enum Op {
 
 impl Sim {
     fn new(seed: u64, auto_failback: bool, sabotage: Sabotage) -> Self {
+        Self::preferring(Prefer::Availability, seed, auto_failback, sabotage)
+    }
+
+    fn preferring(prefer: Prefer, seed: u64, auto_failback: bool, sabotage: Sabotage) -> Self {
         let node = |id: u32| {
             let place = if sabotage == Sabotage::NoTieRule {
                 1
@@ -256,6 +308,8 @@ impl Sim {
                     } else {
                         ms(DEAD)
                     },
+                    prefer,
+                    lease: Length::by_default(ms(DEAD)),
                     agent_dead: ms(300),
                     initial_wait: ms(500),
                     auto_failback,
@@ -271,6 +325,11 @@ impl Sim {
                 agent_seen: 0,
                 report: PeerReport::default(),
                 newest_sequence: 0,
+                heard_tx: BootTime::NEVER,
+                grant: Length::NONE,
+                granted: BootTime::NEVER,
+                fence: Fence::default(),
+                lease: Lease::default(),
                 core: None,
                 stopped: false,
                 monitors_ok: true,
@@ -279,6 +338,7 @@ impl Sim {
                 taken: None,
                 highest: Epoch(0),
                 history: Vec::new(),
+                ever_granted: BootTime::NEVER,
             }
         };
         let mut sim = Self {
@@ -310,11 +370,12 @@ impl Sim {
         (self.random >> 11) % below
     }
 
-    fn send(&mut self, from: usize, probe: bool) {
+    fn send(&mut self, from: usize, answers: Option<BootTime>) {
         let lost = self.lossy && !self.lost_last[from] && self.draw(3) == 0;
         self.lost_last[from] = lost;
         let delay = self.draw(MAX_DELAY + 1);
         self.sequence += 1;
+        let grant = self.nodes[from].granting(self.now);
         if lost || self.cut[from] {
             return;
         }
@@ -322,10 +383,13 @@ impl Sim {
         self.flight.push(Message {
             arrives: self.now + delay,
             sequence: self.sequence,
-            probe,
+            probe: answers.is_none(),
             to: 1 - from,
             advertisement: sender.published,
             agent_age: self.now - sender.agent_seen,
+            tx: boot(self.now),
+            echo: answers.unwrap_or(sender.heard_tx),
+            grant,
         });
     }
 
@@ -346,10 +410,22 @@ impl Sim {
                     claim: message.advertisement.claim,
                     flags: message.advertisement.flags,
                     agent_age: ms(message.agent_age),
+                    newest_echo: node.report.newest_echo.max(message.echo),
+                    granted: BootTime::NEVER,
                 };
+                node.heard_tx = message.tx;
+                let grant = Grant {
+                    claim: message.advertisement.claim.to_word(),
+                    length: message.grant,
+                    echo_tx: message.echo,
+                    echoes_us: true,
+                };
+                if let Renewal::From(tx) = lease::renew(&node.fence, &grant, boot(now)) {
+                    node.lease.granted_tx_ns = node.lease.granted_tx_ns.max(tx.as_ns());
+                }
             }
             if message.probe {
-                self.send(message.to, false);
+                self.send(message.to, Some(message.tx));
             }
         }
     }
@@ -371,7 +447,7 @@ impl Sim {
             }
             if probe {
                 self.nodes[i].next_probe = now + KEEPALIVE;
-                self.send(i, true);
+                self.send(i, None);
             }
         }
         self.check()
@@ -390,6 +466,26 @@ impl Sim {
             }
         }
         let [a, b] = &self.nodes;
+        for (number, node) in [a, b].into_iter().enumerate() {
+            // Its agent's last sign of life, and what that vouches for.
+            let vouched = now < node.agent_seen + 300;
+            if node.policy.prefer == Prefer::Availability && node.forwards(now) && !vouched {
+                return Err(format!(
+                    "at {now}: node {} forwards without an agent",
+                    number + 1
+                ));
+            }
+        }
+        let vouched = |x: &Node, y: &Node| {
+            boot(now) < y.ever_granted.after(ms(DEAD) * 3 / 4) || !x.forwards(now)
+        };
+        let apart = a.policy.prefer == Prefer::Consistency;
+        if apart && a.forwards(now) && b.forwards(now) {
+            return Err(format!("at {now}: both forward"));
+        }
+        if apart && !(vouched(a, b) && vouched(b, a)) {
+            return Err(format!("at {now}: forwards, and nobody grants"));
+        }
         // Nothing acts on an epoch lower than the highest that a living node knows.
         let outdated = |x: &Node, y: &Node| x.taken.is_some_and(|epoch| epoch < y.highest);
         if now > self.disturbed_until && (outdated(a, b) || outdated(b, a)) {
@@ -437,6 +533,7 @@ impl Sim {
             Op::PowerOff(i) => {
                 self.nodes[i].powered = false;
                 self.nodes[i].core = None;
+                self.nodes[i].forget();
             }
             Op::PowerOn(i) => {
                 if !self.nodes[i].powered {
@@ -506,6 +603,10 @@ impl Sim {
         if primary == secondary {
             return Err(format!("settled as {states:?}"));
         }
+        let now = self.now;
+        if self.nodes.each_ref().map(|node| node.forwards(now)) != [primary, secondary] {
+            return Err("the active does not forward, or the other does".into());
+        }
         if self.nodes[0].policy.auto_failback && !primary {
             return Err("failback did not happen".into());
         }
@@ -536,8 +637,14 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op, 0..24)
 }
 
-fn play(seed: u64, auto_failback: bool, ops: &[Op], sabotage: Sabotage) -> Result<(), String> {
-    let mut sim = Sim::new(seed, auto_failback, sabotage);
+fn play(
+    prefer: Prefer,
+    seed: u64,
+    auto_failback: bool,
+    ops: &[Op],
+    sabotage: Sabotage,
+) -> Result<(), String> {
+    let mut sim = Sim::preferring(prefer, seed, auto_failback, sabotage);
     for &op in ops {
         sim.apply(op)?;
     }
@@ -554,7 +661,17 @@ proptest! {
     fn the_rules_hold_through_any_faults(
         seed: u64, auto_failback: bool, ops in ops()
     ) {
-        play(seed, auto_failback, &ops, Sabotage::None).map_err(TestCaseError::fail)?;
+        play(Prefer::Availability, seed, auto_failback, &ops, Sabotage::None)
+            .map_err(TestCaseError::fail)?;
+    }
+
+    /// The same where consistency is preferred, and then both never forward in the same instant.
+    #[test]
+    fn who_prefers_consistency_never_forwards_beside_the_other(
+        seed: u64, auto_failback: bool, ops in ops()
+    ) {
+        play(Prefer::Consistency, seed, auto_failback, &ops, Sabotage::None)
+            .map_err(TestCaseError::fail)?;
     }
 
     /// Delay, loss and probe clocks out of step alone never make both active, nor move the group.
@@ -606,11 +723,13 @@ fn a_starting_primary_goes_first_although_a_message_is_lost() {
 /// The random faults that pass the sound core find each planted defect.
 #[test]
 fn planted_defects_are_found_by_random_faults() {
-    for sabotage in [
-        Sabotage::EpochNotCompared,
-        Sabotage::NoTieRule,
-        Sabotage::DeafToMonitors,
-        Sabotage::HastyVerdict,
+    for (prefer, sabotage) in [
+        (Prefer::Availability, Sabotage::EpochNotCompared),
+        (Prefer::Availability, Sabotage::NoTieRule),
+        (Prefer::Availability, Sabotage::DeafToMonitors),
+        (Prefer::Availability, Sabotage::HastyVerdict),
+        (Prefer::Availability, Sabotage::NoEnd),
+        (Prefer::Consistency, Sabotage::NoEnd),
     ] {
         let mut runner = TestRunner::new_with_rng(
             Config {
@@ -625,7 +744,7 @@ fn planted_defects_are_found_by_random_faults() {
         let outcome = runner.run(
             &(any::<u64>(), any::<bool>(), ops()),
             |(seed, failback, ops)| {
-                play(seed, failback, &ops, sabotage).map_err(TestCaseError::fail)
+                play(prefer, seed, failback, &ops, sabotage).map_err(TestCaseError::fail)
             },
         );
         assert!(
@@ -643,18 +762,38 @@ fn expect(what: &str, holds: bool) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what.into()) }
 }
 
-fn stopped_active_yields_when_it_wakes(sabotage: Sabotage) -> Result<(), String> {
+fn cut_off_active_yields_when_it_hears_of_the_other(sabotage: Sabotage) -> Result<(), String> {
     let mut sim = Sim::new(1, false, sabotage);
     sim.run(1000)?;
     expect("primary active", sim.nodes[0].active())?;
-    sim.apply(Op::Stop(0))?;
+    sim.cut = [true; 2];
     sim.run(1000)?;
     expect("secondary took over", sim.nodes[1].active())?;
-    sim.apply(Op::Continue(0))?;
-    sim.run(1)?;
+    sim.cut = [false; 2];
+    sim.run(KEEPALIVE + 2 * MAX_DELAY)?;
     expect("primary yielded at once", !sim.nodes[0].active())?;
     sim.run(5000)?;
     expect("secondary stayed", sim.nodes[1].active())
+}
+
+fn stopped_active_starts_over_when_it_wakes(sabotage: Sabotage) -> Result<(), String> {
+    let mut sim = Sim::new(1, false, sabotage);
+    sim.run(1000)?;
+    sim.apply(Op::Stop(0))?;
+    sim.run(300)?;
+    expect(
+        "its fence has closed by itself",
+        !sim.nodes[0].forwards(sim.now),
+    )?;
+    sim.run(700)?;
+    expect("secondary took over", sim.nodes[1].forwards(sim.now))?;
+    // It wakes, and cannot hear that.
+    sim.cut = [true; 2];
+    sim.flight.clear();
+    sim.nodes[0].report = PeerReport::default();
+    sim.apply(Op::Continue(0))?;
+    sim.run(1)?;
+    expect("primary does not go on", !sim.nodes[0].active())
 }
 
 fn stopped_standby_blames_nobody(sabotage: Sabotage) -> Result<(), String> {
@@ -685,10 +824,15 @@ fn a_split_from_the_start_heals_by_rule(sabotage: Sabotage) -> Result<(), String
 
 #[test]
 fn scenarios_tell_the_sound_core_from_the_defect_they_are_about() {
-    let scenarios: [(&str, Scenario, Sabotage); 3] = [
+    let scenarios: [(&str, Scenario, Sabotage); 4] = [
         (
             "stopped active",
-            stopped_active_yields_when_it_wakes,
+            stopped_active_starts_over_when_it_wakes,
+            Sabotage::NoEnd,
+        ),
+        (
+            "cut off active",
+            cut_off_active_yields_when_it_hears_of_the_other,
             Sabotage::EpochNotCompared,
         ),
         (

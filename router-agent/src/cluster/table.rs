@@ -5,10 +5,11 @@ use std::{fmt::Write as _, time::Duration};
 
 use router_common::{
     identity::{Claim, Epoch, Flags, NodeId},
+    lease::Length,
     time::BootTime,
 };
 
-use super::{Cause, Command, Core, Event, Finding, PeerFinding, PeerReport, Policy, State};
+use super::{Cause, Command, Core, Event, Finding, PeerFinding, PeerReport, Policy, Prefer, State};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -20,6 +21,8 @@ fn policy(node: u32) -> Policy {
         peer: NodeId(3 - node),
         keepalive: ms(10),
         dead: ms(40),
+        prefer: Prefer::Availability,
+        lease: Length::from_us(30_000),
         agent_dead: ms(300),
         initial_wait: ms(500),
         auto_failback: true,
@@ -61,6 +64,7 @@ impl Bench {
     fn tick(&mut self) {
         if self.speaking {
             self.peer.last_heard = self.now;
+            self.peer.newest_echo = self.now;
         }
         self.handle(Event::Tick(self.peer));
     }

@@ -22,7 +22,7 @@ use std::path::Path;
 pub use diagnostic::{Diagnostic, Position, Refused, Severity, render_all};
 pub use model::{
     AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, FlowLabel, Group, HeaderByte,
-    Keepalive, Role, Secret, ServiceAddress, Tunnel, XdpMode,
+    Keepalive, Prefer, Role, Secret, ServiceAddress, Tunnel, XdpMode,
 };
 
 use diagnostic::{Problem, Report};

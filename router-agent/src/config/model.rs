@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use super::secret::Secret;
+pub use crate::cluster::Prefer;
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,6 +189,11 @@ pub struct Group {
     /// Not the primary.
     pub secondary: String,
     pub auto_failback: bool,
+    /// Default availability.
+    pub prefer: Prefer,
+    /// Interfaces whose transit traffic only the active node forwards; none is a tunnel's, and none
+    /// is another group's.
+    pub protected: Vec<String>,
     pub monitors: Vec<IpAddr>,
     /// May be empty: such a group only decides who is active.
     pub services: Vec<ServiceAddress>,

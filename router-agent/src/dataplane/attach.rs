@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf,
     programs::{
-        ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TcHandle, Xdp, XdpMode,
         links::{FdLink, Link, PinnedLink},
-        tc::{self, SchedClassifierLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
         xdp::XdpLink,
     },
     sys::SyscallError,
@@ -147,25 +147,23 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Attaches TC program `name` at the ingress of `interface`: a TCX link, pinned, where the kernel has it (6.6),
-/// else a filter at the clsact qdisc, which stays by itself.
+/// Attaches TC program `name` at the ingress of `interface`, before others: a TCX link, pinned, where the kernel
+/// has it (6.6), else a filter at the clsact qdisc, which stays by itself.
 pub(super) fn tc(programs: &mut Ebpf, name: &str, interface: &str, pins: &Pins) -> Result<()> {
     let program: &mut SchedClassifier = loaded(programs, name)?;
     let path = pins.link(name, index_of(interface)?);
     end_link(&path)?;
     let has_tcx = has_tcx()?;
-    if !has_tcx {
+    let options = if has_tcx {
+        TcAttachOptions::TcxOrder(LinkOrder::first())
+    } else {
         // A filter that an agent left when it died.
-        detach_filter(interface, name);
-        match tc::qdisc_add_clsact(interface) {
-            Err(error) if !is_there_already(&error) => {
-                return Err(error).with_context(|| format!("cannot add clsact to {interface}"));
-            }
-            Err(_) | Ok(()) => {}
-        }
-    }
+        detach_filter(interface, TcAttachType::Ingress, name);
+        add_clsact(interface)?;
+        TcAttachOptions::Netlink(NlOptions::default())
+    };
     let id = program
-        .attach(interface, TcAttachType::Ingress)
+        .attach_with_options(interface, TcAttachType::Ingress, options)
         .with_context(|| format!("cannot attach {name} to {interface} by TC"))?;
     let link: SchedClassifierLink = program.take_link(id)?;
     if has_tcx {
@@ -177,18 +175,82 @@ pub(super) fn tc(programs: &mut Ebpf, name: &str, interface: &str, pins: &Pins) 
     }
 }
 
+/// Attaches a fence's program `name` to `interface`, behind all others, in place of the one that an
+/// agent before this one left, without a moment in which there is none.
+pub(super) fn fence(
+    programs: &mut Ebpf,
+    (name, direction): (&str, TcAttachType),
+    interface: &str,
+    pins: &Pins,
+) -> Result<()> {
+    /// Behind what the kernel numbers by itself, from 0xc000 downwards (`tcf_auto_prio`).
+    const PRIORITY: u16 = 0xc001;
+    const HANDLE: TcHandle = TcHandle::new(0, 1);
+    let program: &mut SchedClassifier = loaded(programs, name)?;
+    let cannot = || format!("cannot attach {name} to {interface} by TC");
+    if !has_tcx()? {
+        add_clsact(interface)?;
+        let filter = SchedClassifierLink::attached(interface, direction, PRIORITY, HANDLE, None)?;
+        let id = match program.attach_to_link(filter) {
+            Ok(id) => id,
+            // There is none to replace.
+            Err(_) => program
+                .attach_with_options(
+                    interface,
+                    direction,
+                    TcAttachOptions::Netlink(NlOptions {
+                        priority: PRIORITY,
+                        handle: HANDLE,
+                        classid: None,
+                    }),
+                )
+                .with_context(cannot)?,
+        };
+        // Dropping the link would remove the filter.
+        std::mem::forget(program.take_link(id)?);
+        return Ok(());
+    }
+    let path = pins.fence(name, index_of(interface)?);
+    let former = path
+        .exists()
+        .then(|| PinnedLink::from_pin(&path))
+        .transpose()
+        .with_context(|| format!("cannot open the link at {}", path.display()))?;
+    let order = TcAttachOptions::TcxOrder(LinkOrder::last());
+    let id = program
+        .attach_with_options(interface, direction, order)
+        .with_context(cannot)?;
+    let link: SchedClassifierLink = program.take_link(id)?;
+    // The former one ends when this is over, beside the new one till then.
+    let _former = former
+        .map(PinnedLink::unpin)
+        .transpose()
+        .with_context(|| format!("cannot remove the link at {}", path.display()))?;
+    pin(link, &path)
+}
+
+/// The qdisc that filters hang on before TCX.
+fn add_clsact(interface: &str) -> Result<()> {
+    match tc::qdisc_add_clsact(interface) {
+        Err(error) if !is_there_already(&error) => {
+            Err(error).with_context(|| format!("cannot add clsact to {interface}"))
+        }
+        Err(_) | Ok(()) => Ok(()),
+    }
+}
+
 /// Takes program `name` off the interface that has, or had, index `ifindex` and is, or was, called
 /// `interface`.
 pub(super) fn detach(name: &str, ifindex: u32, interface: &str, pins: &Pins) -> Result<()> {
     end_link(&pins.link(name, ifindex))?;
     if !has_tcx()? && index_of(interface).is_ok_and(|index| index == ifindex) {
-        detach_filter(interface, name);
+        detach_filter(interface, TcAttachType::Ingress, name);
     }
     Ok(())
 }
 
 /// Ends the link that is pinned at `path`, if there is one.
-fn end_link(path: &Path) -> Result<()> {
+pub(super) fn end_link(path: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
@@ -201,7 +263,7 @@ fn end_link(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn index_of(interface: &str) -> Result<u32> {
+pub(super) fn index_of(interface: &str) -> Result<u32> {
     let name = CString::new(interface).context("an interface's name has no zero byte")?;
     // SAFETY: the string ends with a zero byte and lives through the call.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
@@ -211,8 +273,13 @@ fn index_of(interface: &str) -> Result<u32> {
     }
 }
 
-/// Whether the ingress of `interface` has TC program `name`. Before TCX it is taken for granted.
-pub(super) fn has_tc(programs: &Ebpf, name: &str, interface: &str) -> Result<bool> {
+/// Whether `interface` has TC program `name`. Before TCX it is taken for granted.
+pub(super) fn has_tc(
+    programs: &Ebpf,
+    name: &str,
+    interface: &str,
+    direction: TcAttachType,
+) -> Result<bool> {
     if !has_tcx()? {
         return Ok(true);
     }
@@ -221,7 +288,7 @@ pub(super) fn has_tc(programs: &Ebpf, name: &str, interface: &str) -> Result<boo
         .ok_or_else(|| anyhow!("the object has no program {name}"))?
         .try_into()?;
     let id = program.info()?.id();
-    let (_, attached) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress)
+    let (_, attached) = SchedClassifier::query_tcx(interface, direction)
         .with_context(|| format!("cannot ask which TC programs {interface} has"))?;
     Ok(attached.iter().any(|program| program.id() == id))
 }
@@ -250,22 +317,24 @@ fn has_tcx() -> Result<bool> {
     Ok(version >= KernelVersion::new(6, 6, 0))
 }
 
-/// Removes the hand-over's filter from every interface, where TC has no links that would end with
+/// Removes the filters of `programs` from every interface, where TC has no links that would end with
 /// their pins (before 6.6).
-pub(super) fn detach_handovers() -> Result<()> {
+pub(super) fn detach_filters(programs: &[(&str, TcAttachType)]) -> Result<()> {
     if has_tcx()? {
         return Ok(());
     }
     let interfaces = std::fs::read_dir("/sys/class/net").context("cannot list the interfaces")?;
     for interface in interfaces {
-        let name = interface.context("cannot list the interfaces")?.file_name();
-        detach_filter(&name.to_string_lossy(), program::UNDERLAY_HANDOVER);
+        let interface = interface.context("cannot list the interfaces")?.file_name();
+        for (program, direction) in programs {
+            detach_filter(&interface.to_string_lossy(), *direction, program);
+        }
     }
     Ok(())
 }
 
-fn detach_filter(interface: &str, program: &str) {
-    match tc::qdisc_detach_program(interface, TcAttachType::Ingress, program) {
+pub(super) fn detach_filter(interface: &str, direction: TcAttachType, program: &str) {
+    match tc::qdisc_detach_program(interface, direction, program) {
         Ok(()) => tracing::debug!(interface, program, "filter removed"),
         // There is none: no clsact, or other people's filters only.
         Err(error) => tracing::trace!(interface, program, %error, "no filter removed"),

@@ -4,11 +4,13 @@ use std::{
     marker::PhantomData,
     os::fd::AsFd as _,
     ptr::{self, NonNull},
+    sync::atomic::{AtomicU64, Ordering, fence},
 };
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
 use bytemuck::Pod;
+use router_common::{map::Granted, time::BootTime};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// The elements of a memory-mapped array (`BPF_F_MMAPABLE`, Linux 5.5), read and written without
@@ -94,6 +96,27 @@ impl<T: Pod> MappedArray<T> {
             // time.
             unsafe { element.add(offset).write_volatile(*word) };
         }
+    }
+}
+
+impl MappedArray<Granted> {
+    /// Notes a grant that is about to leave; as the programs do it.
+    pub fn raise(&self, index: u32, at: BootTime) {
+        assert!(self.writable, "this array was mapped to be read only");
+        self.atomic(index).fetch_max(at.as_ns(), Ordering::SeqCst);
+    }
+
+    /// The newest grant, once all is in place that this thread wrote before: a program that saw
+    /// less has been noted here.
+    pub fn newest(&self, index: u32) -> BootTime {
+        fence(Ordering::SeqCst);
+        BootTime::from_ns(self.atomic(index).load(Ordering::SeqCst))
+    }
+
+    fn atomic(&self, index: u32) -> &AtomicU64 {
+        // SAFETY: within the mapping, aligned, alive as long as `self`; the kernel changes it by
+        // atomic instructions only.
+        unsafe { AtomicU64::from_ptr(self.element(index).as_ptr()) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Loads the kernel programs, attaches and pins them, and speaks with them through their maps.
 
 mod attach;
+mod fences;
 mod mapped;
 mod pins;
 
@@ -14,16 +15,16 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
-    programs::SchedClassifier,
+    programs::{SchedClassifier, TcAttachType},
     sys::SyscallError,
 };
 use router_common::{
     gre::AnyKey,
     identity::Epoch,
     map::{
-        Interface, LocalState, MAX_SESSIONS, Reason, SessionConfig, SessionKey, SessionState,
-        Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
-        name,
+        Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_GROUPS, MAX_SESSIONS,
+        Reason, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice,
+        TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, name,
     },
 };
 
@@ -47,6 +48,8 @@ pub mod program {
     pub const LAN: &str = "lan";
     pub const UNDERLAY_HANDOVER: &str = "underlay_handover";
     pub const TUNNEL_EGRESS: &str = "tunnel_egress";
+    pub const FENCE_IN: &str = "fence_in";
+    pub const FENCE_OUT: &str = "fence_out";
     pub const PASS: &str = "pass";
 }
 
@@ -164,7 +167,7 @@ impl Dataplane {
             return Ok(false);
         }
         programs.tc().map_or(Ok(true), |tc| {
-            attach::has_tc(&self.programs, tc, &link.name)
+            attach::has_tc(&self.programs, tc, &link.name, TcAttachType::Ingress)
         })
     }
 
@@ -260,18 +263,43 @@ impl Dataplane {
         };
         Ok(Counters {
             tunnels: open(name::COUNTERS)?.try_into()?,
+            fences: open(name::FENCE_COUNTERS)?.try_into()?,
             reasons: open(name::REASONS)?.try_into()?,
         })
     }
 
-    /// Ends what an agent that died, or `load`, left below `bpffs`.
+    /// When we last granted, in each session.
+    pub fn granted(&self) -> Result<MappedArray<Granted>> {
+        MappedArray::read_write(self.array(name::GRANTED)?, MAX_SESSIONS)
+    }
+
+    /// By what each group's protected packets pass, to be written without a system call.
+    pub fn fences(&self) -> Result<MappedArray<Fence>> {
+        MappedArray::read_write(self.array(name::FENCES)?, MAX_GROUPS)
+    }
+
+    /// What the kernel knows of the groups' leases.
+    pub fn leases(&self) -> Result<MappedArray<Lease>> {
+        MappedArray::read_only(self.array(name::LEASES)?, MAX_GROUPS)
+    }
+
+    /// Ends what an agent that died, or `load`, left below `bpffs`, but for fences.
     pub fn remove_left_over(bpffs: &Path) -> Result<()> {
         let pins = Pins::below(bpffs);
         let _lock = pins.lock()?;
         end(&pins)
     }
 
-    /// Detaches the programs and removes the maps.
+    /// As [`Dataplane::remove_left_over`], with the fences: what they protected passes again.
+    pub fn remove_all(bpffs: &Path) -> Result<()> {
+        let pins = Pins::below(bpffs);
+        let _lock = pins.lock()?;
+        fences::end_all(&pins)?;
+        end(&pins)
+    }
+
+    /// Detaches the programs and removes the maps. Fences stay, and with nobody to open them they
+    /// are closed.
     pub fn remove(self) -> Result<()> {
         end(&self.pins)
     }
@@ -320,7 +348,7 @@ fn drawn_settings() -> Result<Settings> {
 
 /// Detaches every program and removes every pin.
 fn end(pins: &Pins) -> Result<()> {
-    attach::detach_handovers()?;
+    attach::detach_filters(&[(program::UNDERLAY_HANDOVER, TcAttachType::Ingress)])?;
     pins.remove()
 }
 
@@ -339,6 +367,7 @@ fn newest_epoch(pins: &Pins) -> Epoch {
 /// Reads the tunnels' counters.
 pub struct Counters {
     tunnels: PerCpuArray<MapData, TunnelCounters>,
+    fences: PerCpuArray<MapData, FenceCounters>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
@@ -346,6 +375,15 @@ impl Counters {
     /// Packets counted for a reason that belongs to no tunnel.
     pub fn reason(&self, reason: Reason) -> Result<u64> {
         Ok(self.reasons.get(&(reason as u32), 0)?.iter().sum())
+    }
+
+    /// What the fence of group `index` dropped, summed over the CPUs.
+    pub fn of_fence(&self, index: u32) -> Result<FenceCounters> {
+        let mut sum = FenceCounters::default();
+        for counters in self.fences.get(&index, 0)?.iter() {
+            sum += counters;
+        }
+        Ok(sum)
     }
 
     /// The counters of tunnel `index`, summed over the CPUs.

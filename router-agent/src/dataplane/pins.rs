@@ -18,6 +18,9 @@ pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 /// Environment variable that names another mount point.
 pub const BPFFS_VARIABLE: &str = "ROUTER_BPFFS";
 
+/// The directory of the fences' links.
+const FENCES: &str = "fences";
+
 /// The pin directory of this version.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -56,9 +59,19 @@ impl Pins {
             .join(format!("{program}-{ifindex}"))
     }
 
+    /// Where the links of the fences are pinned, of every layout: they outlive agents.
+    pub(super) fn fences(&self) -> PathBuf {
+        self.top.join(FENCES)
+    }
+
+    /// Where the link of the fence's `program` on the interface of index `ifindex` is pinned.
+    pub(super) fn fence(&self, program: &str, ifindex: u32) -> PathBuf {
+        self.fences().join(format!("{program}-{ifindex}"))
+    }
+
     pub(super) fn create(&self) -> Result<()> {
-        for directory in ["maps", "links"] {
-            let path = self.directory.join(directory);
+        let own = ["maps", "links"].map(|name| self.directory.join(name));
+        for path in own.into_iter().chain([self.fences()]) {
             fs::create_dir_all(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
         }
@@ -86,20 +99,30 @@ impl Pins {
         Ok(directory.into())
     }
 
-    /// Removes the pins of every version; with its pin a link ends, and the program is detached.
-    /// What is locked stays.
+    /// Removes the pins of every version, but not those of the fences; with its pin a link ends, and
+    /// the program is detached. What is locked stays.
     pub fn clear(&self) -> Result<()> {
         let cannot = || format!("cannot remove the pins in {}", self.top.display());
         for entry in fs::read_dir(&self.top).with_context(cannot)? {
             let path = entry.with_context(cannot)?.path();
-            fs::remove_dir_all(path).with_context(cannot)?;
+            if path != self.fences() {
+                fs::remove_dir_all(path).with_context(cannot)?;
+            }
         }
         Ok(())
     }
 
-    /// As [`Pins::clear`], and leaves nothing.
+    /// As [`Pins::clear`], and leaves nothing but the fences, if there are any.
     pub fn remove(&self) -> Result<()> {
         self.clear()?;
+        match fs::remove_dir(self.fences()) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error)
+                    .with_context(|| format!("cannot remove {}", self.fences().display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
         fs::remove_dir(&self.top).with_context(|| format!("cannot remove {}", self.top.display()))
     }
 }

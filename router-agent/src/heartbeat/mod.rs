@@ -9,6 +9,7 @@ use std::{
 use router_common::{
     heartbeat::{Content, Heartbeat, Kind},
     identity::NodeId,
+    lease::Length,
     map::{LocalState, SessionState},
     net::ipv4_from_word,
     siphash::Key,
@@ -83,11 +84,13 @@ impl Prober {
         }
     }
 
-    /// Sends one probe that says `local` of us and echoes what was `heard`.
+    /// Sends one probe that says `local` of us and echoes what was `heard`. What it grants must have
+    /// been noted before.
     pub fn probe(
         &mut self,
         local: &LocalState,
         heard: &SessionState,
+        grant: Length,
         now: BootTime,
     ) -> io::Result<()> {
         self.sequence += 1;
@@ -104,6 +107,7 @@ impl Prober {
                 echo_generation: heard.generation(),
                 claim: local.claim(),
                 agent_age_us: now.us_since(local.agent_beat()),
+                grant,
             },
             &self.key,
         );

@@ -2,8 +2,9 @@
 
 use aya::maps::{MapInfo, MapType};
 use router_common::map::{
-    Interface, LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings,
-    TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, name,
+    Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
+    SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress,
+    TunnelKey, TunnelKey6, name,
 };
 
 use super::MapsError;
@@ -24,10 +25,15 @@ pub enum Known {
     SessionConfig,
     Sessions,
     Local,
+    Granted,
+    Fences,
+    Leases,
+    FenceCounters,
+    Protected,
 }
 
 impl Known {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::Tunnels,
         Self::Tunnels6,
         Self::Devices,
@@ -41,6 +47,11 @@ impl Known {
         Self::SessionConfig,
         Self::Sessions,
         Self::Local,
+        Self::Granted,
+        Self::Fences,
+        Self::Leases,
+        Self::FenceCounters,
+        Self::Protected,
     ];
 
     pub fn from_name(name: &str) -> Result<Self, MapsError> {
@@ -67,6 +78,11 @@ impl Known {
             Self::SessionConfig => name::SESSION_CONFIG,
             Self::Sessions => name::SESSIONS,
             Self::Local => name::LOCAL,
+            Self::Granted => name::GRANTED,
+            Self::Fences => name::FENCES,
+            Self::Leases => name::LEASES,
+            Self::FenceCounters => name::FENCE_COUNTERS,
+            Self::Protected => name::PROTECTED,
         }
     }
 
@@ -85,7 +101,12 @@ impl Known {
             | Self::Settings
             | Self::SessionConfig
             | Self::Sessions
-            | Self::Local => size_of::<u32>(),
+            | Self::Local
+            | Self::Granted
+            | Self::Fences
+            | Self::Leases
+            | Self::FenceCounters
+            | Self::Protected => size_of::<u32>(),
         }
     }
 
@@ -100,10 +121,14 @@ impl Known {
             Self::Settings => size_of::<Settings>(),
             Self::Counters => size_of::<TunnelCounters>(),
             Self::Reasons => size_of::<u64>(),
-            Self::SessionIndex => size_of::<u32>(),
+            Self::SessionIndex | Self::Protected => size_of::<u32>(),
             Self::SessionConfig => size_of::<SessionConfig>(),
             Self::Sessions => size_of::<SessionState>(),
             Self::Local => size_of::<LocalState>(),
+            Self::Granted => size_of::<Granted>(),
+            Self::Fences => size_of::<Fence>(),
+            Self::Leases => size_of::<Lease>(),
+            Self::FenceCounters => size_of::<FenceCounters>(),
         }
     }
 
@@ -113,14 +138,18 @@ impl Known {
             | Self::Tunnels6
             | Self::Egress
             | Self::Interfaces
-            | Self::SessionIndex => MapType::Hash,
-            Self::Counters | Self::Reasons => MapType::PerCpuArray,
+            | Self::SessionIndex
+            | Self::Protected => MapType::Hash,
+            Self::Counters | Self::Reasons | Self::FenceCounters => MapType::PerCpuArray,
             Self::Devices
             | Self::Sequences
             | Self::Settings
             | Self::SessionConfig
             | Self::Sessions
-            | Self::Local => MapType::Array,
+            | Self::Local
+            | Self::Granted
+            | Self::Fences
+            | Self::Leases => MapType::Array,
         }
     }
 
@@ -173,10 +202,10 @@ mod tests {
 
     #[test]
     fn another_layout_is_refused() {
-        Known::Local.check_sizes(4, 24).unwrap();
-        let error = Known::Local.check_sizes(4, 32).unwrap_err().to_string();
+        Known::Local.check_sizes(4, 32).unwrap();
+        let error = Known::Local.check_sizes(4, 24).unwrap_err().to_string();
         assert!(
-            error.contains("values of 32 bytes where 24 are expected"),
+            error.contains("values of 24 bytes where 32 are expected"),
             "{error}"
         );
         let error = Known::Tunnels.check_sizes(12, 24).unwrap_err().to_string();

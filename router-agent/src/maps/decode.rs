@@ -4,9 +4,10 @@ use router_common::{
     gre::Label,
     identity::{Claim, Flags, NodeId},
     map::{
-        Format, Interface, LocalState, Reason, Sequence, SessionConfig, SessionKey, SessionState,
-        Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
-        egress_flag, ingress_flag, interface_flag,
+        Fence, FenceCounters, Format, Granted, Interface, Lease, LocalState, Reason, Sequence,
+        SessionConfig, SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice,
+        TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, egress_flag, ingress_flag,
+        interface_flag,
     },
     net::{Mac, ipv4_from_word},
 };
@@ -32,6 +33,7 @@ pub struct InterfaceIndex(pub u32);
 pub enum Index {
     Tunnel(u32),
     Session(u32),
+    Group(u32),
     Reason(u32),
     /// Of an array with one element.
     Only(u32),
@@ -50,6 +52,7 @@ impl Decode for Index {
         match *self {
             Self::Tunnel(index) => Fields::default().with("tunnel_index", index),
             Self::Session(index) => Fields::default().with("session_index", index),
+            Self::Group(index) => Fields::default().with("group_index", index),
             Self::Reason(index) => Fields::default().with("reason", reason(index)),
             Self::Only(index) => Fields::default().with("index", index),
         }
@@ -158,7 +161,7 @@ impl Decode for Interface {
         let Self {
             flags,
             mac: address,
-            padding: _,
+            protected_by,
         } = *self;
         let known = [
             (interface_flag::LAN, "lan"),
@@ -168,6 +171,7 @@ impl Decode for Interface {
         Fields::default()
             .with("mac", mac(address))
             .with("flags", names(flags, &known))
+            .with("protected_by_group", protected_by.checked_sub(1))
     }
 }
 
@@ -321,12 +325,15 @@ impl Decode for SessionConfig {
             local_node,
             peer_node,
             local_address,
+            group,
+            padding: _,
         } = *self;
         Fields::default()
             .with("session", session_id(session))
             .with("local_node", local_node)
             .with("peer_node", peer_node)
             .with("local_address", ipv4(local_address))
+            .with("group_index", group)
             .with("rx_key", SECRET)
             .with("tx_key", SECRET)
     }
@@ -402,6 +409,61 @@ impl Decode for LocalState {
         )
         .with("flags", flag_names(self.flags()))
         .with("agent_beat_ns", self.agent_beat().as_ns())
+        .with("grant_us", self.grant().as_us())
+    }
+}
+
+impl Decode for Granted {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self { granted_ns } = *self;
+        Fields::default().with("granted_ns", granted_ns)
+    }
+}
+
+impl Decode for Fence {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self {
+            authority_end_ns,
+            lease_ns,
+            claim: word,
+            opened_ns,
+        } = *self;
+        claim(
+            Fields::default()
+                .with("open", opened_ns != 0)
+                .with("opened_ns", opened_ns)
+                .with("authority_end_ns", authority_end_ns)
+                .with("lease_ns", lease_ns),
+            Claim::from_word(word),
+        )
+    }
+}
+
+impl Decode for Lease {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self {
+            granted_tx_ns,
+            renewals,
+            not_for_us,
+            too_short,
+            first_passed_ns,
+            padding: _,
+        } = *self;
+        Fields::default()
+            .with("granted_tx_ns", granted_tx_ns)
+            .with("renewals", renewals)
+            .with("not_for_us", not_for_us)
+            .with("too_short", too_short)
+            .with("first_passed_ns", first_passed_ns)
+    }
+}
+
+impl Decode for FenceCounters {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        self.named()
+            .fold(Fields::default(), |fields, (name, packets)| {
+                fields.with(name, packets)
+            })
     }
 }
 

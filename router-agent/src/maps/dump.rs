@@ -3,8 +3,9 @@
 use aya::maps::Map;
 use bytemuck::{NoUninit, bytes_of};
 use router_common::map::{
-    Interface, LocalState, Sequence, SessionConfig, SessionKey, SessionState, Settings,
-    TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
+    Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
+    SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress,
+    TunnelKey, TunnelKey6,
 };
 use serde::Serialize;
 
@@ -70,6 +71,16 @@ pub fn dump(
         }
         Known::Sessions => array::<SessionState>(map).map(|read| show.used(read, Index::Session)),
         Known::Local => array::<LocalState>(map).map(|read| show.used(read, Index::Session)),
+        Known::Granted => array::<Granted>(map).map(|read| show.used(read, Index::Session)),
+        Known::Fences => array::<Fence>(map).map(|read| show.used(read, Index::Group)),
+        Known::Leases => array::<Lease>(map).map(|read| show.used(read, Index::Group)),
+        Known::FenceCounters => {
+            per_cpu::<FenceCounters>(map).map(|read| show.used(read, Index::Group))
+        }
+        Known::Protected => hash::<u32, u32>(map).map(|read| {
+            let named = |(ifindex, group)| (InterfaceIndex(ifindex), Index::Group(group));
+            show.every(read.into_iter().map(named))
+        }),
     }
     .map_err(failed)?;
     Ok(Dump {

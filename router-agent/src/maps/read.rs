@@ -4,7 +4,7 @@ use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapError, PerCpuArray},
 };
-use router_common::map::TunnelCounters;
+use router_common::map::{FenceCounters, TunnelCounters};
 
 /// Every entry of a hash map.
 pub fn hash<K: Pod, V: Pod>(map: Map) -> Result<Vec<(K, V)>, MapError> {
@@ -40,15 +40,22 @@ impl Total for u64 {
     }
 }
 
-impl Total for TunnelCounters {
-    fn total(each_cpu: &[Self]) -> Self {
-        let mut total = Self::default();
-        for counters in each_cpu {
-            total += counters;
-        }
-        total
-    }
+macro_rules! field_by_field {
+    ($($counters:ty),+) => {
+        $(
+            impl Total for $counters {
+                fn total(each_cpu: &[Self]) -> Self {
+                    let mut total = Self::default();
+                    for counters in each_cpu {
+                        total += counters;
+                    }
+                    total
+                }
+            }
+        )+
+    };
 }
+field_by_field!(FenceCounters, TunnelCounters);
 
 #[cfg(test)]
 mod tests {

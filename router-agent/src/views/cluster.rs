@@ -150,6 +150,7 @@ fn finding(finding: &str) -> String {
     let meaning = match finding {
         "never-heard" => "no message since this agent started",
         "kernel-silent" => "its node is dead or the path to it is cut",
+        "alive-and-deaf" => "it is alive and hears nothing of us: the path to it is cut",
         "agent-dead" => "its kernel answers, its agent does not run",
         _ => return finding.to_owned(),
     };

@@ -25,11 +25,7 @@ use crate::{
 pub(super) fn forward(ctx: *mut xdp_md) -> Outcome {
     let ctx = XdpContext::new(ctx);
     match find(&ctx) {
-        Some(Way {
-            passenger,
-            egress,
-            hop,
-        }) => send(&ctx, &passenger, egress, &hop),
+        Some(way) => send(&ctx, &way),
         None => Outcome::NotTaken,
     }
 }
@@ -38,6 +34,8 @@ struct Way {
     passenger: Passenger,
     egress: &'static TunnelEgress,
     hop: Hop,
+    /// See [`router_common::map::Interface`].
+    protected_by: u16,
 }
 
 /// The way of the packet, which is not changed; `None` if it is the stack's.
@@ -80,6 +78,7 @@ fn find(ctx: &XdpContext) -> Option<Way> {
         passenger,
         egress,
         hop,
+        protected_by: interface.protected_by,
     })
 }
 
@@ -94,7 +93,13 @@ fn takes(egress: &TunnelEgress, passenger: &Passenger) -> bool {
 }
 
 #[inline(always)]
-fn send(ctx: &XdpContext, passenger: &Passenger, egress: &TunnelEgress, hop: &Hop) -> Outcome {
+fn send(ctx: &XdpContext, way: &Way) -> Outcome {
+    let Way {
+        ref passenger,
+        egress,
+        ref hop,
+        protected_by,
+    } = *way;
     let added = egress.format.outer_length();
     // SAFETY: the context of this very call; no pointer into the packet is alive.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(added as i32)) } != 0 {
@@ -104,12 +109,15 @@ fn send(ctx: &XdpContext, passenger: &Passenger, egress: &TunnelEgress, hop: &Ho
     if put_headers(ctx, passenger, egress, added).is_none() {
         return Outcome::Broken;
     }
-    maps::count(egress.index, |counters| {
-        counters.tx_packets += 1;
-        counters.tx_bytes += u64::from(length);
-        counters.tx_transit += 1;
-    });
-    leave(ctx, hop, outer::ether_type(egress))
+    let outcome = leave(ctx, hop, outer::ether_type(egress), protected_by);
+    if let Outcome::Forwarded = outcome {
+        maps::count(egress.index, |counters| {
+            counters.tx_packets += 1;
+            counters.tx_bytes += u64::from(length);
+            counters.tx_transit += 1;
+        });
+    }
+    outcome
 }
 
 #[inline(always)]

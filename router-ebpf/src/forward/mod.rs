@@ -10,10 +10,12 @@ use aya_ebpf::{helpers::generated::bpf_redirect, programs::XdpContext};
 use router_common::net::Ethernet;
 
 use self::route::Hop;
+pub use self::route::Query;
 use crate::{
     decap::Arrived,
+    fence,
     frame::Frame,
-    verdict::{Action, Refusal},
+    verdict::{Action, Fenced, Refusal},
 };
 
 /// What became of a packet that might be forwarded.
@@ -23,6 +25,8 @@ enum Outcome {
     NotTaken,
     /// On its way out.
     Forwarded,
+    /// Its group has no authority to forward; counted.
+    Fenced,
     /// Changed already when something failed.
     Broken,
 }
@@ -46,15 +50,19 @@ impl Outcome {
         match self {
             Self::NotTaken => None,
             Self::Forwarded => Some(Ok(Action::Redirect)),
+            Self::Fenced => Some(Err(Refusal::Fenced)),
             Self::Broken => Some(Err(Refusal::NoHeadroom)),
         }
     }
 }
 
-/// The fence gate: whatever is forwarded without the stack leaves here, to the next hop, with its
-/// Ethernet header, for which there is room.
+/// Whatever is forwarded without the stack leaves here, past the fence of the group that protects the
+/// LAN, to the next hop, with its Ethernet header, for which there is room.
 #[inline(always)]
-fn leave(ctx: &XdpContext, hop: &Hop, ether_type: u16) -> Outcome {
+fn leave(ctx: &XdpContext, hop: &Hop, ether_type: u16, protected_by: u16) -> Outcome {
+    if let Err(Fenced) = fence::transit(protected_by) {
+        return Outcome::Fenced;
+    }
     let ethernet = Ethernet::new(hop.destination_mac, hop.source_mac, ether_type);
     if Frame(ctx).write(0, &ethernet).is_none() {
         return Outcome::Broken;

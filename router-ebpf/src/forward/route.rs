@@ -1,8 +1,12 @@
 //! Asking the kernel's routing tables, which follows the routing rules too.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::{
-        BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup,
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+        BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup,
     },
     helpers::generated,
     macros::map,
@@ -64,7 +68,7 @@ static QUERY: PerCpuArray<[u64; 8]> = PerCpuArray::with_max_entries(1, 0);
 
 /// The CPU's one query, as the last packet left it.
 #[inline(always)]
-pub fn query() -> Option<&'static mut Query> {
+pub(super) fn query() -> Option<&'static mut Query> {
     let query: *mut Query = QUERY.get_ptr_mut(0)?.cast();
     // SAFETY: aligned and as long, valid as any bytes; a per-CPU value that nobody else uses while
     // this program runs, and each packet asks for it once.
@@ -72,11 +76,39 @@ pub fn query() -> Option<&'static mut Query> {
 }
 
 impl Query {
+    /// One that asks for nothing yet.
+    #[inline(always)]
+    pub fn blank() -> Option<&'static mut Self> {
+        let words = QUERY.get_ptr_mut(0)?;
+        for word in 0..8 {
+            // Volatile, or LLVM makes it a call that clears byte by byte.
+            // SAFETY: within the value; see `query`.
+            unsafe { words.cast::<u64>().add(word).write_volatile(0) };
+        }
+        query()
+    }
+
+    /// Whether the stack would send the packet of `ctx` on, which came by `self.ifindex`.
+    #[inline(always)]
+    pub fn would_be_forwarded(&mut self, ctx: *mut c_void) -> bool {
+        /// It is, or its sender is told why not; to a tunnel of the route, too.
+        const FORWARDED: [u32; 4] = [
+            BPF_FIB_LKUP_RET_SUCCESS,
+            BPF_FIB_LKUP_RET_NO_NEIGH,
+            BPF_FIB_LKUP_RET_FRAG_NEEDED,
+            BPF_FIB_LKUP_RET_UNSUPP_LWT,
+        ];
+        let answer = self.ask(ctx, 0);
+        FORWARDED
+            .iter()
+            .any(|forwarded| answer == i64::from(*forwarded))
+    }
+
     /// Whether the packet that came by `self.ifindex` would be sent on, which then names the
     /// interface by which.
     #[inline(always)]
     pub fn leads_on(&mut self, ctx: &XdpContext) -> bool {
-        let answer = self.ask(ctx, 0);
+        let answer = self.ask(ctx.as_ptr(), 0);
         answer == FOUND || answer == NO_NEIGHBOUR
     }
 
@@ -112,7 +144,7 @@ impl Query {
 
     #[inline(always)]
     fn hop_if(&mut self, ctx: &XdpContext, flags: u32) -> Option<Hop> {
-        (self.ask(ctx, flags) == FOUND).then_some(Hop {
+        (self.ask(ctx.as_ptr(), flags) == FOUND).then_some(Hop {
             ifindex: self.ifindex,
             source_mac: self.source_mac,
             destination_mac: self.destination_mac,
@@ -120,17 +152,10 @@ impl Query {
     }
 
     #[inline(always)]
-    fn ask(&mut self, ctx: &XdpContext, flags: u32) -> i64 {
+    fn ask(&mut self, ctx: *mut c_void, flags: u32) -> i64 {
         let query: *mut bpf_fib_lookup = core::ptr::from_mut(self).cast();
-        // SAFETY: the context of this very call, and a query of the length that is told.
-        unsafe {
-            generated::bpf_fib_lookup(
-                ctx.ctx.cast(),
-                query,
-                size_of::<bpf_fib_lookup>() as i32,
-                flags,
-            )
-        }
+        // SAFETY: the context of the very call, and a query of the length that is told.
+        unsafe { generated::bpf_fib_lookup(ctx, query, size_of::<bpf_fib_lookup>() as i32, flags) }
     }
 }
 

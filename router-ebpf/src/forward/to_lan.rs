@@ -36,7 +36,7 @@ pub(super) fn forward(ctx: *mut xdp_md, arrived: &Arrived) -> Outcome {
         offset: inner_offset,
         room: inner_length,
     };
-    let Some(hop) = find(&ctx, &arrival, tunnel) else {
+    let Some(way) = find(&ctx, &arrival, tunnel) else {
         return Outcome::NotTaken;
     };
     let removed = (inner_offset - Ethernet::LEN) as i32;
@@ -47,17 +47,26 @@ pub(super) fn forward(ctx: *mut xdp_md, arrived: &Arrived) -> Outcome {
     if passenger::age(Frame(&ctx), protocol, Ethernet::LEN).is_none() {
         return Outcome::Broken;
     }
-    maps::count(tunnel.index, |counters| {
-        counters.rx_packets += 1;
-        counters.rx_bytes += inner_length as u64;
-        counters.rx_transit += 1;
-    });
-    leave(&ctx, &hop, protocol)
+    let outcome = leave(&ctx, &way.hop, protocol, way.protected_by);
+    if let Outcome::Forwarded = outcome {
+        maps::count(tunnel.index, |counters| {
+            counters.rx_packets += 1;
+            counters.rx_bytes += inner_length as u64;
+            counters.rx_transit += 1;
+        });
+    }
+    outcome
 }
 
-/// The next hop of the packet, which is not changed; `None` if it is the stack's.
+struct Way {
+    hop: Hop,
+    /// See [`router_common::map::Interface`].
+    protected_by: u16,
+}
+
+/// The way of the packet, which is not changed; `None` if it is the stack's.
 #[inline(always)]
-fn find(ctx: &XdpContext, arrival: &Arrival, tunnel: &TunnelIngress) -> Option<Hop> {
+fn find(ctx: &XdpContext, arrival: &Arrival, tunnel: &TunnelIngress) -> Option<Way> {
     const LAN: u32 = interface_flag::LAN | interface_flag::TRANSMIT;
     let query = route::query()?;
     let passenger = passenger::examine(ctx, arrival, query)?;
@@ -65,5 +74,9 @@ fn find(ctx: &XdpContext, arrival: &Arrival, tunnel: &TunnelIngress) -> Option<H
         return None;
     }
     let hop = query.hop(ctx)?;
-    (maps::interface(hop.ifindex)?.flags & LAN == LAN).then_some(hop)
+    let lan = maps::interface(hop.ifindex)?;
+    (lan.flags & LAN == LAN).then_some(Way {
+        hop,
+        protected_by: lan.protected_by,
+    })
 }

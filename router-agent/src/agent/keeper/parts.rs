@@ -25,6 +25,8 @@ pub struct Part<'a> {
     /// Of its own programs.
     pub own_mode: Option<&'a Mode>,
     pub has_strict_reverse_path: bool,
+    /// As in [`Interface`].
+    pub protected_by: u16,
 }
 
 impl Part<'_> {
@@ -47,7 +49,7 @@ impl Part<'_> {
                     self.has_strict_reverse_path,
                 ),
             mac: self.link.mac,
-            padding: [0; 2],
+            protected_by: self.protected_by,
         })
     }
 
@@ -168,6 +170,7 @@ mod tests {
             mode,
             own_mode: mode,
             has_strict_reverse_path: false,
+            protected_by: 0,
         };
         let interface = part.interface(true)?;
         assert_eq!(interface.mac, link.mac);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::super::diagnostic::{Problem, Report};
-use super::super::model::{Cluster, Encapsulation, Group};
+use super::super::model::{Cluster, Encapsulation, Group, Prefer};
 use super::super::source::Place;
 use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::{Value, is_tunnel_name};
@@ -34,6 +34,7 @@ pub(super) fn check(
         .iter()
         .map(|instance| group(instance, host, report))
         .collect();
+    protected_once(instances, report);
 
     let nodes = nodes_at(&["cluster"]);
     let Some(Value::Ipv4(mcast_group)) = or_default(Some(branch), nodes, "mcast-group") else {
@@ -298,6 +299,7 @@ fn group(instance: &Instance, host: Option<&Host>, report: &mut Report) -> Optio
     ) else {
         return None;
     };
+    let prefer = or_default(Some(branch), nodes_at(&["cluster", "group"]), "prefer");
     let monitors = branch.values("monitor").iter();
     let services = branch.values("service").iter();
     Some(Group {
@@ -305,6 +307,18 @@ fn group(instance: &Instance, host: Option<&Host>, report: &mut Report) -> Optio
         primary: primary?.value,
         secondary: secondary?.value,
         auto_failback,
+        prefer: match prefer? {
+            Value::Word("availability") => Prefer::Availability,
+            Value::Word("consistency") => Prefer::Consistency,
+            _ => return None,
+        },
+        protected: protected(branch)
+            .iter()
+            .filter_map(|stated| match &stated.value {
+                Value::Text(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect(),
         monitors: monitors
             .filter_map(|stated| match stated.value {
                 Value::Ip(address) => Some(address),
@@ -318,6 +332,40 @@ fn group(instance: &Instance, host: Option<&Host>, report: &mut Report) -> Optio
             })
             .collect(),
     })
+}
+
+/// The interfaces that a group protects.
+fn protected(branch: &Branch) -> &[Stated<Value>] {
+    branch
+        .branch("protect")
+        .map_or(&[], |protect| protect.values("interface"))
+}
+
+/// One fence decides over an interface.
+fn protected_once(groups: &[Instance], report: &mut Report) {
+    let mut seen = HashMap::new();
+    for Instance {
+        name: group,
+        branch,
+    } in groups
+    {
+        for stated in protected(branch) {
+            let Value::Text(name) = &stated.value else {
+                continue;
+            };
+            match seen.insert(name, (group, stated.place)) {
+                Some((other, place)) if other != group => report.add(
+                    Problem::error(
+                        stated.place,
+                        format!("{name} is protected by group `{other}` already"),
+                    )
+                    .help("keep one of the two lines: a packet passes one fence")
+                    .also(place, "the first one"),
+                ),
+                _ => {}
+            }
+        }
+    }
 }
 
 fn secondary(branch: &Branch, report: &mut Report) -> Option<Stated<String>> {

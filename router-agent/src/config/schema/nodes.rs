@@ -1,8 +1,8 @@
 //! The nodes at the top, of the host and of the cluster.
 
-use super::build::{branch, foreign, later, leaf, milliseconds, multi, tag};
+use super::build::{branch, foreign, later, leaf, milliseconds, multi, tag, word};
 use super::interfaces::INTERFACES;
-use super::{Node, Type};
+use super::{Node, Type, Word};
 
 pub(in crate::config) static ROOT: &[Node] = &[
     branch("cluster", "Which of two nodes is active", CLUSTER),
@@ -130,11 +130,22 @@ static GROUP: &[Node] = &[
         Type::Service,
         "Address that belongs to the active node",
     ),
-    later("prefer", "Availability or consistency, without an arbiter"),
+    leaf(
+        "prefer",
+        Type::Choice(PREFER),
+        "What counts more while the nodes do not hear each other",
+    )
+    .default("availability"),
     later("priority", "Order among several nodes"),
     later("aws", "Routes and addresses of a cloud"),
-    later(
-        "protect",
-        "Interfaces whose transit traffic only the active node forwards",
-    ),
+    branch("protect", "What only the active node forwards", PROTECT),
 ];
+
+static PREFER: &[Word] = &[word("availability"), word("consistency")];
+
+static PROTECT: &[Node] = &[multi(
+    "interface",
+    Type::OtherInterface,
+    "Interface whose transit traffic only the active node forwards",
+)
+.required("ethN")];

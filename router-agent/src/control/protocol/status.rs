@@ -35,7 +35,7 @@ pub struct GroupStatus {
     pub epoch: u32,
     /// Host name of the node that owns the group, if any does.
     pub owner: Option<String>,
-    /// `never-heard`, `alive`, `kernel-silent` or `agent-dead`.
+    /// `never-heard`, `alive`, `alive-and-deaf`, `kernel-silent` or `agent-dead`.
     pub peer_finding: String,
     /// `availability` or `consistency`.
     pub prefer: String,

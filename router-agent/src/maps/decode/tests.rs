@@ -93,11 +93,11 @@ fn an_interfaces_part() {
     let interface = Interface {
         flags: interface_flag::LAN | interface_flag::TRANSMIT | 0x100,
         mac: [2, 0, 0, 0, 0, 0xab],
-        padding: [0; 2],
+        protected_by: 2,
     };
     assert_eq!(
         text(&interface),
-        "mac 02:00:00:00:00:ab, flags lan+transmit+0x100"
+        "mac 02:00:00:00:00:ab, flags lan+transmit+0x100, protected_by_group 1"
     );
 }
 
@@ -119,9 +119,11 @@ fn a_sessions_secrets_stay_secret() {
         local_node: 1,
         peer_node: 2,
         local_address: [169, 254, 0, 1],
+        group: 3,
+        padding: [0; 4],
     };
     let expected = "session 0x0000beef, local_node 1, peer_node 2, \
-                    local_address 169.254.0.1, rx_key ***, tx_key ***";
+                    local_address 169.254.0.1, group_index 3, rx_key ***, tx_key ***";
     assert_eq!(text(&config), expected);
     // Nor does the mask tell whether there is a key.
     let unset = SessionConfig {
@@ -171,6 +173,6 @@ fn what_a_node_says_of_itself() {
     let local = LocalState::new(claim, 77, Flags::CANDIDATE, BootTime::from_ns(3));
     assert_eq!(
         text(&local),
-        "generation 77, epoch 9, owner_node 1, flags candidate, agent_beat_ns 3"
+        "generation 77, epoch 9, owner_node 1, flags candidate, agent_beat_ns 3, grant_us 0"
     );
 }

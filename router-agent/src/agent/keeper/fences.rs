@@ -1,0 +1,123 @@
+//! The interfaces that groups protect, and whether the fences' programs are on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result};
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    dataplane::Dataplane,
+    net::{Link, watch::Dependency},
+};
+
+/// An interface, as the configuration calls it, and the index of the group that protects it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protected {
+    pub interface: String,
+    pub group: u32,
+}
+
+/// All of a configuration.
+pub fn protected(config: &Config) -> Vec<Protected> {
+    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    (0..)
+        .zip(groups)
+        .flat_map(|(group, of)| {
+            of.protected.iter().map(move |interface| Protected {
+                interface: interface.clone(),
+                group,
+            })
+        })
+        .collect()
+}
+
+#[derive(Debug, Default)]
+pub struct Fences {
+    protected: Vec<Protected>,
+    /// Index and name of the interface that has the programs, for each that is protected.
+    fenced: BTreeMap<usize, (u32, String)>,
+    /// What failed last.
+    troubles: BTreeMap<usize, String>,
+}
+
+impl Fences {
+    pub fn new(protected: Vec<Protected>) -> Self {
+        Self {
+            protected,
+            ..Self::default()
+        }
+    }
+
+    pub fn dependencies(&self) -> impl Iterator<Item = Dependency> + '_ {
+        self.protected
+            .iter()
+            .map(|protected| Dependency::Named(protected.interface.clone()))
+    }
+
+    /// As [`Interface::protected_by`](router_common::map::Interface).
+    pub fn protected_by(&self, ifindex: u32) -> u16 {
+        self.fenced
+            .iter()
+            .find(|(_, (index, _))| *index == ifindex)
+            .and_then(|(position, _)| u16::try_from(self.protected[*position].group + 1).ok())
+            .unwrap_or(0)
+    }
+
+    /// Puts the programs on the interfaces that are `present`, in the configuration's order, and do
+    /// not have them yet. What failed is tried again with the next call; the first error is told.
+    pub fn act(&mut self, present: &[Option<&Link>], dataplane: &mut Dataplane) -> Result<()> {
+        let mut outcome = Ok(());
+        for (position, link) in present.iter().enumerate() {
+            let Protected { interface, group } = &self.protected[position];
+            let now = link.map(|link| link.index);
+            let before = self.fenced.get(&position).map(|(index, _)| *index);
+            if let Some(gone) = before.filter(|before| Some(*before) != now) {
+                self.fenced.remove(&position);
+                if let Err(error) = dataplane.forget_protected(gone) {
+                    warn!(interface, "{error:#}");
+                }
+            }
+            let Some(link) = link.filter(|_| before != now) else {
+                continue;
+            };
+            match dataplane.protect(&link.name, link.index, *group) {
+                Ok(()) => {
+                    info!(interface, index = link.index, "fenced");
+                    let fenced = (link.index, link.name.clone());
+                    self.fenced.insert(position, fenced);
+                    self.troubles.remove(&position);
+                }
+                Err(error) => {
+                    let text = format!("{error:#}");
+                    if self.troubles.get(&position) != Some(&text) {
+                        warn!(interface, "not fenced: {text}; it will be tried again");
+                        self.troubles.insert(position, text);
+                    }
+                    outcome = outcome
+                        .and(Err(error).with_context(|| format!("cannot fence {interface}")));
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Notices programs that somebody has detached.
+    pub fn look(&mut self, dataplane: &Dataplane) {
+        self.fenced.retain(|_, (_, interface)| {
+            let intact = dataplane.protects(interface).unwrap_or(true);
+            if !intact {
+                warn!(
+                    interface,
+                    "somebody has detached the fence's programs; they are attached again"
+                );
+            }
+            intact
+        });
+    }
+
+    /// Interfaces that have the programs.
+    pub fn indices(&self) -> BTreeSet<u32> {
+        self.fenced.values().map(|(index, _)| *index).collect()
+    }
+}

@@ -1,0 +1,197 @@
+//! The fence: packets that a group protects are forwarded by authority that ends by itself. Local
+//! traffic is never fenced.
+
+use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_ktime_get_boot_ns, programs::TcContext};
+use router_common::{
+    lease::{self, Gate},
+    map::FenceCounters,
+    net::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4},
+    packet::Packet as _,
+    time::BootTime,
+};
+
+use crate::{forward::Query, maps, skb::Skb, verdict::Fenced};
+
+/// Of no group: what should be protected and is not known to be is closed.
+const NO_GROUP: u32 = u32::MAX;
+
+/// What came by a protected interface, at its TC ingress. It passes, or is dropped if the stack would
+/// forward it.
+#[inline(always)]
+pub fn inbound(ctx: &TcContext) -> Result<(), Fenced> {
+    let skb = Skb(ctx);
+    if is_of_a_vlan(skb) {
+        return Ok(());
+    }
+    let group = group_of(skb.ifindex());
+    let gate = Passage::of(group);
+    if gate.is_open() && gate.is_stamped() {
+        return Ok(());
+    }
+    if !is_transit(ctx) {
+        return Ok(());
+    }
+    gate.pass(|counters| counters.dropped_in += 1)
+}
+
+/// What is about to leave by a protected interface, at its TC egress. Only what the stack forwards
+/// has an interface by which it came.
+#[inline(always)]
+pub fn outbound(ctx: &TcContext) -> Result<(), Fenced> {
+    let skb = Skb(ctx);
+    let came_by = skb.ingress_ifindex();
+    if came_by == 0 || is_of_a_vlan(skb) {
+        return Ok(());
+    }
+    let gate = Passage::of(group_of(skb.ifindex()));
+    // The outer packets of a tunnel are ours, and came by its device.
+    // SAFETY: only whether there is an element.
+    if !gate.is_open() && unsafe { maps::EGRESS.get(came_by) }.is_some() {
+        return Ok(());
+    }
+    gate.pass(|counters| counters.dropped_out += 1)
+}
+
+/// What passes by the stack between a tunnel and a LAN that is `protected_by` a group, as in
+/// [`Interface`](router_common::map::Interface).
+#[inline(always)]
+pub fn transit(protected_by: u16) -> Result<(), Fenced> {
+    if protected_by == 0 {
+        return Ok(());
+    }
+    Passage::of(u32::from(protected_by) - 1).pass(|counters| counters.dropped_transit += 1)
+}
+
+#[inline(always)]
+fn group_of(ifindex: u32) -> u32 {
+    // SAFETY: the value is one integer.
+    unsafe { maps::PROTECTED.get(ifindex) }
+        .copied()
+        .unwrap_or(NO_GROUP)
+}
+
+/// The gate of a group for one packet.
+struct Passage {
+    group: u32,
+    gate: Gate,
+    opened_ns: u64,
+    now: BootTime,
+}
+
+impl Passage {
+    #[inline(always)]
+    fn of(group: u32) -> Self {
+        // SAFETY: a helper without arguments.
+        let now = BootTime::from_ns(unsafe { bpf_ktime_get_boot_ns() });
+        let (gate, opened_ns) = match (maps::FENCES.get(group), maps::LEASES.get(group)) {
+            (Some(fence), Some(lease)) => (lease::gate(fence, lease, now), fence.opened_ns),
+            _ => (Gate::Closed, 0),
+        };
+        Self {
+            group,
+            gate,
+            opened_ns,
+            now,
+        }
+    }
+
+    #[inline(always)]
+    fn is_open(&self) -> bool {
+        matches!(self.gate, Gate::Open)
+    }
+
+    /// Whether a packet has passed since the fence was opened.
+    #[inline(always)]
+    fn is_stamped(&self) -> bool {
+        let lease = maps::LEASES.get(self.group);
+        lease.is_some_and(|lease| lease.first_passed_ns >= self.opened_ns)
+    }
+
+    /// Lets a packet that is protected pass, or counts it as dropped.
+    #[inline(always)]
+    fn pass(&self, dropped: impl FnOnce(&mut FenceCounters)) -> Result<(), Fenced> {
+        if self.is_open() {
+            if !self.is_stamped()
+                && let Some(lease) = maps::LEASES.get_ptr_mut(self.group)
+            {
+                // SAFETY: an array element, never freed while the program runs. Two first packets
+                // are as good as one.
+                unsafe { (*lease).first_passed_ns = self.now.as_ns() };
+            }
+            return Ok(());
+        }
+        if let Some(counters) = maps::FENCE_COUNTERS.get_ptr_mut(self.group) {
+            // SAFETY: a per-CPU value; this program is the only one to write it on this CPU.
+            dropped(unsafe { &mut *counters });
+        }
+        Err(Fenced)
+    }
+}
+
+/// Frames of a VLAN belong to another interface, which is protected by itself.
+#[inline(always)]
+fn is_of_a_vlan(skb: Skb<'_>) -> bool {
+    skb.vlan().is_some() || matches!(skb.protocol(), ETH_P_8021Q | ETH_P_8021AD)
+}
+
+/// Whether the stack would forward the packet: what it takes for itself, and what is no IP, is none
+/// of the fence's business.
+#[inline(always)]
+fn is_transit(ctx: &TcContext) -> bool {
+    let skb = Skb(ctx);
+    match skb.protocol() {
+        ETH_P_IPV4 => ipv4_is_transit(ctx),
+        ETH_P_IPV6 => ipv6_is_transit(ctx),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn ipv4_is_transit(ctx: &TcContext) -> bool {
+    /// RFC 9776.
+    const IGMP: u8 = 2;
+    let skb = Skb(ctx);
+    let Some(header) = skb.read::<Ipv4>(Ethernet::LEN) else {
+        return false;
+    };
+    let [first, second, third, _] = header.destination;
+    if first & 0xf0 == 0xe0 {
+        // RFC 5771 §4: what routers never forward. Other groups a multicast routing daemon may.
+        return [first, second, third] != [224, 0, 0] && header.protocol != IGMP;
+    }
+    let Some(query) = Query::blank() else {
+        return true;
+    };
+    query.family = Query::IPV4;
+    query.protocol = header.protocol;
+    query.flow = [header.tos, 0, 0, 0];
+    query.ifindex = skb.ifindex();
+    query.addresses[0][0] = u32::from_ne_bytes(header.source);
+    query.addresses[1][0] = u32::from_ne_bytes(header.destination);
+    query.would_be_forwarded(ctx.as_ptr())
+}
+
+#[inline(always)]
+fn ipv6_is_transit(ctx: &TcContext) -> bool {
+    let skb = Skb(ctx);
+    // RFC 8200 §3: next header, source, destination.
+    let (Some([_, _, next_header, _]), Some(addresses)) = (
+        skb.read::<[u8; 4]>(Ethernet::LEN + 4),
+        skb.read::<[[u32; 4]; 2]>(Ethernet::LEN + 8),
+    ) else {
+        return false;
+    };
+    let [first, second, ..] = addresses[1][0].to_ne_bytes();
+    if first == 0xff {
+        // RFC 4291 §2.7: the scope, of which an interface's and a link's are never forwarded.
+        return second & 0x0f > 2;
+    }
+    let Some(query) = Query::blank() else {
+        return true;
+    };
+    query.family = Query::IPV6;
+    query.protocol = next_header;
+    query.ifindex = skb.ifindex();
+    query.addresses = addresses;
+    query.would_be_forwarded(ctx.as_ptr())
+}
