@@ -10,6 +10,7 @@ use router_common::{
     gre::{self, Format, Gre, NotFast},
     map::TunnelIngress,
     net::{self, ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Mac},
+    own,
     packet::Packet as _,
 };
 
@@ -202,7 +203,7 @@ fn layer3(
             let inner: Ipv4 = frame
                 .read(gre.inner_offset)
                 .ok_or(Refusal::Malformed { index })?;
-            if heartbeat::is_for_us(frame, gre, tunnel, &inner) {
+            if own::is_heartbeat(&frame, gre.inner_offset, &inner, tunnel) {
                 *arrived = Some(Arrived::new(gre, tunnel, true));
                 return Ok(Action::Consume);
             }
@@ -230,7 +231,7 @@ fn layer3(
                     .ok_or(Refusal::Malformed { index })?;
             }
         }
-        keepalive::PROTOCOL if gre.inner_length == 0 => {
+        own::KEEPALIVE if gre.inner_length == 0 => {
             maps::count(index, |counters| counters.keepalives_heard += 1);
             return Ok(Action::Consume);
         }
