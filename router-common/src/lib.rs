@@ -18,6 +18,7 @@ pub mod map;
 pub mod martian;
 pub mod mss;
 pub mod net;
+pub mod own;
 pub mod packet;
 pub mod siphash;
 pub mod time;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
-    helpers::generated::bpf_xdp_adjust_head,
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
 use router_common::{
@@ -10,6 +10,7 @@ use router_common::{
     gre::{self, Format, Gre, NotFast},
     map::TunnelIngress,
     net::{self, ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Mac},
+    own,
     packet::Packet as _,
 };
 
@@ -125,7 +126,12 @@ fn examine(ctx: &XdpContext, arrived: &mut Option<Arrived>) -> Result<Action, Re
             index: tunnel.index,
         });
     }
-    admit(&gre, tunnel)?;
+    if let Err(refusal) = admit(&gre, tunnel) {
+        if matches!(refusal, Refusal::Slow { .. }) {
+            keep_apart(ctx);
+        }
+        return Err(refusal);
+    }
     if tunnel.format.has(Format::LAYER2) {
         layer2::fill_up(ctx, &gre);
         return Ok(Action::ToStack);
@@ -141,6 +147,17 @@ fn examine(ctx: &XdpContext, arrived: &mut Option<Arrived>) -> Result<Action, Re
         ..gre
     };
     layer3(ctx, &gre, tunnel, arrived)
+}
+
+/// Keeps the stack from merging the packet with others of its flow (GRO): the GRE checksum of the
+/// first would be wrong for all of them together, and what a raw socket gets does not say how to
+/// cut it again. Linux merges only what ends where IP's length says (`inet_gro_receive`,
+/// `ipv6_gro_receive`), and takes off what is more, as it does with Ethernet's padding.
+#[inline(always)]
+fn keep_apart(ctx: &XdpContext) {
+    // Where there is no room behind it, it stays as it is.
+    // SAFETY: the context of this very call; no pointer into the packet is kept.
+    unsafe { bpf_xdp_adjust_tail(ctx.ctx, 1) };
 }
 
 /// What RFC 2784 §2.3 and the tunnel's configuration say of the GRE header, as Linux reads them.
@@ -186,7 +203,7 @@ fn layer3(
             let inner: Ipv4 = frame
                 .read(gre.inner_offset)
                 .ok_or(Refusal::Malformed { index })?;
-            if heartbeat::is_for_us(frame, gre, tunnel, &inner) {
+            if own::is_heartbeat(&frame, gre.inner_offset, &inner, tunnel) {
                 *arrived = Some(Arrived::new(gre, tunnel, true));
                 return Ok(Action::Consume);
             }
@@ -214,7 +231,7 @@ fn layer3(
                     .ok_or(Refusal::Malformed { index })?;
             }
         }
-        keepalive::PROTOCOL if gre.inner_length == 0 => {
+        own::KEEPALIVE if gre.inner_length == 0 => {
             maps::count(index, |counters| counters.keepalives_heard += 1);
             return Ok(Action::Consume);
         }

@@ -3,11 +3,10 @@
 
 use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_boot_ns, programs::XdpContext};
 use router_common::{
-    gre::Gre,
     heartbeat::{self, Admission, Content, Heartbeat, Kind, Known},
     identity::NodeId,
     lease::{self, Grant, Length, Renewal},
-    map::{SessionKey, SessionState, TunnelIngress},
+    map::{SessionKey, SessionState},
     net::{Ethernet, Ipv4, PROTO_UDP, Udp},
     packet::Packet as _,
     time::BootTime,
@@ -22,23 +21,6 @@ use crate::{
 
 /// Of a reply, in both of its IP headers.
 const TTL: u8 = 255;
-
-/// Whether the packet is for us on the tunnel's heartbeat port; others' packets to that port are
-/// theirs.
-#[inline(always)]
-pub fn is_for_us(frame: Frame<'_>, gre: &Gre, tunnel: &TunnelIngress, inner: &Ipv4) -> bool {
-    if inner.protocol != PROTO_UDP || inner.has_options() || inner.is_fragment() {
-        return false;
-    }
-    let [first, ..] = inner.destination;
-    if inner.destination != tunnel.heartbeat_address && first & 0xf0 != 0xe0 {
-        return false;
-    }
-    let Some(udp) = frame.read::<Udp>(gre.inner_offset + Ipv4::LEN) else {
-        return false;
-    };
-    tunnel.heartbeat_port != 0 && udp.destination() == tunnel.heartbeat_port
-}
 
 /// Deals with a heartbeat; a probe is given back as its reply.
 #[inline(always)]

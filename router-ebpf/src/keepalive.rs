@@ -3,9 +3,10 @@
 
 use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
 use router_common::{
-    gre::{Gre, GreBase},
+    gre::Gre,
     map::TunnelIngress,
-    net::{Ethernet, Ipv4, PROTO_GRE, Vlan},
+    net::{Ethernet, Ipv4, Vlan},
+    own,
     packet::Packet as _,
 };
 
@@ -15,25 +16,16 @@ use crate::{
     verdict::{Action, Refusal},
 };
 
-/// Protocol type of what comes back: no payload follows.
-pub const PROTOCOL: u16 = 0;
-
 /// Whether the inner packet is GRE from the address at which we are back to where it came from.
 #[inline(always)]
 pub fn is_for_us_to_return(frame: Frame<'_>, gre: &Gre, inner: &Ipv4) -> bool {
-    if inner.protocol != PROTO_GRE || inner.has_options() {
+    if !own::is_keepalive(&frame, gre.inner_offset, inner) {
         return false;
     }
     let Some(outer) = frame.read::<Ipv4>(gre.outer_offset) else {
         return false;
     };
-    let Some(base) = frame.read::<GreBase>(gre.inner_offset + Ipv4::LEN) else {
-        return false;
-    };
-    outer.version() == 4
-        && inner.source == outer.destination
-        && inner.destination == outer.source
-        && base.protocol() == PROTOCOL
+    outer.version() == 4 && inner.source == outer.destination && inner.destination == outer.source
 }
 
 /// Takes the outer headers off and sends the rest back by where it came.

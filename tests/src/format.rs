@@ -77,6 +77,11 @@ impl Format {
         self.bits & gre::bit::SEQUENCE != 0
     }
 
+    /// Whether its packets come by the slow path.
+    pub fn has_checksum(&self) -> bool {
+        self.bits & gre::bit::CHECKSUM != 0
+    }
+
     /// Whether the stack hands the tunnel segments longer than the MTU.
     pub fn has_long_segments(&self) -> bool {
         self.bits & (gre::bit::SEQUENCE | gre::bit::CHECKSUM) == 0

@@ -20,3 +20,4 @@ pub mod poll;
 pub mod status;
 pub mod talk;
 pub mod traffic;
+pub mod transit;

@@ -28,7 +28,7 @@ use router_tests::{
     article::{self, CLIENT, CLOUD, ROUTERS, Router, cloud_interface},
     cluster::{Cluster, PATIENCE},
     lab::Node,
-    poll,
+    poll, talk,
 };
 use rustix::net::{
     AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with,
@@ -219,6 +219,38 @@ fn checksummed_frames_pass() {
         assert!(counter(node, "slow_packets") >= 2);
         assert_eq!(counter(node, "rx_packets"), 0);
     }
+}
+
+/// Merged by GRO, segments would have one checksum for all of them, and it would be wrong.
+#[test]
+fn segments_that_arrive_together_are_not_merged() {
+    const CHECKSUM: &[&str] = &["parameters ip checksum"];
+    segments_arrive(with(CHECKSUM));
+    segments_arrive(over_ipv6(CHECKSUM));
+    segments_arrive(|router| with(CHECKSUM)(router).replace("'gre'", "'gre-bridge'"));
+}
+
+fn segments_arrive(config: impl Fn(Router) -> String + 'static) {
+    const LENGTH: usize = 256 << 10;
+    let cluster = tunnel_with(config);
+    let [a, c] = ROUTERS;
+    let gro = |node: &Node, interface, state| {
+        node.exec(&["ethtool", "-K", interface, "gro", state])
+            .unwrap();
+    };
+    for router in ROUTERS {
+        // As network cards have it, and veth has not. The cloud hands on what comes as it is.
+        gro(cluster.node(router), "eth0", "on");
+        gro(cluster.lab.node(CLOUD), cloud_interface(router.name), "off");
+    }
+    let address = c.tunnel.parse().unwrap();
+    talk::transfer(cluster.node(a), cluster.node(c), address, LENGTH).unwrap();
+    for router in ROUTERS {
+        let node = cluster.node(router);
+        assert_eq!(counter(node, "slow_checksum_errors"), 0);
+    }
+    let segments = usize::try_from(counter(cluster.node(c), "slow_packets")).unwrap();
+    assert!(segments > LENGTH / 1500, "{segments}");
 }
 
 #[test]

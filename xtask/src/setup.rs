@@ -25,12 +25,13 @@ pub struct Args {
 }
 
 /// Programs that tests and the demo run, and the Debian packages they come in.
-const TEST_TOOLS: [(&str, &str); 5] = [
+const TEST_TOOLS: [(&str, &str); 6] = [
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("tcpdump", "tcpdump"),
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
+    ("nft", "nftables"),
 ];
 
 /// Programs of other projects that peer tests run, where they may be, and their Debian packages.

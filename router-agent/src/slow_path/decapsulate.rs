@@ -3,13 +3,11 @@
 use bytemuck::bytes_of;
 use router_common::{
     checksum, ecn,
-    gre::{Addresses6, AnyKey, Format, GreBase, Header, TunnelKey, TunnelKey6},
+    gre::{Addresses6, AnyKey, Format, Header, TunnelKey, TunnelKey6},
     map::{Sequence, TunnelIngress},
     mss,
-    net::{
-        self, ETH_P_8021Q, ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4, Ipv6, Mac, PROTO_GRE,
-        PROTO_UDP, Udp, Vlan,
-    },
+    net::{self, ETH_P_8021Q, ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4, Ipv6, Mac, Vlan},
+    own::{self, KEEPALIVE},
     packet::Packet as _,
 };
 
@@ -18,8 +16,6 @@ use crate::tunnel::Entries;
 /// The Ethernet source of what goes into a layer 3 tunnel's device, where nobody looks at it:
 /// locally administered.
 const SOURCE: Mac = [2, 0, 0, 0, 0, 0];
-/// Protocol type of a keepalive that has come back: no payload follows.
-const KEEPALIVE: u16 = 0;
 
 /// A GRE packet that the kernel has reassembled, and whose options it has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +181,7 @@ fn ipv4<'a>(
     entries: &Entries,
 ) -> Result<Outcome<'a>, Refusal> {
     let header: Ipv4 = inner.read(0).ok_or(Refusal::Malformed)?;
-    if is_heartbeat(inner, &header, &entries.ingress) {
+    if own::is_heartbeat(inner, 0, &header, &entries.ingress) {
         return Err(Refusal::Heartbeat);
     }
     if is_for_us_to_return(datagram, inner, &header) {
@@ -217,31 +213,13 @@ fn ipv6<'a>(outer_class: u8, inner: &[u8], entries: &Entries) -> Result<Outcome<
     deliver(frame, inner.len(), 0, entries)
 }
 
-/// Whether the packet is for us on the tunnel's heartbeat port.
-fn is_heartbeat(inner: &[u8], header: &Ipv4, tunnel: &TunnelIngress) -> bool {
-    if header.protocol != PROTO_UDP || header.has_options() || header.is_fragment() {
-        return false;
-    }
-    let is_group = header.destination[0] & 0xf0 == 0xe0;
-    if header.destination != tunnel.heartbeat_address && !is_group {
-        return false;
-    }
-    let udp: Option<Udp> = inner.read(Ipv4::LEN);
-    tunnel.heartbeat_port != 0 && udp.is_some_and(|udp| udp.destination() == tunnel.heartbeat_port)
-}
-
-/// Whether the inner packet is GRE from the address at which we are back to where it came from:
-/// a keepalive as Cisco's routers send them.
+/// Whether the inner packet is GRE from the address at which we are back to where it came from.
 fn is_for_us_to_return(datagram: &Datagram<'_>, inner: &[u8], header: &Ipv4) -> bool {
-    if header.protocol != PROTO_GRE || header.has_options() {
-        return false;
-    }
-    let base: Option<GreBase> = inner.read(Ipv4::LEN);
     let back = Addresses::Ipv4 {
         local: header.source,
         remote: header.destination,
     };
-    datagram.addresses == back && base.is_some_and(|base| base.protocol() == KEEPALIVE)
+    datagram.addresses == back && own::is_keepalive(inner, 0, header)
 }
 
 fn framed(destination: Mac, ether_type: u16, inner: &[u8]) -> Vec<u8> {
@@ -290,8 +268,8 @@ fn deliver<'a>(
 mod tests {
     use proptest::prelude::*;
     use router_common::{
-        gre::bit,
-        net::{PROTO_DESTINATION_OPTIONS, PROTO_TCP},
+        gre::{GreBase, bit},
+        net::{PROTO_DESTINATION_OPTIONS, PROTO_GRE, PROTO_TCP, PROTO_UDP},
     };
 
     use super::{
