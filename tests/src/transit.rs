@@ -122,6 +122,13 @@ impl Network {
         self.lab.node(router.name)
     }
 
+    /// The router's agent dies at once.
+    pub fn kill_agent(&mut self, router: Router) {
+        let position = ROUTERS.iter().position(|other| *other == router);
+        let agent = self.agents.remove(position.unwrap());
+        agent.kill().unwrap();
+    }
+
     /// `ping` of the client.
     pub fn ping(&self, arguments: &[&str]) -> Result<String> {
         self.node(CLIENT).exec(&[&["ping"], arguments].concat())

@@ -12,7 +12,10 @@ use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::{InterfaceRole, InterfaceStatus};
 use router_tests::{
     agent::{self, Agent},
-    article::{self, CLIENT, CLOUD, ROUTERS, Router, SERVER, SERVER_ADDRESS, cloud_interface},
+    article::{
+        self, CLIENT, CLIENT_ADDRESS, CLOUD, ROUTERS, Router, SERVER, SERVER_ADDRESS,
+        cloud_interface,
+    },
     capture::{self, Capture},
     cluster::PATIENCE,
     lab::Node,
@@ -408,4 +411,40 @@ fn interfaces_that_cannot_send_are_refused() {
         Ok(())
     })
     .unwrap();
+}
+
+/// What passes the stack by passes the fence all the same: once the agent's word has ended, nothing
+/// does, in either direction, though the programs go on working.
+#[test]
+fn without_authority_nothing_passes_by() {
+    const FENCED: &str = "set cluster interface tun00
+set cluster pre-shared-secret cloudpack
+set cluster agent-dead-interval 500
+set cluster group aws primary vyatta-a
+set cluster group aws secondary vyatta-c
+";
+    let mut network = Network::start_with(
+        |router| {
+            let protect = if router == ROUTERS[0] {
+                "set cluster group aws protect interface eth1\n"
+            } else {
+                ""
+            };
+            router.tunnel_config() + FAST + FENCED + protect
+        },
+        |_| (),
+    );
+    all_pings_pass_by(&network, "with authority");
+    network.kill_agent(ROUTERS[0]);
+    std::thread::sleep(Duration::from_millis(600));
+    for (from, to) in [(CLIENT, SERVER_ADDRESS), (SERVER, CLIENT_ADDRESS)] {
+        let ping = ["ping", "-c3", "-i0.05", "-W1", to];
+        let output = network.node(from).output(&ping).unwrap();
+        assert!(!output.status.success(), "{from}");
+    }
+    let words = ["maps", "dump", "fence_counters", "--json"];
+    let text = agent::routerctl(network.router(ROUTERS[0]), &words).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let value = &document["entries"][0]["value"];
+    assert_eq!(value["dropped_transit"], 6, "{value}");
 }

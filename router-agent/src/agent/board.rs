@@ -8,13 +8,14 @@ use std::{
 };
 
 use router_common::{
-    map::{Reason, SessionState},
+    map::{Fence, Lease, Reason, SessionState},
     net::ipv4_from_word,
     time::BootTime,
 };
 
 use super::{
     driver::{ClockStatistics, ProbeStatistics},
+    fenced,
     present::{Present, Presents},
     report::{News, Report, Step, StepDone, View},
     words::{
@@ -28,9 +29,9 @@ use crate::{
     config::{Cluster, Config, Group, Keepalive, Role, Tunnel},
     control::{
         protocol::{
-            GroupStatus, HeartbeatStatus, InterfaceStatus, KeepaliveStatus, MonitorState,
-            MonitorStatus, NodeStatus, PathStatus, ServiceStatus, Status, Step as StepStatus,
-            Transition, TunnelStatus,
+            FenceStatus, GroupStatus, HeartbeatStatus, InterfaceStatus, KeepaliveStatus,
+            MonitorState, MonitorStatus, NodeStatus, PathStatus, ServiceStatus, Status,
+            Step as StepStatus, Transition, TunnelStatus,
         },
         server::Source,
     },
@@ -70,6 +71,8 @@ pub struct Facts {
     pub presents: Arc<Presents>,
     pub sessions: Vec<SessionFacts>,
     pub heard: Arc<MappedArray<SessionState>>,
+    pub fences: MappedArray<Fence>,
+    pub leases: MappedArray<Lease>,
     pub counters: Counters,
     pub slow_path: Arc<slow_path::Table>,
     pub clock: Arc<ClockStatistics>,
@@ -308,12 +311,27 @@ impl Facts {
             owner: owner_name(claim, group),
             peer_finding: finding_word(view.map_or(PeerFinding::NeverHeard, |view| view.peer))
                 .to_owned(),
-            prefer: "availability".to_owned(),
+            prefer: group.prefer.word().to_owned(),
             monitors: board.monitors.clone(),
             services: board.services.clone(),
+            protected: group.protected.clone(),
+            fence: self.fence_status(number, now),
             notes: self.notes(number, view, board, now),
             transitions: board.transitions.iter().cloned().collect(),
         }
+    }
+
+    fn fence_status(&self, group: usize, now: BootTime) -> FenceStatus {
+        let Ok(group) = u32::try_from(group) else {
+            return FenceStatus::default();
+        };
+        fenced::status(
+            &self.fences.read(group),
+            &self.leases.read(group),
+            // The map was there when the agent started.
+            &self.counters.of_fence(group).unwrap_or_default(),
+            now,
+        )
     }
 
     /// What the driver refuses to the programs, if it does.

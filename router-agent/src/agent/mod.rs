@@ -4,6 +4,7 @@
 pub mod board;
 pub mod driver;
 mod ethernets;
+mod fenced;
 pub mod keeper;
 mod lock;
 pub mod preflight;

@@ -251,6 +251,8 @@ pub async fn carry_out(
                 .map(|session| session.facts.clone())
                 .collect(),
             heard: Arc::new(dataplane.sessions()?),
+            fences: dataplane.fences()?,
+            leases: dataplane.leases()?,
             counters: dataplane.counters()?,
             slow_path,
             clock: Arc::new(ClockStatistics::of_sessions(sessions.len())),

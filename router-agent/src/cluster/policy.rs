@@ -15,6 +15,16 @@ pub enum Prefer {
     Consistency,
 }
 
+impl Prefer {
+    /// As it is written in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Availability => "availability",
+            Self::Consistency => "consistency",
+        }
+    }
+}
+
 /// The settings of one group on one node. All nodes of a group must agree on everything but
 /// `node` and `peer`; the configuration check refuses what cannot work (equal nodes, a
 /// `dead` of less than two `keepalive`s), the core merely stays safe with it.

@@ -1,7 +1,10 @@
 //! `show cluster status`: for each group Vyatta's report, word for word since scripts read it,
 //! and after it what only we can tell.
 
-use std::fmt::{Result, Write as _};
+use std::{
+    fmt::{Result, Write as _},
+    time::Duration,
+};
 
 use super::{
     Table,
@@ -9,7 +12,8 @@ use super::{
     table::printable,
 };
 use crate::control::protocol::{
-    GroupStatus, NodeState, NodeStatus, PathStatus, ServiceStatus, Status, Transition,
+    Authority, FenceStatus, GateState, GroupStatus, NodeState, NodeStatus, PathStatus,
+    ServiceStatus, Status, Transition,
 };
 
 /// The report on every group.
@@ -136,6 +140,10 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
     for service in &group.services {
         table.row(["Service:", &held(service)]);
     }
+    if !group.protected.is_empty() {
+        table.row(["Protects:", &group.protected.join(" ")]);
+        table.row(["Fence:", &fence(&group.fence, status.now_ns)]);
+    }
     for note in &group.notes {
         table.row(["Note:", note]);
     }
@@ -163,7 +171,7 @@ fn preference(prefer: &str) -> String {
             "both nodes may be active while only the path between them is cut, and one stays active when it heals"
         }
         "consistency" => {
-            "a node that its peer does not confirm stops, so that both are never active at once"
+            "only what the peer confirms is forwarded, so both never forward at once, and neither does alone"
         }
         _ => return prefer.to_owned(),
     };
@@ -186,6 +194,43 @@ fn held(service: &ServiceStatus) -> String {
         .as_ref()
         .map_or_else(String::new, |error| format!(", failed: {error}"));
     format!("{} {state}{error}", service.service)
+}
+
+fn fence(fence: &FenceStatus, now_ns: u64) -> String {
+    let FenceStatus {
+        gate,
+        authority,
+        end_ns,
+        first_passed_ns: _,
+        grants_too_short,
+        dropped_in,
+        dropped_out,
+        dropped_transit,
+    } = *fence;
+    let by = match authority {
+        Some(Authority::OwnAgent) => "by its own agent's word",
+        Some(Authority::Grants) => "by its peer's grants",
+        None => "",
+    };
+    let gate = match gate {
+        GateState::Open => {
+            let left = Duration::from_nanos(end_ns.saturating_sub(now_ns));
+            format!("open {by}, for {} ms more", left.as_millis())
+        }
+        GateState::Expired if end_ns == 0 => format!("not open yet {by}"),
+        GateState::Expired => format!("no longer open {by}, ended {}", ago(end_ns, now_ns)),
+        GateState::Closed => "closed".to_owned(),
+    };
+    let dropped = match dropped_in + dropped_out + dropped_transit {
+        0 => String::new(),
+        packets => format!("; {packets} packets dropped"),
+    };
+    let short = if grants_too_short > 0 {
+        "; the peer's grants are too short: the two configurations differ in dead-interval"
+    } else {
+        ""
+    };
+    gate + &dropped + short
 }
 
 fn transition(last: &Transition, now_ns: u64) -> String {

@@ -302,17 +302,31 @@ fn group(instance: &Instance, host: Option<&Host>, report: &mut Report) -> Optio
     let prefer = or_default(Some(branch), nodes_at(&["cluster", "group"]), "prefer");
     let monitors = branch.values("monitor").iter();
     let services = branch.values("service").iter();
+    let protected = protected(branch);
+    if let Some(stated) = branch.value("prefer")
+        && matches!(stated.value, Value::Word(word) if word == Prefer::Consistency.word())
+        && protected.is_empty()
+    {
+        report.add(
+            Problem::warning(
+                stated.place,
+                format!("group `{name}` prefers consistency and protects no interface"),
+            )
+            .help(format!(
+                "add `set cluster group {name} protect interface ethN` for each interface whose traffic only the active node may forward; without one, nothing is stopped"
+            )),
+        );
+    }
     Some(Group {
         name: name.clone(),
         primary: primary?.value,
         secondary: secondary?.value,
         auto_failback,
         prefer: match prefer? {
-            Value::Word("availability") => Prefer::Availability,
-            Value::Word("consistency") => Prefer::Consistency,
-            _ => return None,
+            Value::Word(word) if word == Prefer::Consistency.word() => Prefer::Consistency,
+            _ => Prefer::Availability,
         },
-        protected: protected(branch)
+        protected: protected
             .iter()
             .filter_map(|stated| match &stated.value {
                 Value::Text(name) => Some(name.clone()),

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use heartbeat::HeartbeatStatus;
 pub use interface::{InterfaceRole, InterfaceStatus};
 pub use status::{
-    GroupStatus, MonitorState, MonitorStatus, NodeState, NodeStatus, PathStatus, ServiceStatus,
-    Status, Step, Transition,
+    Authority, FenceStatus, GateState, GroupStatus, MonitorState, MonitorStatus, NodeState,
+    NodeStatus, PathStatus, ServiceStatus, Status, Step, Transition,
 };
 pub use tunnel::{KeepaliveStatus, TunnelStatus};
 

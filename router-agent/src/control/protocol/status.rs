@@ -42,6 +42,9 @@ pub struct GroupStatus {
     pub monitors: Vec<MonitorStatus>,
     /// In the order in which they start.
     pub services: Vec<ServiceStatus>,
+    /// Interfaces whose transit only the active node forwards.
+    pub protected: Vec<String>,
+    pub fence: FenceStatus,
     /// Warnings in plain words.
     pub notes: Vec<String>,
     /// The newest last.
@@ -133,6 +136,46 @@ pub struct ServiceStatus {
     pub held: bool,
     /// Why it could not be taken or released.
     pub error: Option<String>,
+}
+
+/// What keeps this node from forwarding protected packets without authority.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceStatus {
+    pub gate: GateState,
+    /// By whose word it was opened; none while it is closed.
+    pub authority: Option<Authority>,
+    /// Until when that word holds or held; zero if it was not given yet.
+    pub end_ns: u64,
+    /// When the first protected packet passed since it was opened; zero if none has.
+    pub first_passed_ns: u64,
+    /// Grants of the peer that do not count, as they hold for a shorter time than ours.
+    pub grants_too_short: u64,
+    /// Packets that came by a protected interface, to be forwarded, and were dropped.
+    pub dropped_in: u64,
+    /// Packets that were to leave by one.
+    pub dropped_out: u64,
+    /// Packets on the way past the stack.
+    pub dropped_transit: u64,
+}
+
+/// Whether protected packets pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GateState {
+    Open,
+    /// The authority by which it was open has ended, or has not begun.
+    Expired,
+    #[default]
+    Closed,
+}
+
+/// Who vouches for an active node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Authority {
+    OwnAgent,
+    /// Its peer.
+    Grants,
 }
 
 /// A path of the cluster to a peer.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    control::protocol::{MonitorState, MonitorStatus, Step},
+    control::protocol::{Authority, FenceStatus, GateState, MonitorState, MonitorStatus, Step},
     views::golden,
 };
 
@@ -212,4 +212,32 @@ fn resources_are_where_they_are() {
     let mut both_well = with_services(pair_on_secondary(), false);
     both_well.groups[0].primary.state = NodeState::ActiveStandby;
     assert_eq!(resources_line(&both_well), "Unknown");
+}
+
+#[test]
+fn a_fence_tells_by_whose_word_it_is_open() {
+    let fenced = |fence: FenceStatus| {
+        let mut status = pair();
+        let group = &mut status.groups[0];
+        group.protected = vec!["eth1".to_owned(), "eth2".to_owned()];
+        group.prefer = "consistency".to_owned();
+        group.fence = fence;
+        cluster_status(&status)
+    };
+    let open = FenceStatus {
+        gate: GateState::Open,
+        authority: Some(Authority::Grants),
+        end_ns: pair().now_ns + 143_700_000,
+        ..FenceStatus::default()
+    };
+    golden::check("cluster-fence-open", &fenced(open.clone()));
+    let ended = FenceStatus {
+        gate: GateState::Expired,
+        end_ns: pair().now_ns - 2 * SECOND,
+        grants_too_short: 3,
+        dropped_in: 10,
+        dropped_out: 2,
+        ..open
+    };
+    golden::check("cluster-fence-ended", &fenced(ended));
 }
