@@ -20,7 +20,7 @@ pub use self::{
     cause::Cause,
     core::{Advertisement, Command, Core, Event, State},
     history::{Finding, Transition},
-    mandate::{Mandate, Opening},
+    mandate::{Authority, Mandate, Opening},
     policy::{Policy, Prefer},
     report::{PeerFinding, PeerReport},
 };

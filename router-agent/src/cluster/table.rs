@@ -9,7 +9,9 @@ use router_common::{
     time::BootTime,
 };
 
-use super::{Cause, Command, Core, Event, Finding, PeerFinding, PeerReport, Policy, Prefer, State};
+use super::{
+    Authority, Cause, Command, Core, Event, Finding, PeerFinding, PeerReport, Policy, Prefer, State,
+};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -493,4 +495,164 @@ fn only_the_claimant_says_who_owns_the_group() {
             owner: NodeId::NONE
         }
     );
+}
+
+// ---- Leases ------------------------------------------------------------------------------------
+
+fn consistent(node: u32) -> Bench {
+    Bench::new(Policy {
+        prefer: Prefer::Consistency,
+        ..policy(node)
+    })
+}
+
+/// What a candidate faces who granted the peer a lease, and whose peer acts on an epoch that has
+/// passed: the one way to become active beside a peer that may still forward.
+fn granter_beside_an_outdated_peer() -> Bench {
+    let mut b = consistent(2);
+    b.hears(OWNER, 5);
+    assert_eq!(b.core.mandate().grant, policy(2).lease);
+    // We learnt of epoch 6 by another path; the peer does not know of it.
+    b.hears(READY, 6);
+    b.hears(OWNER, 5);
+    b
+}
+
+#[test]
+fn the_standby_grants_and_the_candidate_does_not() {
+    let mut b = consistent(1);
+    assert!(b.core.mandate().grant.is_none(), "nobody owns the group");
+    b.hears(OWNER, 5);
+    assert_eq!(b.core.mandate().grant, policy(1).lease);
+    assert_eq!(b.core.mandate().opening, None);
+    b.run(ms(2000));
+    assert_eq!(b.core.state(), State::Candidate, "asks for failback");
+    assert!(b.core.mandate().grant.is_none());
+}
+
+#[test]
+fn an_agent_that_is_dead_is_granted_nothing() {
+    let mut b = consistent(2);
+    b.hears(OWNER, 5);
+    b.peer.agent_age = ms(300);
+    b.tick();
+    assert!(b.core.mandate().grant.is_none());
+    assert_eq!(b.core.state(), State::Standby, "and nothing is claimed");
+    b.peer.agent_age = ms(10);
+    b.tick();
+    assert!(!b.core.mandate().grant.is_none());
+}
+
+#[test]
+fn a_node_out_of_service_grants_all_the_same() {
+    let mut b = consistent(2);
+    b.hears(OWNER, 5);
+    b.handle(Event::Monitors { ok: false });
+    assert_eq!(b.core.state(), State::Fault);
+    assert!(!b.core.mandate().grant.is_none());
+}
+
+#[test]
+fn who_prefers_consistency_claims_nothing_from_silence() {
+    let mut b = consistent(2);
+    b.hears(OWNER, 5);
+    b.speaking = false;
+    b.run(ms(5000));
+    assert_eq!(b.core.state(), State::Standby);
+    assert_eq!(b.core.peer_finding(), PeerFinding::KernelSilent);
+}
+
+#[test]
+fn who_granted_waits_until_the_last_grant_has_ended() {
+    let mut b = granter_beside_an_outdated_peer();
+    // It grants until it asks, with each of its messages.
+    while b.core.state() != State::Candidate {
+        b.peer.granted = b.now;
+        b.run(ms(10));
+    }
+    assert!(b.core.mandate().grant.is_none());
+    // What was granted until that was closed is known with the next tick only, which is at once.
+    let closed = b.now;
+    assert_eq!(
+        b.core.next_deadline(),
+        Some(closed.after(Duration::from_nanos(1)))
+    );
+    let last_grant = closed.after(Duration::from_nanos(1));
+    b.now = last_grant;
+    b.peer.granted = last_grant;
+    b.tick();
+    let over = policy(2).lease.promised_until(last_grant);
+    assert_eq!(b.core.next_deadline(), Some(over));
+    let granted = b.peer.granted;
+    b.run(over.since(b.now) - Duration::from_nanos(1));
+    assert_eq!(b.core.state(), State::Candidate);
+    b.run(Duration::from_nanos(1));
+    assert_eq!((b.core.state(), b.now), (State::Active, over));
+    assert_eq!(b.peer.granted, granted);
+}
+
+#[test]
+fn who_starts_may_have_granted_in_the_last_moment_of_an_earlier_life() {
+    let mut b = consistent(2);
+    let started = b.now;
+    b.hears(READY, 6);
+    b.hears(OWNER, 5);
+    b.run(ms(500));
+    let active = b
+        .core
+        .transitions()
+        .find(|t| t.to == State::Active)
+        .unwrap();
+    assert!(active.at >= policy(2).lease.promised_until(started));
+}
+
+#[test]
+fn a_peer_that_says_it_does_not_forward_is_owed_nothing() {
+    let mut b = consistent(1);
+    b.hears(OWNER, 5);
+    b.peer.granted = b.now;
+    b.hears(OUT, 5);
+    assert_eq!(b.core.state(), State::Active, "in the same call");
+}
+
+#[test]
+fn an_active_forwards_by_its_last_tick_or_by_grants_alone() {
+    let b = active(1);
+    let opening = b.core.mandate().opening.unwrap();
+    let until = b.now.after(ms(300));
+    assert_eq!(opening.by, Authority::Own { until });
+    // Another event tells nothing of what was not heard.
+    let mut later = active(1);
+    later.now = later.now.after(ms(5000));
+    later.handle(Event::Monitors { ok: true });
+    assert_eq!(
+        later.core.mandate().opening.unwrap().by,
+        Authority::Own { until }
+    );
+
+    let mut b = consistent(1);
+    b.hears(OWNER, 5);
+    b.hears(OUT, 5);
+    let opening = b.core.mandate().opening.unwrap();
+    assert_eq!(opening.by, Authority::Grants(policy(1).lease));
+    assert_eq!(opening.since, b.now);
+    let fence = b.core.mandate().fence(&b.core.advertisement());
+    assert_eq!(fence.authority_end_ns, 0);
+}
+
+#[test]
+fn an_active_that_did_not_run_for_so_long_that_its_word_ended_starts_over() {
+    for (stopped, state) in [(ms(299), State::Active), (ms(300), State::Standby)] {
+        let mut b = active(1);
+        b.now = b.now.after(stopped);
+        b.tick();
+        assert_eq!(b.core.state(), state, "{stopped:?}");
+    }
+    // By grants it is its peer that ends it.
+    let mut b = consistent(1);
+    b.hears(OWNER, 5);
+    b.hears(OUT, 5);
+    b.now = b.now.after(ms(5000));
+    b.hears(READY, 6);
+    assert_eq!(b.core.state(), State::Active);
 }
