@@ -19,4 +19,5 @@ pub mod mss;
 pub mod net;
 pub mod packet;
 pub mod siphash;
+pub mod slot;
 pub mod time;

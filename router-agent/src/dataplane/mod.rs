@@ -3,6 +3,7 @@
 mod attach;
 mod mapped;
 mod pins;
+mod slots;
 
 use std::{
     io,
@@ -22,9 +23,10 @@ use router_common::{
     identity::Epoch,
     map::{
         Interface, LocalState, MAX_SESSIONS, Reason, SessionConfig, SessionKey, SessionState,
-        Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
-        name,
+        Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress,
+        TunnelKey, TunnelKey6, name,
     },
+    slot::{TunnelSlot, TunnelSlot6},
 };
 
 use crate::{
@@ -216,11 +218,13 @@ impl Dataplane {
                 let mut tunnels: HashMap<_, TunnelKey, TunnelIngress> =
                     self.map_mut(name::TUNNELS)?;
                 tunnels.insert(key, ingress, 0)?;
+                slots::set::<TunnelSlot>(self.array(name::SLOTS)?, key, ingress)?;
             }
             AnyKey::Ipv6(key) => {
                 let mut tunnels: HashMap<_, TunnelKey6, TunnelIngress> =
                     self.map_mut(name::TUNNELS6)?;
                 tunnels.insert(key, ingress, 0)?;
+                slots::set::<TunnelSlot6>(self.array(name::SLOTS6)?, key, ingress)?;
             }
         }
         Ok(())
@@ -259,7 +263,8 @@ impl Dataplane {
             Ok(Map::PerCpuArray(data))
         };
         Ok(Counters {
-            tunnels: open(name::COUNTERS)?.try_into()?,
+            traffic: open(name::TRAFFIC)?.try_into()?,
+            events: open(name::COUNTERS)?.try_into()?,
             reasons: open(name::REASONS)?.try_into()?,
         })
     }
@@ -338,7 +343,8 @@ fn newest_epoch(pins: &Pins) -> Epoch {
 
 /// Reads the tunnels' counters.
 pub struct Counters {
-    tunnels: PerCpuArray<MapData, TunnelCounters>,
+    traffic: PerCpuArray<MapData, Traffic>,
+    events: PerCpuArray<MapData, TunnelEvents>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
@@ -351,8 +357,11 @@ impl Counters {
     /// The counters of tunnel `index`, summed over the CPUs.
     pub fn of(&self, index: u32) -> Result<TunnelCounters> {
         let mut sum = TunnelCounters::default();
-        for counters in self.tunnels.get(&index, 0)?.iter() {
-            sum += counters;
+        for traffic in self.traffic.get(&index, 0)?.iter() {
+            sum += traffic;
+        }
+        for events in self.events.get(&index, 0)?.iter() {
+            sum += events;
         }
         Ok(sum)
     }

@@ -1,10 +1,12 @@
 //! Reads whole maps.
 
+use std::ops::AddAssign;
+
 use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapError, PerCpuArray},
 };
-use router_common::map::TunnelCounters;
+use router_common::map::{Traffic, TunnelEvents};
 
 /// Every entry of a hash map.
 pub fn hash<K: Pod, V: Pod>(map: Map) -> Result<Vec<(K, V)>, MapError> {
@@ -40,14 +42,24 @@ impl Total for u64 {
     }
 }
 
-impl Total for TunnelCounters {
+impl Total for Traffic {
     fn total(each_cpu: &[Self]) -> Self {
-        let mut total = Self::default();
-        for counters in each_cpu {
-            total += counters;
-        }
-        total
+        sum(each_cpu)
     }
+}
+
+impl Total for TunnelEvents {
+    fn total(each_cpu: &[Self]) -> Self {
+        sum(each_cpu)
+    }
+}
+
+fn sum<T: Default + for<'a> AddAssign<&'a T>>(each_cpu: &[T]) -> T {
+    let mut total = T::default();
+    for counters in each_cpu {
+        total += counters;
+    }
+    total
 }
 
 #[cfg(test)]
@@ -57,16 +69,16 @@ mod tests {
     #[test]
     fn cpus_are_summed_field_by_field() {
         assert_eq!(u64::total(&[1, u64::MAX, 3]), 3);
-        let one = TunnelCounters {
-            rx_packets: 1,
+        let one = TunnelEvents {
+            rx_errors: 1,
             keepalives_heard: 2,
-            ..TunnelCounters::default()
+            ..TunnelEvents::default()
         };
-        let total = TunnelCounters::total(&[one, TunnelCounters::default(), one]);
-        let expected = TunnelCounters {
-            rx_packets: 2,
+        let total = TunnelEvents::total(&[one, TunnelEvents::default(), one]);
+        let expected = TunnelEvents {
+            rx_errors: 2,
             keepalives_heard: 4,
-            ..TunnelCounters::default()
+            ..TunnelEvents::default()
         };
         assert_eq!(total, expected);
     }

@@ -104,11 +104,8 @@ fn send(ctx: &XdpContext, passenger: &Passenger, egress: &TunnelEgress, hop: &Ho
     if put_headers(ctx, passenger, egress, added).is_none() {
         return Outcome::Broken;
     }
-    maps::count(egress.index, |counters| {
-        counters.tx_packets += 1;
-        counters.tx_bytes += u64::from(length);
-        counters.tx_transit += 1;
-    });
+    maps::count_sent(egress.index, u64::from(length));
+    maps::count(egress.index, |counters| counters.tx_transit += 1);
     leave(ctx, hop, outer::ether_type(egress))
 }
 
