@@ -14,16 +14,20 @@ pub const HEADERS: usize = 96;
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Bench {
     pub headers: [u8; HEADERS],
-    /// By how many bytes decapsulation moves the frame's start.
-    pub removed: u32,
+    /// By how many bytes the measured program moves the frame's start: backwards if it adds some.
+    pub removed: i32,
     /// Where the number is, in bytes from the frame's start; zero if nothing changes.
     pub number_offset: u32,
     /// The numbers go from `first` to before `end`, and over again.
     pub first: u32,
     pub end: u32,
     pub next: u32,
+    /// From each number to the next; no more than there are. One by one, or with large steps, which
+    /// no processor foresees.
+    pub step: u32,
     /// The interface that frames are sent by.
     pub ifindex: u32,
+    pub padding: u32,
 }
 
 #[cfg(feature = "user")]

@@ -143,9 +143,9 @@ const fn optional_length(bits: u16) -> usize {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Label {
+    kind: u32,
     /// In network order, as in the packet.
     key: [u8; 4],
-    kind: u32,
 }
 
 impl Label {

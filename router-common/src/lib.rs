@@ -21,4 +21,5 @@ pub mod net;
 pub mod own;
 pub mod packet;
 pub mod siphash;
+pub mod slot;
 pub mod time;

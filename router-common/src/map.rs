@@ -32,6 +32,10 @@ pub mod name {
     pub const TUNNELS: &str = "TUNNELS";
     /// [`TunnelKey6`](super::TunnelKey6) → [`TunnelIngress`](super::TunnelIngress).
     pub const TUNNELS6: &str = "TUNNELS6";
+    /// Number of a slot → [`TunnelSlot`](crate::slot::TunnelSlot), memory-mapped, agent writes.
+    pub const SLOTS: &str = "SLOTS";
+    /// Number of a slot → [`TunnelSlot6`](crate::slot::TunnelSlot6), memory-mapped, agent writes.
+    pub const SLOTS6: &str = "SLOTS6";
     /// Tunnel index → [`TunnelDevice`](super::TunnelDevice).
     pub const DEVICES: &str = "DEVICES";
     /// Interface index of either end of a tunnel's device →
@@ -41,7 +45,9 @@ pub mod name {
     pub const INTERFACES: &str = "INTERFACES";
     /// Tunnel index → [`Sequence`](super::Sequence).
     pub const SEQUENCES: &str = "SEQUENCES";
-    /// Tunnel index → [`TunnelCounters`](super::TunnelCounters), per CPU.
+    /// Tunnel index → [`Traffic`](super::Traffic), per CPU.
+    pub const TRAFFIC: &str = "TRAFFIC";
+    /// Tunnel index → [`TunnelEvents`](super::TunnelEvents), per CPU.
     pub const COUNTERS: &str = "COUNTERS";
     /// [`Reason`](super::Reason) → packets, per CPU.
     pub const REASONS: &str = "REASONS";
@@ -66,13 +72,16 @@ pub mod name {
     /// Interface index → group index.
     pub const PROTECTED: &str = "PROTECTED";
 
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 21] = [
         TUNNELS,
         TUNNELS6,
+        SLOTS,
+        SLOTS6,
         DEVICES,
         EGRESS,
         INTERFACES,
         SEQUENCES,
+        TRAFFIC,
         COUNTERS,
         REASONS,
         SETTINGS,
@@ -253,58 +262,91 @@ impl Settings {
 
 const _: () = assert!(MAX_TUNNELS <= 1 << 16, "an index fits the marked address");
 
-macro_rules! tunnel_counters {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// Packets and bytes of a tunnel; bytes are those of the inner packets.
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)+ }) => {
+        $(#[$doc])*
         #[repr(C)]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-        pub struct TunnelCounters {
-            $($(#[$doc])* pub $name: u64,)+
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: u64,)+
         }
 
-        impl TunnelCounters {
+        impl $name {
             /// Each counter with its name.
             pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name)),+].into_iter()
+                [$((stringify!($field), self.$field)),+].into_iter()
             }
         }
 
-        impl core::ops::AddAssign<&Self> for TunnelCounters {
-            fn add_assign(&mut self, other: &Self) {
-                $(self.$name = self.$name.wrapping_add(other.$name);)+
+        counters!(@sum $name += $name { $($field)+ });
+    };
+    (@sum $sum:ident += $part:ident { $($field:ident)+ }) => {
+        impl core::ops::AddAssign<&$part> for $sum {
+            fn add_assign(&mut self, other: &$part) {
+                $(self.$field = self.$field.wrapping_add(other.$field);)+
             }
         }
     };
 }
 
+macro_rules! tunnel_counters {
+    (
+        { $($(#[$traffic_doc:meta])* $traffic:ident,)+ }
+        { $($(#[$event_doc:meta])* $event:ident,)+ }
+    ) => {
+        counters! {
+            /// What each packet of a tunnel changes, apart from the rest, so that thousands of
+            /// tunnels take few cache lines. Bytes are those of the inner packets.
+            Traffic { $($(#[$traffic_doc])* $traffic,)+ }
+        }
+        counters! {
+            /// What few packets of a tunnel change.
+            TunnelEvents { $($(#[$event_doc])* $event,)+ }
+        }
+        counters! {
+            /// All that is counted of a tunnel.
+            TunnelCounters {
+                $($(#[$traffic_doc])* $traffic,)+
+                $($(#[$event_doc])* $event,)+
+            }
+        }
+        counters!(@sum TunnelCounters += Traffic { $($traffic)+ });
+        counters!(@sum TunnelCounters += TunnelEvents { $($event)+ });
+    };
+}
+
 tunnel_counters! {
-    rx_packets,
-    rx_bytes,
-    tx_packets,
-    tx_bytes,
-    /// Arrived for this tunnel and could not be decapsulated.
-    rx_errors,
-    /// Could not be encapsulated.
-    tx_errors,
-    /// Of a protocol that the tunnel does not carry.
-    rx_unsupported,
-    tx_unsupported,
-    /// Checksum wrong, missing, or there against the configuration.
-    rx_checksum_errors,
-    /// Sequence number old or missing.
-    rx_sequence_errors,
-    /// Congestion marked on the way for a sender that does not know of it (RFC 6040 §4.2).
-    rx_ecn_errors,
-    /// Left to the slow path.
-    rx_slow,
-    /// Of `rx_packets`, forwarded without the stack.
-    rx_transit,
-    /// Of `tx_packets`, forwarded without the stack.
-    tx_transit,
-    /// The far end's keepalives, answered.
-    keepalives_answered,
-    /// Our own keepalives, come back.
-    keepalives_heard,
+    {
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+    }
+    {
+        /// Arrived for this tunnel and could not be decapsulated.
+        rx_errors,
+        /// Could not be encapsulated.
+        tx_errors,
+        /// Of a protocol that the tunnel does not carry.
+        rx_unsupported,
+        tx_unsupported,
+        /// Checksum wrong, missing, or there against the configuration.
+        rx_checksum_errors,
+        /// Sequence number old or missing.
+        rx_sequence_errors,
+        /// Congestion marked on the way for a sender that does not know of it (RFC 6040 §4.2).
+        rx_ecn_errors,
+        /// Left to the slow path.
+        rx_slow,
+        /// Of `rx_packets`, forwarded without the stack.
+        rx_transit,
+        /// Of `tx_packets`, forwarded without the stack.
+        tx_transit,
+        /// The far end's keepalives, answered.
+        keepalives_answered,
+        /// Our own keepalives, come back.
+        keepalives_heard,
+    }
 }
 
 /// Which session a heartbeat belongs to: where it arrived and what it says.
@@ -626,7 +668,8 @@ const _: () = {
     assert!(size_of::<Interface>() == 12);
     assert!(size_of::<Sequence>() == 16);
     assert!(size_of::<Settings>() == 8);
-    assert!(size_of::<TunnelCounters>() == 128);
+    assert!(size_of::<Traffic>() == 32);
+    assert!(size_of::<TunnelEvents>() == 96);
     assert!(size_of::<SessionKey>() == 8);
     assert!(size_of::<SessionConfig>() == 56);
     assert!(size_of::<SessionState>() == 24 * 8);
@@ -644,7 +687,7 @@ const _: () = {
 mod user {
     use super::{
         Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
-        SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress,
+        SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress, TunnelEvents,
         TunnelIngress, TunnelKey, TunnelKey6,
     };
 
@@ -669,9 +712,10 @@ mod user {
         SessionKey,
         SessionState,
         Settings,
-        TunnelCounters,
+        Traffic,
         TunnelDevice,
         TunnelEgress,
+        TunnelEvents,
         TunnelIngress,
         TunnelKey,
         TunnelKey6,

@@ -8,7 +8,7 @@
 use aya_ebpf::{
     bindings::{
         TC_ACT_UNSPEC,
-        xdp_action::{XDP_ABORTED, XDP_PASS},
+        xdp_action::{XDP_ABORTED, XDP_PASS, XDP_REDIRECT},
     },
     helpers::generated::{bpf_redirect, bpf_xdp_adjust_head},
     macros::{classifier, map, xdp},
@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use router_common::bench::Bench;
 
-use crate::{frame::Frame, on_underlay};
+use crate::{frame::Frame, from_lan, on_underlay, verdict};
 
 #[map]
 static BENCH: Array<Bench> = Array::with_max_entries(1, 0);
@@ -31,12 +31,31 @@ pub fn bench_decapsulate(ctx: XdpContext) -> u32 {
     restore(&ctx, true)
 }
 
+/// As [`bench_decapsulate`], for what the router forwards to a LAN without the stack.
+#[xdp]
+pub fn bench_to_lan(ctx: XdpContext) -> u32 {
+    if on_underlay(&ctx) != XDP_REDIRECT {
+        return XDP_ABORTED;
+    }
+    restore(&ctx, true)
+}
+
+/// As [`bench_to_lan`], for what comes from a LAN and goes into a tunnel, which moves the packet's
+/// start the other way.
+#[xdp]
+pub fn bench_from_lan(ctx: XdpContext) -> u32 {
+    if verdict::of_xdp(from_lan(&ctx)) != XDP_REDIRECT {
+        return XDP_ABORTED;
+    }
+    restore(&ctx, true)
+}
+
 #[xdp]
 pub fn bench_restore(ctx: XdpContext) -> u32 {
     let Some(bench) = BENCH.get(0) else {
         return XDP_ABORTED;
     };
-    if !move_start(&ctx, bench.removed as i32) {
+    if !move_start(&ctx, bench.removed) {
         return XDP_ABORTED;
     }
     restore(&ctx, true)
@@ -47,7 +66,7 @@ pub fn bench_adjust_head(ctx: XdpContext) -> u32 {
     let Some(bench) = BENCH.get(0) else {
         return XDP_ABORTED;
     };
-    let removed = bench.removed as i32;
+    let removed = bench.removed;
     if move_start(&ctx, removed) && move_start(&ctx, -removed) {
         XDP_PASS
     } else {
@@ -84,12 +103,12 @@ fn restore(ctx: &XdpContext, move_back: bool) -> u32 {
     };
     // SAFETY: an array element; the measuring process alone runs these programs, on one CPU.
     let bench = unsafe { &mut *bench };
-    if move_back && !move_start(ctx, -(bench.removed as i32)) {
+    if move_back && !move_start(ctx, -bench.removed) {
         return XDP_ABORTED;
     }
-    bench.next += 1;
+    bench.next += bench.step;
     if bench.next >= bench.end {
-        bench.next = bench.first;
+        bench.next -= bench.end - bench.first;
     }
     let frame = Frame(ctx);
     if frame.store(0, &bench.headers).is_none() {

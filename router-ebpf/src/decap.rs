@@ -8,7 +8,7 @@ use aya_ebpf::{
 use router_common::{
     ecn,
     gre::{self, Format, Gre, NotFast},
-    map::TunnelIngress,
+    map::{TunnelIngress, ingress_flag},
     net::{self, ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Mac},
     own,
     packet::Packet as _,
@@ -55,8 +55,10 @@ impl Arrived {
 pub fn pass_on(ctx: &XdpContext, arrived: &Arrived) -> Result<Action, Refusal> {
     if arrived.heartbeat != 0 {
         heartbeat::receive(ctx, arrived)
-    } else {
+    } else if arrived.tunnel.flags & ingress_flag::TRANSIT != 0 {
         forward::to_lan(ctx, arrived).unwrap_or_else(|| decapsulate(ctx, arrived))
+    } else {
+        decapsulate(ctx, arrived)
     }
 }
 
@@ -120,7 +122,7 @@ fn examine(ctx: &XdpContext, arrived: &mut Option<Arrived>) -> Result<Action, Re
         return Err(Refusal::NoTunnel);
     }
     if gre.inner_length < gre.shortest_inner()
-        || gre.inner_offset + gre.inner_length > frame.whole_len()
+        || !frame.reaches(gre.inner_offset + gre.inner_length)
     {
         return Err(Refusal::Malformed {
             index: tunnel.index,
@@ -267,10 +269,7 @@ fn decapsulate(ctx: &XdpContext, arrived: &Arrived) -> Result<Action, Refusal> {
     }
     let ethernet = Ethernet::new(destination, source, arrived.protocol);
     Frame(ctx).write(0, &ethernet).ok_or(Refusal::NoHeadroom)?;
-    maps::count(index, |counters| {
-        counters.rx_packets += 1;
-        counters.rx_bytes += arrived.inner_length as u64;
-    });
+    maps::count_received(index, arrived.inner_length as u64);
     Ok(Action::ToStack)
 }
 

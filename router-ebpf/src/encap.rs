@@ -207,10 +207,7 @@ fn put_headers(
         let sum = checksum::of(ctx, gre_offset).ok_or(no_room)?;
         skb.write(gre_offset + GreBase::LEN, &sum).ok_or(no_room)?;
     }
-    maps::count(index, |counters| {
-        counters.tx_packets += 1;
-        counters.tx_bytes += u64::from(inner_length);
-    });
+    maps::count_sent(index, u64::from(inner_length));
     Ok(())
 }
 

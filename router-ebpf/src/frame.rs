@@ -22,6 +22,39 @@ impl Frame<'_> {
         unsafe { bpf_xdp_get_buff_len(self.0.ctx) as usize }
     }
 
+    /// Whether the frame is `length` bytes long or longer.
+    #[inline(always)]
+    pub fn reaches(self, length: usize) -> bool {
+        // Mostly the first buffer tells, without a call.
+        length <= self.len() || length <= self.whole_len()
+    }
+
+    /// The four words at `offset`, such as two IPv6 addresses, by single loads.
+    #[inline(always)]
+    pub fn words(self, offset: usize) -> Option<[u64; 4]> {
+        let start = self.at(offset);
+        if start + size_of::<[u64; 4]>() > self.0.data_end() {
+            return None;
+        }
+        let [a, b, c, d];
+        // SAFETY: the loads lie within the packet; those of a packet need no alignment.
+        unsafe {
+            core::arch::asm!(
+                "{a} = *(u64 *)({start} + 0)",
+                "{b} = *(u64 *)({start} + 8)",
+                "{c} = *(u64 *)({start} + 16)",
+                "{d} = *(u64 *)({start} + 24)",
+                start = in(reg) start,
+                a = out(reg) a,
+                b = out(reg) b,
+                c = out(reg) c,
+                d = lateout(reg) d,
+                options(readonly)
+            );
+        }
+        Some([a, b, c, d])
+    }
+
     /// Bytes in the first buffer, which alone can be read and written here.
     #[inline(always)]
     pub fn len(self) -> usize {
@@ -100,6 +133,38 @@ impl Frame<'_> {
     }
 }
 
+/// The bytes at `start`: those of a word by one load, as LLVM would read them one by one. Loads from
+/// a packet need no alignment.
+///
+/// # Safety
+///
+/// They must lie within the packet.
+#[inline(always)]
+unsafe fn value_at<T: Pod>(start: usize) -> T {
+    // SAFETY: the caller vouches for the bytes, of which any are a `T`; each word is as long as the
+    // `T` that it is taken for.
+    unsafe {
+        match size_of::<T>() {
+            2 => {
+                let word: u64;
+                core::arch::asm!("{0} = *(u16 *)({1} + 0)", out(reg) word, in(reg) start, options(readonly));
+                core::mem::transmute_copy(&(word as u16))
+            }
+            4 => {
+                let word: u64;
+                core::arch::asm!("{0} = *(u32 *)({1} + 0)", out(reg) word, in(reg) start, options(readonly));
+                core::mem::transmute_copy(&(word as u32))
+            }
+            8 => {
+                let word: u64;
+                core::arch::asm!("{0} = *(u64 *)({1} + 0)", out(reg) word, in(reg) start, options(readonly));
+                core::mem::transmute_copy(&word)
+            }
+            _ => (start as *const T).read_unaligned(),
+        }
+    }
+}
+
 impl Packet for Frame<'_> {
     #[inline(always)]
     fn read<T: Pod>(&self, offset: usize) -> Option<T> {
@@ -108,22 +173,11 @@ impl Packet for Frame<'_> {
             return None;
         }
         // SAFETY: `start..start + size_of::<T>()` lies within the packet, and any bytes are a `T`.
-        Some(unsafe { (start as *const T).read_unaligned() })
+        Some(unsafe { value_at(start) })
     }
 
     #[inline(always)]
     fn load<T: Pod>(&self, offset: usize) -> Option<T> {
         Frame::load(*self, offset)
-    }
-}
-
-/// A frame of which every part is read by the helper.
-#[derive(Clone, Copy)]
-pub struct ByHelper<'a>(pub Frame<'a>);
-
-impl Packet for ByHelper<'_> {
-    #[inline(always)]
-    fn read<T: Pod>(&self, offset: usize) -> Option<T> {
-        self.0.load(offset)
     }
 }

@@ -86,10 +86,7 @@ fn decapsulate(ctx: &TcContext, gre: &Gre, tunnel: &TunnelIngress) -> Result<i32
         .map_err(|_| Refusal::Malformed { index })?;
     skb.write(0, &inner).ok_or(Refusal::Malformed { index })?;
     take_over_congestion(ctx, gre, index)?;
-    maps::count(index, |counters| {
-        counters.rx_packets += 1;
-        counters.rx_bytes += gre.inner_length as u64;
-    });
+    maps::count_received(index, gre.inner_length as u64);
     let device = maps::DEVICES.get(index).copied().unwrap_or_default();
     Ok(deliver::into(ctx, &device))
 }

@@ -8,19 +8,22 @@ use router_common::{
     gre::{Gre, Label, TunnelKey, TunnelKey6},
     map::TunnelIngress,
     packet::Packet,
+    slot::{Slot as _, TunnelSlot, TunnelSlot6},
 };
 
-use crate::{
-    frame::{ByHelper, Frame},
-    maps,
-    skb::Skb,
-};
+use crate::{frame::Frame, maps, skb::Skb};
 
 type Tunnel = Option<&'static TunnelIngress>;
 
 #[inline(always)]
 pub fn ipv4<P: Packet>(packet: &P, gre: &Gre) -> Tunnel {
     let key = TunnelKey::of(packet, gre.outer_offset, gre.label)?;
+    if let Some(tunnel) = maps::SLOTS
+        .get(TunnelSlot::number(&key))
+        .and_then(|slot| slot.get(&key))
+    {
+        return Some(tunnel);
+    }
     // SAFETY: an element may be replaced while we read it, as any hash map's; its parts are
     // integers and a tunnel's parts do not change while its key stays.
     unsafe { maps::TUNNELS.get(key) }
@@ -38,16 +41,20 @@ pub fn ipv6_in_skb(ctx: &TcContext, gre: &Gre) -> Tunnel {
 
 // LLVM: "Looks like the BPF stack limit is exceeded": it gives each long key a place of its own, so
 // these two live in frames of their own.
-// VERIFIER: "R1 invalid mem access 'scalar'": read from the packet itself, LLVM would pass its
-// bounds instead of the context, and cut them to 32 bits on the other side.
 #[inline(never)]
 fn frame_ipv6(ctx: *mut xdp_md, outer_offset: usize, label: Label) -> Tunnel {
+    let mut ctx = ctx;
+    // VERIFIER: "R1 invalid mem access 'scalar'": LLVM would pass the packet's bounds instead of the
+    // context, and cut them to 32 bits on the other side.
+    // SAFETY: changes nothing.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) ctx) };
     let ctx = XdpContext::new(ctx);
-    ipv6(&TunnelKey6::of(
-        &ByHelper(Frame(&ctx)),
-        outer_offset,
+    // RFC 8200 §3.
+    let addresses = Frame(&ctx).words(outer_offset + 8)?;
+    ipv6(&TunnelKey6 {
+        addresses: bytemuck::must_cast(addresses),
         label,
-    )?)
+    })
 }
 
 #[inline(never)]
@@ -58,6 +65,12 @@ fn skb_ipv6(ctx: *mut __sk_buff, outer_offset: usize, label: Label) -> Tunnel {
 
 #[inline(always)]
 fn ipv6(key: &TunnelKey6) -> Tunnel {
+    if let Some(tunnel) = maps::SLOTS6
+        .get(TunnelSlot6::number(key))
+        .and_then(|slot| slot.get(key))
+    {
+        return Some(tunnel);
+    }
     // SAFETY: as for IPv4.
     unsafe { maps::TUNNELS6.get(key) }
 }

@@ -5,10 +5,14 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
 };
-use router_common::map::{
-    Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_GROUPS, MAX_INTERFACES,
-    MAX_SESSIONS, MAX_TUNNELS, Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings,
-    TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6,
+use router_common::{
+    map::{
+        Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_GROUPS, MAX_INTERFACES,
+        MAX_SESSIONS, MAX_TUNNELS, Reason, Sequence, SessionConfig, SessionKey, SessionState,
+        Settings, Traffic, TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey,
+        TunnelKey6,
+    },
+    slot::{self, TunnelSlot, TunnelSlot6},
 };
 
 #[map]
@@ -16,6 +20,14 @@ pub static TUNNELS: HashMap<TunnelKey, TunnelIngress> = HashMap::with_max_entrie
 
 #[map]
 pub static TUNNELS6: HashMap<TunnelKey6, TunnelIngress> = HashMap::with_max_entries(MAX_TUNNELS, 0);
+
+/// In front of [`TUNNELS`]; memory-mapped so that slots begin where cache lines do.
+#[map]
+pub static SLOTS: Array<TunnelSlot> = Array::with_max_entries(slot::SLOTS, BPF_F_MMAPABLE);
+
+/// In front of [`TUNNELS6`].
+#[map]
+pub static SLOTS6: Array<TunnelSlot6> = Array::with_max_entries(slot::SLOTS, BPF_F_MMAPABLE);
 
 #[map]
 pub static DEVICES: Array<TunnelDevice> = Array::with_max_entries(MAX_TUNNELS, 0);
@@ -31,7 +43,10 @@ pub static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_I
 pub static SEQUENCES: Array<Sequence> = Array::with_max_entries(MAX_TUNNELS, 0);
 
 #[map]
-pub static COUNTERS: PerCpuArray<TunnelCounters> = PerCpuArray::with_max_entries(MAX_TUNNELS, 0);
+pub static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(MAX_TUNNELS, 0);
+
+#[map]
+pub static COUNTERS: PerCpuArray<TunnelEvents> = PerCpuArray::with_max_entries(MAX_TUNNELS, 0);
 
 #[map]
 pub static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
@@ -206,11 +221,35 @@ pub fn count_reason(reason: Reason) {
     }
 }
 
-/// Changes the counters of tunnel `index`.
+/// Changes what few packets of tunnel `index` change.
 #[inline(always)]
-pub fn count(index: u32, change: impl FnOnce(&mut TunnelCounters)) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(index) {
+pub fn count(index: u32, change: impl FnOnce(&mut TunnelEvents)) {
+    if let Some(events) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: a per-CPU value; this program is the only one to write it on this CPU.
-        change(unsafe { &mut *counters });
+        change(unsafe { &mut *events });
+    }
+}
+
+/// Counts a packet that came out of tunnel `index`, of `bytes` without outer headers.
+#[inline(always)]
+pub fn count_received(index: u32, bytes: u64) {
+    if let Some(traffic) = TRAFFIC.get_ptr_mut(index) {
+        // SAFETY: as above.
+        unsafe {
+            (*traffic).rx_packets += 1;
+            (*traffic).rx_bytes += bytes;
+        }
+    }
+}
+
+/// Counts a packet that was sent into tunnel `index`, of `bytes` without outer headers.
+#[inline(always)]
+pub fn count_sent(index: u32, bytes: u64) {
+    if let Some(traffic) = TRAFFIC.get_ptr_mut(index) {
+        // SAFETY: as above.
+        unsafe {
+            (*traffic).tx_packets += 1;
+            (*traffic).tx_bytes += bytes;
+        }
     }
 }

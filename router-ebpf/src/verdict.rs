@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use router_common::{
     gre::NotFast,
-    map::{Reason, TunnelCounters},
+    map::{Reason, TunnelEvents},
 };
 
 use crate::maps;
@@ -119,7 +119,7 @@ fn dropped(reason: Reason) -> Fate {
 }
 
 #[inline(always)]
-fn dropped_by(index: u32, change: impl FnOnce(&mut TunnelCounters)) -> Fate {
+fn dropped_by(index: u32, change: impl FnOnce(&mut TunnelEvents)) -> Fate {
     maps::count(index, change);
     Fate::Drop
 }

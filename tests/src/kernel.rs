@@ -16,9 +16,11 @@ use router_common::{
     identity::Flags,
     kdf::session_number,
     map::{
-        Fence, Granted, Lease, LocalState, Reason, Sequence, SessionConfig, SessionKey,
-        SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, name,
+        Fence, Granted, Interface, Lease, LocalState, Reason, Sequence, SessionConfig, SessionKey,
+        SessionState, Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents,
+        TunnelIngress, name,
     },
+    slot::{Slot, TunnelSlot, TunnelSlot6},
     time::BootTime,
 };
 
@@ -40,7 +42,7 @@ pub mod tc {
 }
 
 /// Index of the loopback device in every network namespace.
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 /// Where packets of the tunnel enter that [`Kernel::with_tunnel_of`] makes.
 pub const DEVICE: TunnelDevice = TunnelDevice {
@@ -63,6 +65,23 @@ pub fn ingress(index: u32, format: Format) -> TunnelIngress {
         heartbeat_address: INNER_LOCAL,
         heartbeat_port: PORT,
         padding: [0; 2],
+    }
+}
+
+/// What tells the packets of the tunnel that [`Kernel::with_tunnel_of`] makes.
+pub fn key(format: Format) -> AnyKey {
+    let key = format.has(Format::KEY).then_some(KEY);
+    let label = Label::new(key, format.has(Format::UDP));
+    if format.has(Format::IPV6) {
+        let (remote, local) = (REMOTE6, LOCAL6);
+        let addresses = Addresses6 { remote, local };
+        AnyKey::Ipv6(TunnelKey6 { addresses, label })
+    } else {
+        AnyKey::Ipv4(TunnelKey {
+            local: LOCAL,
+            remote: REMOTE,
+            label,
+        })
     }
 }
 
@@ -106,19 +125,7 @@ impl Kernel {
     /// device, which a test run takes for the one that a packet comes by.
     pub fn with_tunnel_of(format: Format) -> Self {
         let mut kernel = Self::with_tunnels_and_session();
-        let key = format.has(Format::KEY).then_some(KEY);
-        let label = Label::new(key, format.has(Format::UDP));
-        let key = if format.has(Format::IPV6) {
-            let (remote, local) = (REMOTE6, LOCAL6);
-            let addresses = Addresses6 { remote, local };
-            AnyKey::Ipv6(TunnelKey6 { addresses, label })
-        } else {
-            AnyKey::Ipv4(TunnelKey {
-                local: LOCAL,
-                remote: REMOTE,
-                label,
-            })
-        };
+        let key = key(format);
         let ingress = TunnelIngress {
             vlan: VLAN,
             ..ingress(TUNNEL, format)
@@ -132,10 +139,23 @@ impl Kernel {
 
     /// Makes the programs send by `egress` what the loopback device brings.
     pub fn set_egress(&mut self, egress: &TunnelEgress) {
+        self.set_egress_of(LOOPBACK, egress);
+    }
+
+    /// Makes the programs send by `egress` what goes to the device of index `ifindex`.
+    pub fn set_egress_of(&mut self, ifindex: u32, egress: &TunnelEgress) {
         let map = self.programs.map_mut(name::EGRESS).unwrap();
         HashMap::<_, u32, TunnelEgress>::try_from(map)
             .unwrap()
-            .insert(LOOPBACK, egress, 0)
+            .insert(ifindex, egress, 0)
+            .unwrap();
+    }
+
+    pub fn set_interface(&mut self, ifindex: u32, interface: Interface) {
+        let map = self.programs.map_mut(name::INTERFACES).unwrap();
+        HashMap::<_, u32, Interface>::try_from(map)
+            .unwrap()
+            .insert(ifindex, interface, 0)
             .unwrap();
     }
 
@@ -258,6 +278,7 @@ impl Kernel {
                     .unwrap()
                     .insert(key, ingress, 0)
                     .unwrap();
+                self.take_slot::<TunnelSlot>(name::SLOTS, key, ingress);
             }
             AnyKey::Ipv6(key) => {
                 let map = self.programs.map_mut(name::TUNNELS6).unwrap();
@@ -265,7 +286,25 @@ impl Kernel {
                     .unwrap()
                     .insert(key, ingress, 0)
                     .unwrap();
+                self.take_slot::<TunnelSlot6>(name::SLOTS6, key, ingress);
             }
+        }
+    }
+
+    /// Puts `slot` where packets of `key` look first.
+    pub fn set_slot<S: Slot + aya::Pod>(&mut self, map: &str, key: &S::Key, slot: S) {
+        let map = self.programs.map_mut(map).unwrap();
+        let mut slots = Array::<_, S>::try_from(map).unwrap();
+        slots.set(S::number(key), slot, 0).unwrap();
+    }
+
+    /// Puts a tunnel into its slot, unless another has it.
+    fn take_slot<S: Slot + aya::Pod>(&mut self, map: &str, key: S::Key, ingress: &TunnelIngress) {
+        let map = self.programs.map_mut(map).unwrap();
+        let mut slots = Array::<_, S>::try_from(map).unwrap();
+        let number = S::number(&key);
+        if slots.get(&number, 0).unwrap().is_for(&key) {
+            slots.set(number, S::holding(key, *ingress), 0).unwrap();
         }
     }
 
@@ -333,9 +372,18 @@ impl Kernel {
 
     /// A counter of tunnel `index`, summed over the CPUs.
     pub fn counter(&self, index: u32, of: impl Fn(&TunnelCounters) -> u64) -> u64 {
+        let mut sum = TunnelCounters::default();
+        let map = self.programs.map(name::TRAFFIC).unwrap();
+        let traffic = PerCpuArray::<_, Traffic>::try_from(map).unwrap();
+        for traffic in traffic.get(&index, 0).unwrap().iter() {
+            sum += traffic;
+        }
         let map = self.programs.map(name::COUNTERS).unwrap();
-        let counters = PerCpuArray::<_, TunnelCounters>::try_from(map).unwrap();
-        counters.get(&index, 0).unwrap().iter().map(of).sum()
+        let events = PerCpuArray::<_, TunnelEvents>::try_from(map).unwrap();
+        for events in events.get(&index, 0).unwrap().iter() {
+            sum += events;
+        }
+        of(&sum)
     }
 
     /// Says `local` of us in the session.

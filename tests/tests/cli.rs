@@ -145,8 +145,10 @@ fn maps_are_readable_when_the_agent_was_killed() {
     for name in router_common::map::name::ALL {
         assert!(list.contains(name), "no {name} in: {list}");
     }
-    let tunnels = agent::routerctl(node, &["maps", "dump", "tunnels"]).unwrap();
-    assert!(tunnels.contains("10.0.2.10"), "{tunnels}");
+    for map in ["tunnels", "slots"] {
+        let tunnels = agent::routerctl(node, &["maps", "dump", map]).unwrap();
+        assert!(tunnels.contains("10.0.2.10"), "{map}: {tunnels}");
+    }
     let secrets = agent::routerctl(node, &["maps", "dump", "session_config"]).unwrap();
     assert!(!secrets.contains("cloudpack"), "{secrets}");
     // The kernel alone still answers the peer's probes.

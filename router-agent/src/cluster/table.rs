@@ -506,18 +506,6 @@ fn consistent(node: u32) -> Bench {
     })
 }
 
-/// What a candidate faces who granted the peer a lease, and whose peer acts on an epoch that has
-/// passed: the one way to become active beside a peer that may still forward.
-fn granter_beside_an_outdated_peer() -> Bench {
-    let mut b = consistent(2);
-    b.hears(OWNER, 5);
-    assert_eq!(b.core.mandate().grant, policy(2).lease);
-    // We learnt of epoch 6 by another path; the peer does not know of it.
-    b.hears(READY, 6);
-    b.hears(OWNER, 5);
-    b
-}
-
 #[test]
 fn the_standby_grants_and_the_candidate_does_not() {
     let mut b = consistent(1);
@@ -562,48 +550,46 @@ fn who_prefers_consistency_claims_nothing_from_silence() {
     assert_eq!(b.core.peer_finding(), PeerFinding::KernelSilent);
 }
 
+/// Longer than all other waits here.
+const LONG: Length = Length::from_us(300_000);
+
+/// A standby whose peer acts on an epoch that has passed: the one way to become active beside a peer
+/// that may still forward.
+fn beside_an_outdated_peer() -> Bench {
+    let mut b = Bench::new(Policy {
+        prefer: Prefer::Consistency,
+        lease: LONG,
+        ..policy(2)
+    });
+    b.hears(OWNER, 5);
+    assert_eq!(b.core.mandate().grant, LONG);
+    // It is told of epoch 6 by another path, and no more.
+    b.hears(READY, 6);
+    b.hears(OWNER, 5);
+    assert!(b.core.mandate().grant.is_none());
+    b
+}
+
 #[test]
 fn who_granted_waits_until_the_last_grant_has_ended() {
-    let mut b = granter_beside_an_outdated_peer();
-    // It grants until it asks, with each of its messages.
-    while b.core.state() != State::Candidate {
-        b.peer.granted = b.now;
-        b.run(ms(10));
-    }
-    assert!(b.core.mandate().grant.is_none());
-    // What was granted until that was closed is known with the next tick only, which is at once.
-    let closed = b.now;
-    assert_eq!(
-        b.core.next_deadline(),
-        Some(closed.after(Duration::from_nanos(1)))
-    );
-    let last_grant = closed.after(Duration::from_nanos(1));
-    b.now = last_grant;
-    b.peer.granted = last_grant;
-    b.tick();
-    let over = policy(2).lease.promised_until(last_grant);
-    assert_eq!(b.core.next_deadline(), Some(over));
-    let granted = b.peer.granted;
-    b.run(over.since(b.now) - Duration::from_nanos(1));
+    let mut b = beside_an_outdated_peer();
+    // Noted while granting was closed, so this tick brings it.
+    b.now = b.now.after(ms(5));
+    b.peer.granted = b.now;
+    let over = LONG.promised_until(b.now);
+    b.run(over.since(b.now).saturating_sub(Duration::from_nanos(1)));
     assert_eq!(b.core.state(), State::Candidate);
     b.run(Duration::from_nanos(1));
     assert_eq!((b.core.state(), b.now), (State::Active, over));
-    assert_eq!(b.peer.granted, granted);
 }
 
 #[test]
 fn who_starts_may_have_granted_in_the_last_moment_of_an_earlier_life() {
-    let mut b = consistent(2);
-    let started = b.now;
-    b.hears(READY, 6);
-    b.hears(OWNER, 5);
-    b.run(ms(500));
-    let active = b
-        .core
-        .transitions()
-        .find(|t| t.to == State::Active)
-        .unwrap();
-    assert!(active.at >= policy(2).lease.promised_until(started));
+    let mut b = beside_an_outdated_peer();
+    let over = LONG.promised_until(b.now);
+    b.run(ms(1000));
+    let active = b.core.transitions().find(|t| t.to == State::Active);
+    assert_eq!(active.unwrap().at, over);
 }
 
 #[test]

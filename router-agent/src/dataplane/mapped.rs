@@ -2,6 +2,7 @@
 
 use std::{
     marker::PhantomData,
+    ops::Range,
     os::fd::AsFd as _,
     ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering, fence},
@@ -12,12 +13,16 @@ use aya::maps::MapData;
 use bytemuck::Pod;
 use router_common::{map::Granted, time::BootTime};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::param::page_size;
 
 /// The elements of a memory-mapped array (`BPF_F_MMAPABLE`, Linux 5.5), read and written without
 /// a system call, one 64-bit word at a time.
 pub struct MappedArray<T> {
     words: NonNull<u64>,
-    length: u32,
+    /// The first element of those in memory.
+    first: u32,
+    /// The one after the last.
+    end: u32,
     writable: bool,
     _elements: PhantomData<T>,
 }
@@ -35,15 +40,27 @@ impl<T: Pod> MappedArray<T> {
     };
 
     pub fn read_only(map: &MapData, length: u32) -> Result<Self> {
-        Self::map(map, length, ProtFlags::READ)
+        Self::map(map, 0..length, ProtFlags::READ)
     }
 
     pub fn read_write(map: &MapData, length: u32) -> Result<Self> {
-        Self::map(map, length, ProtFlags::READ | ProtFlags::WRITE)
+        Self::map(map, 0..length, ProtFlags::READ | ProtFlags::WRITE)
     }
 
-    fn map(map: &MapData, length: u32, protection: ProtFlags) -> Result<Self> {
-        let bytes = Self::bytes(length);
+    /// Maps no more of an array of `length` than is needed to read and write element `index`.
+    pub fn around(map: &MapData, index: u32, length: u32) -> Result<Self> {
+        // So many lie in whole pages, whatever the size of either.
+        let together = u32::try_from(page_size()).context("pages of over 4 GiB")?;
+        let first = index / together * together;
+        let end = first.saturating_add(together).min(length);
+        Self::map(map, first..end, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// The elements of `range`, which begins where a page does.
+    fn map(map: &MapData, range: Range<u32>, protection: ProtFlags) -> Result<Self> {
+        let Range { start: first, end } = range;
+        let bytes = Self::bytes(end - first);
+        let offset = u64::try_from(Self::bytes(first))?;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let address = unsafe {
             mmap(
@@ -52,13 +69,14 @@ impl<T: Pod> MappedArray<T> {
                 protection,
                 MapFlags::SHARED,
                 map.fd().as_fd(),
-                0,
+                offset,
             )
         }
         .context("cannot map a BPF array into memory")?;
         Ok(Self {
             words: NonNull::new(address.cast()).context("a mapping at address zero")?,
-            length,
+            first,
+            end,
             writable: protection.contains(ProtFlags::WRITE),
             _elements: PhantomData,
         })
@@ -69,9 +87,13 @@ impl<T: Pod> MappedArray<T> {
     }
 
     fn element(&self, index: u32) -> NonNull<u64> {
-        assert!(index < self.length, "index {index} of {}", self.length);
-        // SAFETY: `index` was compared with the length of the mapping.
-        unsafe { self.words.add(index as usize * Self::WORDS) }
+        let Self { first, end, .. } = *self;
+        assert!(
+            (first..end).contains(&index),
+            "index {index} of {first}..{end}"
+        );
+        // SAFETY: `index` was compared with the bounds of the mapping.
+        unsafe { self.words.add((index - first) as usize * Self::WORDS) }
     }
 
     /// The element as it is now. Its words may stem from two moments; each is whole.
@@ -86,7 +108,7 @@ impl<T: Pod> MappedArray<T> {
         value
     }
 
-    /// Writes the element, word by word.
+    /// Writes the element, word by word, the last word last.
     pub fn write(&self, index: u32, value: &T) {
         assert!(self.writable, "this array was mapped to be read only");
         let element = self.element(index);
@@ -122,7 +144,7 @@ impl MappedArray<Granted> {
 
 impl<T> Drop for MappedArray<T> {
     fn drop(&mut self) {
-        let bytes = self.length as usize * size_of::<T>();
+        let bytes = (self.end - self.first) as usize * size_of::<T>();
         // SAFETY: the mapping made in `map`, used by nobody else.
         // A failure leaves the mapping in place, which harms nobody.
         let _ = unsafe { munmap(self.words.as_ptr().cast(), bytes) };

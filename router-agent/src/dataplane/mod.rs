@@ -4,6 +4,7 @@ mod attach;
 mod fences;
 mod mapped;
 mod pins;
+mod slots;
 
 use std::{
     io,
@@ -23,9 +24,10 @@ use router_common::{
     identity::Epoch,
     map::{
         Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_GROUPS, MAX_SESSIONS,
-        Reason, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice,
-        TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, name,
+        Reason, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelCounters,
+        TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, name,
     },
+    slot::{TunnelSlot, TunnelSlot6},
 };
 
 use crate::{
@@ -219,11 +221,13 @@ impl Dataplane {
                 let mut tunnels: HashMap<_, TunnelKey, TunnelIngress> =
                     self.map_mut(name::TUNNELS)?;
                 tunnels.insert(key, ingress, 0)?;
+                slots::set::<TunnelSlot>(self.array(name::SLOTS)?, key, ingress)?;
             }
             AnyKey::Ipv6(key) => {
                 let mut tunnels: HashMap<_, TunnelKey6, TunnelIngress> =
                     self.map_mut(name::TUNNELS6)?;
                 tunnels.insert(key, ingress, 0)?;
+                slots::set::<TunnelSlot6>(self.array(name::SLOTS6)?, key, ingress)?;
             }
         }
         Ok(())
@@ -262,7 +266,8 @@ impl Dataplane {
             Ok(Map::PerCpuArray(data))
         };
         Ok(Counters {
-            tunnels: open(name::COUNTERS)?.try_into()?,
+            traffic: open(name::TRAFFIC)?.try_into()?,
+            events: open(name::COUNTERS)?.try_into()?,
             fences: open(name::FENCE_COUNTERS)?.try_into()?,
             reasons: open(name::REASONS)?.try_into()?,
         })
@@ -366,7 +371,8 @@ fn newest_epoch(pins: &Pins) -> Epoch {
 
 /// Reads the tunnels' counters.
 pub struct Counters {
-    tunnels: PerCpuArray<MapData, TunnelCounters>,
+    traffic: PerCpuArray<MapData, Traffic>,
+    events: PerCpuArray<MapData, TunnelEvents>,
     fences: PerCpuArray<MapData, FenceCounters>,
     reasons: PerCpuArray<MapData, u64>,
 }
@@ -389,8 +395,11 @@ impl Counters {
     /// The counters of tunnel `index`, summed over the CPUs.
     pub fn of(&self, index: u32) -> Result<TunnelCounters> {
         let mut sum = TunnelCounters::default();
-        for counters in self.tunnels.get(&index, 0)?.iter() {
-            sum += counters;
+        for traffic in self.traffic.get(&index, 0)?.iter() {
+            sum += traffic;
+        }
+        for events in self.events.get(&index, 0)?.iter() {
+            sum += events;
         }
         Ok(sum)
     }

@@ -1,10 +1,13 @@
 //! What each map holds, so that bytes are never taken for another type's.
 
 use aya::maps::{MapInfo, MapType};
-use router_common::map::{
-    Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
-    SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress,
-    TunnelKey, TunnelKey6, name,
+use router_common::{
+    map::{
+        Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
+        SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress, TunnelEvents,
+        TunnelIngress, TunnelKey, TunnelKey6, name,
+    },
+    slot::{TunnelSlot, TunnelSlot6},
 };
 
 use super::MapsError;
@@ -14,10 +17,13 @@ use super::MapsError;
 pub enum Known {
     Tunnels,
     Tunnels6,
+    Slots,
+    Slots6,
     Devices,
     Egress,
     Interfaces,
     Sequences,
+    Traffic,
     Counters,
     Reasons,
     Settings,
@@ -33,13 +39,16 @@ pub enum Known {
 }
 
 impl Known {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::Tunnels,
         Self::Tunnels6,
+        Self::Slots,
+        Self::Slots6,
         Self::Devices,
         Self::Egress,
         Self::Interfaces,
         Self::Sequences,
+        Self::Traffic,
         Self::Counters,
         Self::Reasons,
         Self::Settings,
@@ -67,10 +76,13 @@ impl Known {
         match self {
             Self::Tunnels => name::TUNNELS,
             Self::Tunnels6 => name::TUNNELS6,
+            Self::Slots => name::SLOTS,
+            Self::Slots6 => name::SLOTS6,
             Self::Devices => name::DEVICES,
             Self::Egress => name::EGRESS,
             Self::Interfaces => name::INTERFACES,
             Self::Sequences => name::SEQUENCES,
+            Self::Traffic => name::TRAFFIC,
             Self::Counters => name::COUNTERS,
             Self::Reasons => name::REASONS,
             Self::Settings => name::SETTINGS,
@@ -92,10 +104,13 @@ impl Known {
             Self::Tunnels => size_of::<TunnelKey>(),
             Self::Tunnels6 => size_of::<TunnelKey6>(),
             Self::SessionIndex => size_of::<SessionKey>(),
-            Self::Devices
+            Self::Slots
+            | Self::Slots6
+            | Self::Devices
             | Self::Egress
             | Self::Interfaces
             | Self::Sequences
+            | Self::Traffic
             | Self::Counters
             | Self::Reasons
             | Self::Settings
@@ -114,12 +129,15 @@ impl Known {
     const fn value_size(self) -> usize {
         match self {
             Self::Tunnels | Self::Tunnels6 => size_of::<TunnelIngress>(),
+            Self::Slots => size_of::<TunnelSlot>(),
+            Self::Slots6 => size_of::<TunnelSlot6>(),
             Self::Devices => size_of::<TunnelDevice>(),
             Self::Egress => size_of::<TunnelEgress>(),
             Self::Interfaces => size_of::<Interface>(),
             Self::Sequences => size_of::<Sequence>(),
             Self::Settings => size_of::<Settings>(),
-            Self::Counters => size_of::<TunnelCounters>(),
+            Self::Traffic => size_of::<Traffic>(),
+            Self::Counters => size_of::<TunnelEvents>(),
             Self::Reasons => size_of::<u64>(),
             Self::SessionIndex | Self::Protected => size_of::<u32>(),
             Self::SessionConfig => size_of::<SessionConfig>(),
@@ -140,8 +158,12 @@ impl Known {
             | Self::Interfaces
             | Self::SessionIndex
             | Self::Protected => MapType::Hash,
-            Self::Counters | Self::Reasons | Self::FenceCounters => MapType::PerCpuArray,
-            Self::Devices
+            Self::Traffic | Self::Counters | Self::Reasons | Self::FenceCounters => {
+                MapType::PerCpuArray
+            }
+            Self::Slots
+            | Self::Slots6
+            | Self::Devices
             | Self::Sequences
             | Self::Settings
             | Self::SessionConfig

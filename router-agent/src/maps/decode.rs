@@ -5,11 +5,12 @@ use router_common::{
     identity::{Claim, Flags, NodeId},
     map::{
         Fence, FenceCounters, Format, Granted, Interface, Lease, LocalState, Reason, Sequence,
-        SessionConfig, SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice,
-        TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, egress_flag, ingress_flag,
+        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress,
+        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, egress_flag, ingress_flag,
         interface_flag,
     },
     net::{Mac, ipv4_from_word},
+    slot::{TunnelSlot, TunnelSlot6},
 };
 use serde_json::Value;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -35,6 +36,8 @@ pub enum Index {
     Session(u32),
     Group(u32),
     Reason(u32),
+    /// Of a table in front of the tunnels.
+    Slot(u32),
     /// Of an array with one element.
     Only(u32),
 }
@@ -54,6 +57,7 @@ impl Decode for Index {
             Self::Session(index) => Fields::default().with("session_index", index),
             Self::Group(index) => Fields::default().with("group_index", index),
             Self::Reason(index) => Fields::default().with("reason", reason(index)),
+            Self::Slot(number) => Fields::default().with("slot", number),
             Self::Only(index) => Fields::default().with("index", index),
         }
     }
@@ -134,6 +138,41 @@ impl Decode for TunnelIngress {
                 (heartbeat_port != 0).then_some(heartbeat_port),
             )
     }
+}
+
+impl Decode for TunnelSlot {
+    fn decode(&self, interfaces: &dyn InterfaceNames) -> Fields {
+        let Self {
+            key,
+            ingress,
+            padding: _,
+            taken,
+        } = self;
+        slot(key, ingress, *taken, interfaces)
+    }
+}
+
+impl Decode for TunnelSlot6 {
+    fn decode(&self, interfaces: &dyn InterfaceNames) -> Fields {
+        let Self {
+            key,
+            ingress,
+            padding: _,
+            taken,
+        } = self;
+        slot(key, ingress, *taken, interfaces)
+    }
+}
+
+fn slot(
+    key: &impl Decode,
+    ingress: &TunnelIngress,
+    taken: u64,
+    interfaces: &dyn InterfaceNames,
+) -> Fields {
+    key.decode(interfaces)
+        .and(ingress.decode(interfaces))
+        .with("taken", taken != 0)
 }
 
 impl Decode for TunnelDevice {
@@ -288,13 +327,22 @@ impl Decode for Settings {
     }
 }
 
-impl Decode for TunnelCounters {
+impl Decode for Traffic {
     fn decode(&self, _: &dyn InterfaceNames) -> Fields {
-        self.named()
-            .fold(Fields::default(), |fields, (name, value)| {
-                fields.with(name, value)
-            })
+        counters(self.named())
     }
+}
+
+impl Decode for TunnelEvents {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        counters(self.named())
+    }
+}
+
+fn counters(named: impl Iterator<Item = (&'static str, u64)>) -> Fields {
+    named.fold(Fields::default(), |fields, (name, value)| {
+        fields.with(name, value)
+    })
 }
 
 /// Packets of a [`Reason`].

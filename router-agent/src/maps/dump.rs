@@ -2,10 +2,13 @@
 
 use aya::maps::Map;
 use bytemuck::{NoUninit, bytes_of};
-use router_common::map::{
-    Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
-    SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress,
-    TunnelKey, TunnelKey6,
+use router_common::{
+    map::{
+        Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
+        SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress, TunnelEvents,
+        TunnelIngress, TunnelKey, TunnelKey6,
+    },
+    slot::{TunnelSlot, TunnelSlot6},
 };
 use serde::Serialize;
 
@@ -53,6 +56,8 @@ pub fn dump(
     let entries = match known {
         Known::Tunnels => hash::<TunnelKey, TunnelIngress>(map).map(|read| show.every(read)),
         Known::Tunnels6 => hash::<TunnelKey6, TunnelIngress>(map).map(|read| show.every(read)),
+        Known::Slots => array::<TunnelSlot>(map).map(|read| show.used(read, Index::Slot)),
+        Known::Slots6 => array::<TunnelSlot6>(map).map(|read| show.used(read, Index::Slot)),
         Known::Devices => array::<TunnelDevice>(map).map(|read| show.used(read, Index::Tunnel)),
         Known::Sequences => array::<Sequence>(map).map(|read| show.used(read, Index::Tunnel)),
         Known::Settings => array::<Settings>(map).map(|read| show.used(read, Index::Only)),
@@ -60,9 +65,8 @@ pub fn dump(
             .map(|read| show.every(read.into_iter().map(|(k, v)| (InterfaceIndex(k), v)))),
         Known::Interfaces => hash::<u32, Interface>(map)
             .map(|read| show.every(read.into_iter().map(|(k, v)| (InterfaceIndex(k), v)))),
-        Known::Counters => {
-            per_cpu::<TunnelCounters>(map).map(|read| show.used(read, Index::Tunnel))
-        }
+        Known::Traffic => per_cpu::<Traffic>(map).map(|read| show.used(read, Index::Tunnel)),
+        Known::Counters => per_cpu::<TunnelEvents>(map).map(|read| show.used(read, Index::Tunnel)),
         Known::Reasons => per_cpu::<u64>(map).map(|read| show.used(read, Index::Reason)),
         Known::SessionIndex => hash::<SessionKey, u32>(map)
             .map(|read| show.every(read.into_iter().map(|(k, v)| (k, Index::Session(v))))),

@@ -17,6 +17,13 @@ impl Fields {
         self.0.push((name, value.into()));
         self
     }
+
+    /// Adds all of another's.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
 }
 
 impl Serialize for Fields {

@@ -4,7 +4,7 @@ use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapError, PerCpuArray},
 };
-use router_common::map::{FenceCounters, TunnelCounters};
+use router_common::map::{FenceCounters, Traffic, TunnelEvents};
 
 /// Every entry of a hash map.
 pub fn hash<K: Pod, V: Pod>(map: Map) -> Result<Vec<(K, V)>, MapError> {
@@ -55,7 +55,7 @@ macro_rules! field_by_field {
         )+
     };
 }
-field_by_field!(FenceCounters, TunnelCounters);
+field_by_field!(FenceCounters, Traffic, TunnelEvents);
 
 #[cfg(test)]
 mod tests {
@@ -64,16 +64,16 @@ mod tests {
     #[test]
     fn cpus_are_summed_field_by_field() {
         assert_eq!(u64::total(&[1, u64::MAX, 3]), 3);
-        let one = TunnelCounters {
-            rx_packets: 1,
+        let one = TunnelEvents {
+            rx_errors: 1,
             keepalives_heard: 2,
-            ..TunnelCounters::default()
+            ..TunnelEvents::default()
         };
-        let total = TunnelCounters::total(&[one, TunnelCounters::default(), one]);
-        let expected = TunnelCounters {
-            rx_packets: 2,
+        let total = TunnelEvents::total(&[one, TunnelEvents::default(), one]);
+        let expected = TunnelEvents {
+            rx_errors: 2,
             keepalives_heard: 4,
-            ..TunnelCounters::default()
+            ..TunnelEvents::default()
         };
         assert_eq!(total, expected);
     }

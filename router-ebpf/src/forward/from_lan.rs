@@ -111,11 +111,8 @@ fn send(ctx: &XdpContext, way: &Way) -> Outcome {
     }
     let outcome = leave(ctx, hop, outer::ether_type(egress), protected_by);
     if let Outcome::Forwarded = outcome {
-        maps::count(egress.index, |counters| {
-            counters.tx_packets += 1;
-            counters.tx_bytes += u64::from(length);
-            counters.tx_transit += 1;
-        });
+        maps::count_sent(egress.index, u64::from(length));
+        maps::count(egress.index, |counters| counters.tx_transit += 1);
     }
     outcome
 }

@@ -25,8 +25,7 @@ pub(super) fn forward(ctx: *mut xdp_md, arrived: &Arrived) -> Outcome {
         ..
     } = *arrived;
     // Not every device sends what lies in several buffers.
-    let lies_in_one = Frame(&ctx).len() == Frame(&ctx).whole_len();
-    if tunnel.flags & ingress_flag::TRANSIT == 0 || !lies_in_one {
+    if Frame(&ctx).len() != Frame(&ctx).whole_len() {
         return Outcome::NotTaken;
     }
     let arrival = Arrival {
@@ -49,11 +48,8 @@ pub(super) fn forward(ctx: *mut xdp_md, arrived: &Arrived) -> Outcome {
     }
     let outcome = leave(&ctx, &way.hop, protocol, way.protected_by);
     if let Outcome::Forwarded = outcome {
-        maps::count(tunnel.index, |counters| {
-            counters.rx_packets += 1;
-            counters.rx_bytes += inner_length as u64;
-            counters.rx_transit += 1;
-        });
+        maps::count_received(tunnel.index, inner_length as u64);
+        maps::count(tunnel.index, |counters| counters.rx_transit += 1);
     }
     outcome
 }

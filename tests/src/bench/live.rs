@@ -204,7 +204,9 @@ pub fn measure(lab: &Lab, name: &str, fate: Fate, during: Duration) -> Result<Ra
         first: 0,
         end: 0,
         next: 0,
+        step: 1,
         ifindex,
+        padding: 0,
     });
     let program: &mut Xdp = kernel
         .programs

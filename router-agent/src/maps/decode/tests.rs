@@ -22,7 +22,7 @@ fn from_bytes<T: AnyBitPattern>(bytes: &[u8]) -> T {
 
 #[test]
 fn a_tunnels_key() {
-    let key: TunnelKey = from_bytes(&[10, 0, 2, 10, 10, 0, 1, 10, 0, 0, 1, 0, 1, 0, 0, 0]);
+    let key: TunnelKey = from_bytes(&[10, 0, 2, 10, 10, 0, 1, 10, 1, 0, 0, 0, 0, 0, 1, 0]);
     assert_eq!(
         text(&key),
         "local 10.0.2.10, remote 10.0.1.10, key 256, encapsulation gre"
