@@ -24,7 +24,7 @@ pub struct Arguments {
 pub struct Subject(pub &'static str, pub Router, pub Reach);
 
 /// What is in all others too.
-pub const INSTRUMENTS: Subject = Subject("sending and counting", Router::Counter, Reach::Sink);
+const INSTRUMENTS: Subject = Subject("sending and counting", Router::Counter, Reach::Sink);
 
 const SUBJECTS: [Subject; 3] = [
     Subject("forwarded by the stack", Router::Ours, Reach::Sink),
@@ -58,13 +58,14 @@ pub fn measure(
     let spread = |rates: &[Rate], sending: f64| {
         Spread::of(rates.iter().map(|rate| rate.ns_each(sending)).collect())
     };
-    let section = |title: &str, sending: f64, skipped: usize| {
+    // The plot has all rows side by side: `suffix` tells them apart.
+    let section = |title: &str, suffix: &str, sending: f64, skipped: usize| {
         let (first, _, rates) = &rigs[1];
         let compared_with = spread(rates, sending).median;
         let rows = rigs[skipped..].iter().map(|(name, _, rates)| {
             let ns = spread(rates, sending);
             Row {
-                name: (*name).into(),
+                name: format!("{name}{suffix}"),
                 ratio: compared_with / ns.median,
                 ns,
             }
@@ -77,8 +78,8 @@ pub fn measure(
     };
     let sending = spread(&rigs[0].2, 0.0).median;
     let sections = vec![
-        section("ns for each packet", 0.0, 0),
-        section("of these, in the router", sending, 1),
+        section("ns for each packet", "", 0.0, 0),
+        section("of these, the router's", ", alone", sending, 1),
     ];
     let mut conditions = vec![
         format!("veth, XDP live frames; sender, router and sink all on CPU {cpu}"),
