@@ -5,6 +5,9 @@ use bytemuck::{Pod, Zeroable};
 /// Name of the map with the one [`Bench`].
 pub const MAP: &str = "BENCH";
 
+/// Name of the map with the [`Arrivals`] of each CPU.
+pub const ARRIVALS: &str = "ARRIVALS";
+
 /// Bytes at a frame's start that are written anew; no outer headers that are measured are longer.
 pub const HEADERS: usize = 96;
 
@@ -30,6 +33,20 @@ pub struct Bench {
     pub padding: u32,
 }
 
+/// What arrived where packets are counted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Arrivals {
+    pub packets: u64,
+    /// Destination of the IPv4 packets that count.
+    pub destination: [u8; 4],
+    pub padding: [u8; 4],
+}
+
 #[cfg(feature = "user")]
 // SAFETY: `bytemuck::Pod` already demands what `aya::Pod` does.
 unsafe impl aya::Pod for Bench {}
+
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for Arrivals {}

@@ -8,19 +8,26 @@
 use aya_ebpf::{
     bindings::{
         TC_ACT_UNSPEC,
-        xdp_action::{XDP_ABORTED, XDP_PASS, XDP_REDIRECT},
+        xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_REDIRECT},
     },
     helpers::generated::{bpf_redirect, bpf_xdp_adjust_head},
     macros::{classifier, map, xdp},
-    maps::Array,
+    maps::{Array, PerCpuArray},
     programs::{TcContext, XdpContext},
 };
-use router_common::bench::Bench;
+use router_common::{
+    bench::{Arrivals, Bench},
+    net::{Ethernet, Ipv4},
+    packet::Packet as _,
+};
 
 use crate::{frame::Frame, from_lan, on_underlay, verdict};
 
 #[map]
 static BENCH: Array<Bench> = Array::with_max_entries(1, 0);
+
+#[map]
+static ARRIVALS: PerCpuArray<Arrivals> = PerCpuArray::with_max_entries(1, 0);
 
 #[xdp]
 pub fn bench_decapsulate(ctx: XdpContext) -> u32 {
@@ -87,6 +94,24 @@ pub fn bench_send(ctx: XdpContext) -> u32 {
     // SAFETY: a helper without memory arguments.
     let verdict = unsafe { bpf_redirect(bench.ifindex, 0) };
     u32::try_from(verdict).unwrap_or(XDP_ABORTED)
+}
+
+/// Counts the packets that are to arrive, as IPv4 with a right header, and ends their way.
+#[xdp]
+pub fn bench_count(ctx: XdpContext) -> u32 {
+    let (Some(header), Some(arrivals)) = (
+        Frame(&ctx).read::<Ipv4>(Ethernet::LEN),
+        ARRIVALS.get_ptr_mut(0),
+    ) else {
+        return XDP_PASS;
+    };
+    // SAFETY: this CPU's own element, which no other program changes.
+    let arrivals = unsafe { &mut *arrivals };
+    if header.destination != arrivals.destination || !header.checksum_is_valid() {
+        return XDP_PASS;
+    }
+    arrivals.packets += 1;
+    XDP_DROP
 }
 
 /// Does nothing, for what a TC program costs beside it.

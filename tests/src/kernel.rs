@@ -6,12 +6,13 @@ use std::{env, time::Duration};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, TestRunOptions,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, HashMap, PerCpuArray, PerCpuValues},
     programs::{Program, SchedClassifier, TestRun as _, Xdp},
+    util::nr_cpus,
 };
 use router_agent::dataplane::{OBJECT, program};
 use router_common::{
-    bench::{self, Bench},
+    bench::{self, Arrivals, Bench},
     gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
     identity::Flags,
     kdf::session_number,
@@ -212,6 +213,31 @@ impl Kernel {
             .unwrap();
     }
 
+    /// Begins to count IPv4 packets to `destination` where the counting program is attached.
+    pub fn count_to(&mut self, destination: [u8; 4]) -> Result<()> {
+        let none = Arrivals {
+            packets: 0,
+            destination,
+            padding: [0; 4],
+        };
+        let map = self.programs.map_mut(bench::ARRIVALS).unwrap();
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        PerCpuArray::<_, Arrivals>::try_from(map).unwrap().set(
+            0,
+            PerCpuValues::try_from(vec![none; cpus])?,
+            0,
+        )?;
+        Ok(())
+    }
+
+    /// Packets counted.
+    pub fn arrived(&self) -> u64 {
+        let map = self.programs.map(bench::ARRIVALS).unwrap();
+        let arrivals = PerCpuArray::<_, Arrivals>::try_from(map).unwrap();
+        let arrivals = arrivals.get(&0, 0).unwrap();
+        arrivals.iter().map(|arrivals| arrivals.packets).sum()
+    }
+
     fn prepared(programs: Ebpf) -> Self {
         let mut kernel = Self { programs };
         let map = kernel.programs.map_mut(name::SETTINGS).unwrap();
@@ -308,7 +334,8 @@ impl Kernel {
         }
     }
 
-    fn xdp(&mut self, name: &str) -> &mut Xdp {
+    /// The XDP program called `name`.
+    pub fn xdp(&mut self, name: &str) -> &mut Xdp {
         let program = self.programs.program_mut(name).unwrap();
         program.try_into().unwrap()
     }

@@ -6,6 +6,7 @@ mod image;
 
 use std::env;
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -32,13 +33,16 @@ impl Kernel {
     }
 }
 
+/// How long a guest may run.
+const MINUTES: u32 = 60;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Which kernel
     #[arg(long, default_value = "6.1")]
     kernel: Kernel,
     /// The guest is killed after so many minutes
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = MINUTES)]
     minutes: u32,
     /// What to run in the guest, as root
     #[arg(last = true, required = true)]
@@ -47,18 +51,32 @@ pub struct Args {
 
 /// Runs a command in a guest; its exit code.
 pub fn vm(args: &Args) -> Result<ExitCode> {
+    boot(args.kernel, &args.command, args.minutes, None)
+}
+
+/// As [`vm`], with a folder of this machine in which the command may write.
+pub fn run(kernel: Kernel, command: &[OsString], writable: Option<&Path>) -> Result<ExitCode> {
+    boot(kernel, command, MINUTES, writable)
+}
+
+fn boot(
+    kernel: Kernel,
+    command: &[OsString],
+    minutes: u32,
+    writable: Option<&Path>,
+) -> Result<ExitCode> {
     if !is_root() {
         bail!(
             "a guest needs root: it reads all files of this machine. Run\n    \
-             sudo -E env \"PATH=$PATH\" cargo xtask vm …"
+             sudo -E env \"PATH=$PATH\" cargo xtask …"
         );
     }
-    let image = image::provide(args.kernel)?;
+    let image = image::provide(kernel)?;
     heading(format_args!(
         "vm: Linux {} boots; software emulation, about half a minute",
-        args.kernel.version()
+        kernel.version()
     ));
-    guest::run(&image, &args.command, args.minutes)
+    guest::run(&image, command, minutes, writable)
 }
 
 /// Finds or installs all that a guest needs.

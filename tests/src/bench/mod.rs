@@ -5,6 +5,7 @@ pub mod dataplane;
 pub mod live;
 pub mod plot;
 pub mod report;
+pub mod rig;
 pub mod rounds;
 pub mod tunnels;
 pub mod vm_ratio;

@@ -17,12 +17,12 @@ struct Arguments {
 enum What {
     /// Nanoseconds of each program, by the kernel's test run
     Dataplane,
-    /// Packets per second through veth into a tunnel, one core
+    /// Packets through veth into a tunnel and beyond, one core
     Live(live::Arguments),
     /// Time to make and remove thousands of tunnels
     Tunnels(tunnels::Arguments),
-    /// Packets per second beside the kernel's own GRE; needs a kernel with ip_gre
-    VmRatio(vm_ratio::Arguments),
+    /// The same beside the kernel's own GRE; needs a kernel with ip_gre
+    VmRatio(live::Arguments),
 }
 
 fn main() -> Result<()> {

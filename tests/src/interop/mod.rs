@@ -252,14 +252,21 @@ impl Pair {
         Ok(pair)
     }
 
+    /// Returns when the agent runs and the tunnel is up. The device alone says nothing: an agent
+    /// that died leaves one behind.
     pub fn start_agent(&mut self) -> Result<()> {
-        self.agent = Some(Agent::start(self.ours(), &self.case.config())?);
+        let starts = || agent::log(self.ours()).matches("agent: running").count();
+        let before = starts();
+        let agent = Agent::start(self.ours(), &self.case.config())?;
         poll::until(PATIENCE, || {
+            ensure!(starts() > before, "the agent does not run yet");
             let link = self.ours().exec(&["ip", "link", "show", "tun0", "up"])?;
             ensure!(!link.is_empty(), "tun0 is not up");
             Ok(())
         })
-        .with_context(|| format!("the agent says:\n{}", agent::log(self.ours())))
+        .with_context(|| format!("the agent says:\n{}", agent::log(self.ours())))?;
+        self.agent = Some(agent);
+        Ok(())
     }
 
     /// Our agent, which is to be started again by [`Self::start_agent`].

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio, id};
 use std::{io, thread};
 
@@ -49,8 +49,14 @@ const NO_STATUS: u8 = 255;
 /// timeout's, after it has killed.
 const TIMED_OUT: u8 = 137;
 
-/// Boots, runs `command` in the current directory, and gives back its exit code.
-pub fn run(image: &Image, command: &[OsString], minutes: u32) -> Result<ExitCode> {
+/// Boots, runs `command` in the current directory, and gives back its exit code. What it writes
+/// below `writable` stays.
+pub fn run(
+    image: &Image,
+    command: &[OsString],
+    minutes: u32,
+    writable: Option<&Path>,
+) -> Result<ExitCode> {
     let script = Script::write(image, command)?;
     let mut path = image.programs.clone().into_os_string();
     path.push(":");
@@ -71,6 +77,11 @@ pub fn run(image: &Image, command: &[OsString], minutes: u32) -> Result<ExitCode
         .arg(format!("sh {}", quoted(&script.0.to_string_lossy())))
         .env("PATH", path)
         .stdin(Stdio::null());
+    if let Some(folder) = writable {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        vng.arg("--rwdir").arg(folder);
+    }
     verdict(run_through_pipes(&mut vng)?, minutes)
 }
 

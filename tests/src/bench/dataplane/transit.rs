@@ -11,7 +11,7 @@ use router_common::{
 
 use super::{FROM_LAN, INNER_PAYLOAD, Section, Subject, TO_LAN, decapsulation};
 use crate::{
-    bench::live::{self, Fate},
+    bench::rig::{self, ROUTER},
     frames::{Outer, TUNNEL, UNDERLAY_MACS, inner_udp},
     kernel::{Kernel, LOOPBACK, egress, ingress, key},
 };
@@ -24,8 +24,8 @@ const FAR: [u8; 4] = [10, 8, 0, 2];
 /// Each packet asks the tables twice or three times: for the way back to its source, which must
 /// exist, for its own, and into a tunnel for the outer packet's.
 pub fn section() -> Result<Section> {
-    let lab = live::lab(Fate::Forwarded)?;
-    let node = live::router(&lab);
+    let lab = rig::lab()?;
+    let node = lab.node(ROUTER);
     node.ip_batch(&[
         "neigh replace 10.0.2.10 lladdr 02:00:00:00:01:01 dev eth0 nud permanent".into(),
         "link add tun0 type veth peer name tun0-dp".into(),
