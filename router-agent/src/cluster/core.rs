@@ -11,7 +11,7 @@ use super::{
     cause::Cause,
     history::{Finding, Pending, Transition},
     policy::Policy,
-    report::{PeerFinding, PeerReport, Standing},
+    report::{FormerLife, PeerFinding, PeerReport, Standing},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -165,6 +165,8 @@ pub struct Core {
     /// While active: the last moment at which the peer is known not to have claimed beside us.
     alone_at: BootTime,
     dual: Option<DualActivity>,
+    /// Active since a former life, whose services are to be taken once more.
+    reasserts: bool,
 
     transitions: Pending<Transition>,
     findings: Pending<Finding>,
@@ -254,9 +256,33 @@ impl Core {
             ask_not_before: BootTime::NEVER,
             alone_at: BootTime::NEVER,
             dual: None,
+            reasserts: false,
             transitions: Pending::new(),
             findings: Pending::new(),
         }
+    }
+
+    /// Goes on where an agent before this one was broken off, if that was so lately that the peer
+    /// cannot have missed it: active under the same epoch, or standby. That is no transition. Else
+    /// as [`Self::with_floor`].
+    ///
+    /// Should the peer have claimed meanwhile all the same, the first tick shows it, and an active
+    /// yields as one does that was only stopped.
+    pub fn resumed(policy: Policy, former: &FormerLife, newest: Epoch, now: BootTime) -> Self {
+        let mut core = Self::with_floor(policy, newest, now);
+        if !former.can_be_resumed(&core.policy, now) {
+            return core;
+        }
+        core.newest = former.claim;
+        if former.is_active(&core.policy) {
+            core.stage = Stage::Active;
+            core.own_epoch = former.claim.epoch;
+            core.alone_at = now;
+            core.reasserts = true;
+        } else {
+            core.stage = Stage::Standby;
+        }
+        core
     }
 
     /// Takes in one event and makes every transition that it enables.
@@ -284,6 +310,12 @@ impl Core {
                 break;
             };
             self.make(to, cause, now, &mut commands);
+        }
+        if self.reasserts && !self.ticked.is_never() {
+            self.reasserts = false;
+            commands.push(Command::Take {
+                epoch: self.own_epoch,
+            });
         }
         commands
     }
@@ -606,6 +638,7 @@ impl Core {
             self.hold_until = now.after(self.policy.fault_hold);
         }
         self.end_dual_activity(now, now);
+        self.reasserts = false;
         commands.push(Command::Release {
             epoch: self.own_epoch,
         });

@@ -20,5 +20,5 @@ pub use self::{
     core::{Advertisement, Command, Core, Event, State},
     history::{Finding, Transition},
     policy::Policy,
-    report::{PeerFinding, PeerReport},
+    report::{FormerLife, PeerFinding, PeerReport},
 };

@@ -15,7 +15,9 @@ use router_common::{
     time::BootTime,
 };
 
-use super::{Advertisement, Command, Core, Event, PeerReport, Policy, State, Transition};
+use super::{
+    Advertisement, Command, Core, Event, FormerLife, PeerReport, Policy, State, Transition,
+};
 
 const KEEPALIVE: u64 = 10;
 const DEAD: u64 = 40;
@@ -47,6 +49,8 @@ enum Sabotage {
     DeafToMonitors,
     /// The core forgets to wait: it believes a silent peer to be dead after one interval.
     HastyVerdict,
+    /// A new agent does not look at what the one before it left in the kernel.
+    Amnesia,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +81,8 @@ struct Node {
     last_tick: (u64, PeerReport),
     // What the checks remember of this life of the agent.
     taken: Option<Epoch>,
+    /// It holds what a former life took, and may take it once more.
+    reasserts: bool,
     highest: Epoch,
     history: Vec<Transition>,
 }
@@ -98,8 +104,32 @@ impl Node {
         self.powered && !self.stopped && self.core.is_some()
     }
 
+    /// Starts an agent that finds nothing of one before it.
     fn start(&mut self, now: u64) {
-        let mut core = Core::new(self.policy.clone(), boot(now));
+        self.begin(Core::new(self.policy.clone(), boot(now)), now);
+        self.highest = Epoch(0);
+    }
+
+    /// Starts an agent that takes over what the kernel still says in the name of the one before it.
+    fn resume(&mut self, now: u64) {
+        if self.sabotage == Sabotage::Amnesia {
+            return self.start(now);
+        }
+        let Advertisement { claim, flags } = self.published;
+        let former = FormerLife {
+            claim,
+            flags,
+            beat: boot(self.agent_seen),
+        };
+        let core = Core::resumed(self.policy.clone(), &former, claim.epoch, boot(now));
+        let still_holds = core.state() == State::Active;
+        self.begin(core, now);
+        self.highest = claim.epoch;
+        self.taken = still_holds.then_some(claim.epoch);
+        self.reasserts = still_holds;
+    }
+
+    fn begin(&mut self, mut core: Core, now: u64) {
         let _ = core.handle(
             Event::Monitors {
                 ok: self.monitors_ok || self.sabotage == Sabotage::DeafToMonitors,
@@ -113,7 +143,7 @@ impl Node {
         self.next_probe = now;
         self.last_tick = (now, self.report);
         self.taken = None;
-        self.highest = Epoch(0);
+        self.reasserts = false;
     }
 
     /// One call of the core, with everything that must hold of one call.
@@ -131,6 +161,9 @@ impl Node {
             .filter(|t| t.from == State::Active || t.to == State::Active);
         for command in &commands {
             match *command {
+                Command::Take { epoch } if self.reasserts && self.taken == Some(epoch) => {
+                    self.reasserts = false;
+                }
                 Command::Take { epoch } => {
                     if self.taken.is_some() || epoch <= self.highest {
                         return Err(format!("{command:?} beside {:?}", self.taken));
@@ -231,6 +264,7 @@ enum Op {
     Continue(usize),
     Kill(usize),
     Restart(usize),
+    Resume(usize),
     PowerOff(usize),
     PowerOn(usize),
     Monitors(usize, bool),
@@ -277,6 +311,7 @@ impl Sim {
                 next_probe: 0,
                 last_tick: (0, PeerReport::default()),
                 taken: None,
+                reasserts: false,
                 highest: Epoch(0),
                 history: Vec::new(),
             }
@@ -434,6 +469,12 @@ impl Sim {
                     self.disturbed_until = now + AFTERMATH;
                 }
             }
+            Op::Resume(i) => {
+                if self.nodes[i].powered {
+                    self.nodes[i].resume(now);
+                    self.disturbed_until = now + AFTERMATH;
+                }
+            }
             Op::PowerOff(i) => {
                 self.nodes[i].powered = false;
                 self.nodes[i].core = None;
@@ -527,6 +568,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         3 => node.clone().prop_map(Op::Continue),
         1 => node.clone().prop_map(Op::Kill),
         2 => node.clone().prop_map(Op::Restart),
+        1 => node.clone().prop_map(Op::Resume),
         1 => node.clone().prop_map(Op::PowerOff),
         2 => node.clone().prop_map(Op::PowerOn),
         3 => (node.clone(), any::<bool>()).prop_map(|(i, ok)| Op::Monitors(i, ok)),
@@ -683,9 +725,40 @@ fn a_split_from_the_start_heals_by_rule(sabotage: Sabotage) -> Result<(), String
     expect("secondary yielded", !sim.nodes[1].active())
 }
 
+/// An upgrade of both nodes, one after the other, each taking less than agent-dead-interval.
+fn agents_that_are_replaced_change_nothing(sabotage: Sabotage) -> Result<(), String> {
+    let mut sim = Sim::new(4, true, sabotage);
+    sim.run(1000)?;
+    let before = sim.nodes.each_ref().map(|node| node.history.len());
+    for node in [0, 1] {
+        sim.apply(Op::Kill(node))?;
+        sim.run(250)?;
+        sim.apply(Op::Resume(node))?;
+        sim.run(3000)?;
+    }
+    let after = sim.nodes.each_ref().map(|node| node.history.len());
+    expect("no transition", before == after)?;
+    expect("primary active", sim.nodes[0].active())?;
+    expect("alone", sim.dual_for == 0)
+}
+
+#[test]
+fn a_life_that_was_succeeded_is_not_resumed() {
+    let mut sim = Sim::new(5, false, Sabotage::None);
+    sim.run(1000).expect("rules hold");
+    sim.apply(Op::Kill(0)).expect("rules hold");
+    sim.run(1000).expect("rules hold");
+    assert!(sim.nodes[1].active());
+    sim.apply(Op::Resume(0)).expect("rules hold");
+    assert_eq!(sim.nodes[0].state(), Some(State::Initializing));
+    sim.run(3000).expect("rules hold");
+    assert!(sim.nodes[1].active());
+    assert_eq!(sim.dual_for, 0);
+}
+
 #[test]
 fn scenarios_tell_the_sound_core_from_the_defect_they_are_about() {
-    let scenarios: [(&str, Scenario, Sabotage); 3] = [
+    let scenarios: [(&str, Scenario, Sabotage); 4] = [
         (
             "stopped active",
             stopped_active_yields_when_it_wakes,
@@ -700,6 +773,11 @@ fn scenarios_tell_the_sound_core_from_the_defect_they_are_about() {
             "split from the start",
             a_split_from_the_start_heals_by_rule,
             Sabotage::NoTieRule,
+        ),
+        (
+            "agents replaced",
+            agents_that_are_replaced_change_nothing,
+            Sabotage::Amnesia,
         ),
     ];
     for (name, scenario, defect) in scenarios {
