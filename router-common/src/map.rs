@@ -18,7 +18,7 @@ use crate::{
 
 /// Raised with every change of a map's layout; the pins of each layout live in a directory of
 /// their own.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 pub const MAX_TUNNELS: u32 = 16_384;
 pub const MAX_SESSIONS: u32 = 4_096;
@@ -408,6 +408,9 @@ impl SessionState {
 }
 
 /// What the node says of itself in a session; its one writer is the agent.
+///
+/// Claim, generation with flags, and sign of life are the first three words in every layout: by
+/// them an agent of another version learns what the one before it said, and takes it back.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct LocalState {
@@ -522,6 +525,9 @@ const _: () = {
     assert!(size_of::<SessionConfig>() == 48);
     assert!(size_of::<SessionState>() == 24 * 8);
     assert!(size_of::<LocalState>() == 24);
+    assert!(core::mem::offset_of!(LocalState, claim) == 0);
+    assert!(core::mem::offset_of!(LocalState, generation_flags) == 8);
+    assert!(core::mem::offset_of!(LocalState, agent_beat_ns) == 16);
     assert!(size_of::<NodeId>() == 4);
 };
 

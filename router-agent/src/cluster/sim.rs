@@ -81,8 +81,8 @@ struct Node {
     last_tick: (u64, PeerReport),
     // What the checks remember of this life of the agent.
     taken: Option<Epoch>,
-    /// It holds what a former life took, and may take it once more.
-    reasserts: bool,
+    /// What a former life took, and this one takes once more.
+    inherited: Option<Epoch>,
     highest: Epoch,
     history: Vec<Transition>,
 }
@@ -126,7 +126,7 @@ impl Node {
         self.begin(core, now);
         self.highest = claim.epoch;
         self.taken = still_holds.then_some(claim.epoch);
-        self.reasserts = still_holds;
+        self.inherited = self.taken;
     }
 
     fn begin(&mut self, mut core: Core, now: u64) {
@@ -143,7 +143,7 @@ impl Node {
         self.next_probe = now;
         self.last_tick = (now, self.report);
         self.taken = None;
-        self.reasserts = false;
+        self.inherited = None;
     }
 
     /// One call of the core, with everything that must hold of one call.
@@ -161,8 +161,10 @@ impl Node {
             .filter(|t| t.from == State::Active || t.to == State::Active);
         for command in &commands {
             match *command {
-                Command::Take { epoch } if self.reasserts && self.taken == Some(epoch) => {
-                    self.reasserts = false;
+                Command::Take { epoch }
+                    if self.inherited == Some(epoch) && self.taken == Some(epoch) =>
+                {
+                    self.inherited = None;
                 }
                 Command::Take { epoch } => {
                     if self.taken.is_some() || epoch <= self.highest {
@@ -311,7 +313,7 @@ impl Sim {
                 next_probe: 0,
                 last_tick: (0, PeerReport::default()),
                 taken: None,
-                reasserts: false,
+                inherited: None,
                 highest: Epoch(0),
                 history: Vec::new(),
             }

@@ -499,7 +499,7 @@ fn a_life_that_the_peer_has_missed_or_that_took_no_part_is_not_resumed() {
         assert_eq!(b.commands, [Command::Take { epoch: Epoch(6) }]);
     }
     let mut b = Bench::new(policy(1));
-    b.resume(OWNER, missed - ms(1));
+    b.resume(OWNER, ms(279));
     assert_eq!(b.core.state(), State::Active);
 }
 

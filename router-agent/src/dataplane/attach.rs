@@ -1,6 +1,11 @@
 //! Puts programs on interfaces and pins their links.
 
-use std::{ffi::CString, fmt, io, path::Path};
+use std::{
+    collections::HashSet,
+    ffi::CString,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
@@ -8,14 +13,18 @@ use aya::{
     programs::{
         ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, Link, PinnedLink},
-        tc::{self, SchedClassifierLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
         xdp::XdpLink,
     },
     sys::SyscallError,
     util::KernelVersion,
 };
 
-use super::{OBJECT, pins::Pins, program};
+use super::{OBJECT, Programs, former, pins::Pins, program};
+
+/// Of the clsact filter, by which a later agent finds it. Numbers such as people do not choose.
+const FILTER_PRIORITY: u16 = 0x5254;
+const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// Which XDP mode is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -61,7 +70,8 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Attaches XDP program `name` to `interface` and pins the link.
+/// Attaches XDP program `name` to `interface` and pins the link. One that is pinned already gets
+/// the program in place of the one it had, between two packets.
 pub(super) fn xdp(
     programs: &mut Ebpf,
     name: &str,
@@ -70,8 +80,10 @@ pub(super) fn xdp(
     pins: &Pins,
 ) -> Result<Mode> {
     let program: &mut Xdp = loaded(programs, name)?;
-    let path = pins.link(name, index_of(interface)?);
-    end_link(&path)?;
+    let index = index_of(interface)?;
+    if let Some(mode) = adopt_xdp(program, name, index, choice, pins)? {
+        return Ok(mode);
+    }
     let (link, mode) = match choice {
         ModeChoice::Native => (
             attach_xdp(program, interface, XdpMode::Driver)
@@ -94,8 +106,64 @@ pub(super) fn xdp(
             ),
         },
     };
-    pin(link, &path)?;
+    pin(link, &pins.xdp_link(name, mode == Mode::Native, index))?;
     Ok(mode)
+}
+
+/// Takes over the link that some program of ours has on the interface, if its mode will do. Any
+/// other is ended.
+fn adopt_xdp(
+    program: &mut Xdp,
+    name: &str,
+    index: u32,
+    choice: ModeChoice,
+    pins: &Pins,
+) -> Result<Option<Mode>> {
+    for of in [program::UNDERLAY, program::LAN] {
+        for native in [true, false] {
+            let former = pins.xdp_link(of, native, index);
+            if !former.exists() {
+                continue;
+            }
+            let mode = match (choice, native) {
+                (ModeChoice::Auto | ModeChoice::Native, true) => Mode::Native,
+                (ModeChoice::Auto, false) => Mode::Generic(
+                    "as the agent before this one had it; a start after an orderly stop tries \
+                     native mode again"
+                        .to_owned(),
+                ),
+                (ModeChoice::Generic, false) => Mode::Generic("as chosen".to_owned()),
+                (ModeChoice::Generic, true) | (ModeChoice::Native, false) => {
+                    end_link(&former)?;
+                    continue;
+                }
+            };
+            match replace_xdp(program, &former) {
+                Ok(()) => {
+                    let now = pins.xdp_link(name, native, index);
+                    fs::rename(&former, &now)
+                        .with_context(|| format!("cannot rename {}", former.display()))?;
+                    return Ok(Some(mode));
+                }
+                Err(error) => give_up(&former, &error)?,
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn replace_xdp(program: &mut Xdp, pin: &Path) -> Result<()> {
+    let link: XdpLink = FdLink::from(PinnedLink::from_pin(pin)?).try_into()?;
+    let id = program.attach_to_link(link)?;
+    // Closed here, it goes on by its pin.
+    program.take_link(id)?;
+    Ok(())
+}
+
+/// Ends a link that cannot be taken over: its interface has gone, or somebody has detached it.
+fn give_up(pin: &Path, error: &anyhow::Error) -> Result<()> {
+    tracing::info!("{} is made anew: {error:#}", pin.display());
+    end_link(pin)
 }
 
 fn attach_xdp(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<XdpLink, ProgramError> {
@@ -148,43 +216,96 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Attaches TC program `name` at the ingress of `interface`: a TCX link, pinned, where the kernel has it (6.6),
-/// else a filter at the clsact qdisc, which stays by itself.
+/// else a filter at the clsact qdisc, which stays by itself. What is there already gets the program
+/// in place of the one it had.
 pub(super) fn tc(programs: &mut Ebpf, name: &str, interface: &str, pins: &Pins) -> Result<()> {
     let program: &mut SchedClassifier = loaded(programs, name)?;
-    let path = pins.link(name, index_of(interface)?);
-    end_link(&path)?;
-    let has_tcx = has_tcx()?;
-    if !has_tcx {
-        // A filter that an agent left when it died.
-        detach_filter(interface, name);
-        match tc::qdisc_add_clsact(interface) {
-            Err(error) if !is_there_already(&error) => {
-                return Err(error).with_context(|| format!("cannot add clsact to {interface}"));
-            }
-            Err(_) | Ok(()) => {}
+    let cannot = || format!("cannot attach {name} to {interface} by TC");
+    if !has_tcx()? {
+        return filter(program, interface).with_context(cannot);
+    }
+    let path = pins.tc_link(name, index_of(interface)?);
+    if path.exists() {
+        match replace_tcx(program, &path) {
+            Ok(()) => return Ok(()),
+            Err(error) => give_up(&path, &error)?,
         }
     }
     let id = program
         .attach(interface, TcAttachType::Ingress)
-        .with_context(|| format!("cannot attach {name} to {interface} by TC"))?;
-    let link: SchedClassifierLink = program.take_link(id)?;
-    if has_tcx {
-        pin(link, &path)
-    } else {
-        // Dropping the link would remove the filter.
-        std::mem::forget(link);
-        Ok(())
+        .with_context(cannot)?;
+    pin(program.take_link(id)?, &path)
+}
+
+fn replace_tcx(program: &mut SchedClassifier, pin: &Path) -> Result<()> {
+    let link: SchedClassifierLink = FdLink::from(PinnedLink::from_pin(pin)?).try_into()?;
+    let id = program.attach_to_link(link)?;
+    // Closed here, it goes on by its pin.
+    program.take_link(id)?;
+    Ok(())
+}
+
+/// Without TCX: the filter of a former agent is replaced, or one is added.
+fn filter(program: &mut SchedClassifier, interface: &str) -> Result<()> {
+    match tc::qdisc_add_clsact(interface) {
+        Err(error) if !is_there_already(&error) => return Err(error.into()),
+        Err(_) | Ok(()) => {}
     }
+    let ingress = TcAttachType::Ingress;
+    let former =
+        SchedClassifierLink::attached(interface, ingress, FILTER_PRIORITY, FILTER_HANDLE, None)?;
+    let id = program.attach_to_link(former).or_else(|_| {
+        let options = TcAttachOptions::Netlink(NlOptions {
+            priority: FILTER_PRIORITY,
+            handle: FILTER_HANDLE,
+            classid: None,
+        });
+        program.attach_with_options(interface, ingress, options)
+    })?;
+    // Dropping the link would remove the filter.
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+/// Takes our programs off every interface that is not one of `interfaces`, or has others there.
+pub(super) fn end_others(interfaces: &[(u32, String, Programs)], pins: &Pins) -> Result<()> {
+    let mut ours = HashSet::new();
+    let mut filtered = HashSet::new();
+    for (index, name, programs) in interfaces {
+        ours.extend([true, false].map(|native| pins.xdp_link(programs.xdp(), native, *index)));
+        if let Some(tc) = programs.tc() {
+            ours.insert(pins.tc_link(tc, *index));
+            filtered.insert(name.as_str());
+        }
+    }
+    for path in former::files(&pins.links()) {
+        if !ours.contains(&path) {
+            tracing::info!("{} is of no use any more", path.display());
+            end_link(&path)?;
+        }
+    }
+    detach_handovers(&filtered)
 }
 
 /// Takes program `name` off the interface that has, or had, index `ifindex` and is, or was, called
 /// `interface`.
 pub(super) fn detach(name: &str, ifindex: u32, interface: &str, pins: &Pins) -> Result<()> {
-    end_link(&pins.link(name, ifindex))?;
+    for path in paths(name, ifindex, pins) {
+        end_link(&path)?;
+    }
     if !has_tcx()? && index_of(interface).is_ok_and(|index| index == ifindex) {
         detach_filter(interface, name);
     }
     Ok(())
+}
+
+/// Where the link of a program may be pinned.
+fn paths(name: &str, ifindex: u32, pins: &Pins) -> [PathBuf; 3] {
+    [
+        pins.xdp_link(name, true, ifindex),
+        pins.xdp_link(name, false, ifindex),
+        pins.tc_link(name, ifindex),
+    ]
 }
 
 /// Ends the link that is pinned at `path`, if there is one.
@@ -250,16 +371,19 @@ fn has_tcx() -> Result<bool> {
     Ok(version >= KernelVersion::new(6, 6, 0))
 }
 
-/// Removes the hand-over's filter from every interface, where TC has no links that would end with
-/// their pins (before 6.6).
-pub(super) fn detach_handovers() -> Result<()> {
+/// Removes the hand-over's filter from every interface but those of `names`, where TC has no links
+/// that would end with their pins (before 6.6).
+pub(super) fn detach_handovers(names: &HashSet<&str>) -> Result<()> {
     if has_tcx()? {
         return Ok(());
     }
-    let interfaces = std::fs::read_dir("/sys/class/net").context("cannot list the interfaces")?;
+    let interfaces = fs::read_dir("/sys/class/net").context("cannot list the interfaces")?;
     for interface in interfaces {
         let name = interface.context("cannot list the interfaces")?.file_name();
-        detach_filter(&name.to_string_lossy(), program::UNDERLAY_HANDOVER);
+        let name = name.to_string_lossy();
+        if !names.contains(&*name) {
+            detach_filter(&name, program::UNDERLAY_HANDOVER);
+        }
     }
     Ok(())
 }

@@ -48,17 +48,25 @@ impl Pins {
         self.maps().join(name)
     }
 
-    /// Where the link of `program` on the interface of index `ifindex` is pinned. Names of
+    /// Where the links are pinned.
+    pub fn links(&self) -> PathBuf {
+        self.directory.join("links")
+    }
+
+    /// Where the TC link of `program` on the interface of index `ifindex` is pinned. Names of
     /// interfaces change, and have dots, which those of pins cannot have.
-    pub fn link(&self, program: &str, ifindex: u32) -> PathBuf {
-        self.directory
-            .join("links")
-            .join(format!("{program}-{ifindex}"))
+    pub fn tc_link(&self, program: &str, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{program}-{ifindex}"))
+    }
+
+    /// As [`Pins::tc_link`], of an XDP link; the kernel does not tell the mode of one.
+    pub fn xdp_link(&self, program: &str, native: bool, ifindex: u32) -> PathBuf {
+        let mode = if native { "native" } else { "generic" };
+        self.links().join(format!("{program}-{mode}-{ifindex}"))
     }
 
     pub(super) fn create(&self) -> Result<()> {
-        for directory in ["maps", "links"] {
-            let path = self.directory.join(directory);
+        for path in [self.maps(), self.links()] {
             fs::create_dir_all(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
         }
@@ -86,15 +94,32 @@ impl Pins {
         Ok(directory.into())
     }
 
+    /// The directory of this version.
+    pub fn own(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The directories of all versions that there are.
+    pub fn versions(&self) -> Result<Vec<PathBuf>> {
+        let cannot = || format!("cannot list the pins in {}", self.top.display());
+        let entries = fs::read_dir(&self.top).with_context(cannot)?;
+        entries
+            .map(|entry| Ok(entry.with_context(cannot)?.path()))
+            .collect()
+    }
+
     /// Removes the pins of every version; with its pin a link ends, and the program is detached.
     /// What is locked stays.
     pub fn clear(&self) -> Result<()> {
-        let cannot = || format!("cannot remove the pins in {}", self.top.display());
-        for entry in fs::read_dir(&self.top).with_context(cannot)? {
-            let path = entry.with_context(cannot)?.path();
-            fs::remove_dir_all(path).with_context(cannot)?;
-        }
-        Ok(())
+        self.versions()?.iter().try_for_each(|path| remove(path))
+    }
+
+    /// As [`Pins::clear`], but for those of this version.
+    pub fn clear_others(&self) -> Result<()> {
+        let others = self.versions()?.into_iter();
+        others
+            .filter(|path| *path != self.directory)
+            .try_for_each(|path| remove(&path))
     }
 
     /// As [`Pins::clear`], and leaves nothing.
@@ -102,6 +127,11 @@ impl Pins {
         self.clear()?;
         fs::remove_dir(&self.top).with_context(|| format!("cannot remove {}", self.top.display()))
     }
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    fs::remove_dir_all(directory)
+        .with_context(|| format!("cannot remove the pins in {}", directory.display()))
 }
 
 #[cfg(test)]
@@ -117,8 +147,12 @@ mod tests {
             Path::new(&version).join("maps/TUNNELS")
         );
         assert_eq!(
-            pins.link("underlay", 7),
-            Path::new(&version).join("links/underlay-7")
+            pins.xdp_link("underlay", true, 7),
+            Path::new(&version).join("links/underlay-native-7")
+        );
+        assert_eq!(
+            pins.tc_link("underlay_handover", 7),
+            Path::new(&version).join("links/underlay_handover-7")
         );
     }
 }
