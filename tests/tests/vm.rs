@@ -355,16 +355,24 @@ fn outer_ip_options_are_received() {
 fn an_agent_succeeds_one_that_died_and_leaves_nothing() {
     let mut pair = Pair::new(&Case::GRE).unwrap();
     pair.await_ping().unwrap();
+    let words = ["tc", "filter", "show", "dev", "eth0", "ingress"];
+    let filters = |pair: &Pair| {
+        let output = pair.ours().output(&words).unwrap().stdout;
+        String::from_utf8_lossy(&output).into_owned()
+    };
+    let ours = |text: &str| text.matches("underlay_handover").count();
+    let device = |pair: &Pair| pair.ours().interface_index("tun0").unwrap();
+    let before = (ours(&filters(&pair)), device(&pair));
     pair.take_agent().unwrap().kill().unwrap();
     pair.start_agent().unwrap();
     pair.await_ping().unwrap();
+    // Replaced, not added beside it.
+    assert_eq!((ours(&filters(&pair)), device(&pair)), before);
     assert!(pair.take_agent().unwrap().terminate().unwrap().success());
     let links = pair.ours().exec(&["ip", "-details", "link"]).unwrap();
     for trace in ["tun0", "prog/xdp"] {
         assert!(!links.contains(trace), "{trace} in {links}");
     }
-    let words = ["tc", "filter", "show", "dev", "eth0", "ingress"];
-    let filters = pair.ours().output(&words).unwrap().stdout;
-    let filters = String::from_utf8_lossy(&filters);
-    assert!(!filters.contains("bpf"), "{filters}");
+    let left = filters(&pair);
+    assert!(!left.contains("bpf"), "{left}");
 }
