@@ -436,6 +436,17 @@ fn pins_of_another_layout_are_given_up_in_order() {
 }
 
 #[test]
+fn pins_of_another_network_namespace_make_all_anew() {
+    starts_anew(
+        |node| {
+            let script = "cd /sys/fs/bpf/router/v* && mv netns-* netns-1";
+            node.exec(&["sh", "-c", script]).map(drop)
+        },
+        "it is of another network namespace",
+    );
+}
+
+#[test]
 fn a_map_of_another_definition_makes_all_anew() {
     starts_anew(
         |node| {

@@ -5,6 +5,7 @@ use std::{fs, net::UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
 use router_tests::{
+    agent,
     interop::{
         Case, INSIDE, INSIDE_ADDRESSES, NEAR, OURS, Outer, PATIENCE, Pair, SERVICE, TUNNEL_V4,
         TUNNEL_V6, ping, talk,
@@ -365,6 +366,11 @@ fn an_agent_succeeds_one_that_died_and_leaves_nothing() {
     let before = (ours(&filters(&pair)), device(&pair));
     pair.take_agent().unwrap().kill().unwrap();
     pair.start_agent().unwrap();
+    // The tunnel works all the time, so that a ping shows nothing.
+    poll::until(PATIENCE, || {
+        agent::routerctl(pair.ours(), &["show", "version"])
+    })
+    .unwrap();
     pair.await_ping().unwrap();
     // Replaced, not added beside it.
     assert_eq!((ours(&filters(&pair)), device(&pair)), before);

@@ -109,6 +109,10 @@ fn examine(pins: &Pins) -> Result<Legacy> {
             names.join(", ")
         )));
     }
+    if !pins.namespace()?.exists() {
+        let why = "it is of another network namespace, or was not finished";
+        return Ok(Legacy::Unfit(why.to_owned()));
+    }
     let object = Object::parse(OBJECT).context("the object of the programs is damaged")?;
     for name in name::ALL {
         let defined = object

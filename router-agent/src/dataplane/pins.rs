@@ -4,7 +4,10 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -65,8 +68,16 @@ impl Pins {
         self.links().join(format!("{program}-{mode}-{ifindex}"))
     }
 
+    /// A directory that says in which network namespace the links are: their interface indices mean
+    /// nothing elsewhere.
+    pub fn namespace(&self) -> Result<PathBuf> {
+        let namespace =
+            fs::metadata("/proc/self/ns/net").context("cannot look at /proc/self/ns/net")?;
+        Ok(self.directory.join(format!("netns-{}", namespace.ino())))
+    }
+
     pub(super) fn create(&self) -> Result<()> {
-        for path in [self.maps(), self.links()] {
+        for path in [self.maps(), self.links(), self.namespace()?] {
             fs::create_dir_all(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
         }
