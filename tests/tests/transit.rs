@@ -5,6 +5,7 @@
 use std::{
     fs,
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use router_tests::{
     cluster::PATIENCE,
     lab::{Lab, Node},
     poll,
+    traffic::Traffic,
 };
 use serde::Deserialize;
 
@@ -167,7 +169,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             for router in ROUTERS {
                 eprintln!("{}:\n{}", router.name, agent::log(self.router(router)));
             }
@@ -603,4 +605,33 @@ fn interfaces_that_cannot_send_are_refused() {
         Ok(())
     })
     .unwrap();
+}
+
+/// 10,000 packets a second past the stacks of both routers, while their agents are killed and
+/// started again: none is lost, and none takes another way.
+#[test]
+fn transit_goes_on_while_agents_are_replaced() {
+    const INTERVAL: Duration = Duration::from_micros(100);
+    let mut network = Network::start(FAST);
+    let before = network.transit();
+    let [client, server] = [CLIENT, SERVER].map(|name| network.node(name));
+    let traffic = Traffic::start(client, server, SERVER_ADDRESS, INTERVAL).unwrap();
+    for router in ROUTERS {
+        thread::sleep(Duration::from_secs(2));
+        let agent = network.agents.remove(0);
+        agent.kill().unwrap();
+        let node = network.router(router);
+        let config = fs::read_to_string(node.directory().join("router.conf")).unwrap();
+        let agent = Agent::start(node, &config).unwrap();
+        poll::until(PATIENCE, || agent::routerctl(node, &["show", "version"])).unwrap();
+        network.agents.push(agent);
+    }
+    thread::sleep(Duration::from_secs(5));
+    let report = traffic.finish().unwrap();
+    let sent = report.sent() as u64;
+    println!("{sent} sent, {} lost", report.lost());
+    assert_eq!(report.missing(), [0; 0]);
+    let [received, transmitted] = network.transit();
+    assert!(transmitted[0] >= before[1][0] + sent, "{transmitted:?}");
+    assert!(received[1] >= before[0][1] + sent, "{received:?}");
 }

@@ -277,6 +277,10 @@ async fn make_devices(
             is_free
         })
         .await?;
+    if dataplane.adopts() {
+        let (kept, all) = (kept.len(), pairs.len());
+        info!("{kept} of {all} tunnel devices are kept");
+    }
     let indices = tunnel::indices(config.tunnels.len(), &kept);
     let (old, new) = indices
         .iter()
@@ -311,7 +315,6 @@ async fn make_devices(
                 Device::of(user, dataplane),
             );
             if *kept {
-                info!(tunnel = tunnel.name, "its device is kept");
                 state.with_kept_device(dataplane.mtu, user.mtu, now)
             } else {
                 state
