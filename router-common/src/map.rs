@@ -474,6 +474,9 @@ impl SessionState {
 }
 
 /// What the node says of itself in a session; its one writer is the agent.
+///
+/// Claim, generation with flags, and sign of life are the first three words in every layout: by
+/// them an agent of another version learns what the one before it said, and takes it back.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct LocalState {
@@ -674,6 +677,9 @@ const _: () = {
     assert!(size_of::<SessionConfig>() == 56);
     assert!(size_of::<SessionState>() == 24 * 8);
     assert!(size_of::<LocalState>() == 32);
+    assert!(core::mem::offset_of!(LocalState, claim) == 0);
+    assert!(core::mem::offset_of!(LocalState, generation_flags) == 8);
+    assert!(core::mem::offset_of!(LocalState, agent_beat_ns) == 16);
     assert!(size_of::<Granted>() == 8);
     assert!(size_of::<Fence>() == 32);
     // A cache line: CPUs that forward for one group do not disturb those of another.

@@ -7,9 +7,9 @@
 //!
 //! A program that reads a slot while it is written never takes parts of two tunnels for one:
 //!
-//! - A slot is given to one tunnel only, for as long as the map lives. `taken` is written last, after
-//!   key and value; what a reader compares with when it sees `taken` stays as it is. So do index and
-//!   format, which are a tunnel's for life.
+//! - `taken` is written last, after key and value; what a reader compares with when it sees `taken`
+//!   stays as it is. So do index and format. Before a slot is given to another tunnel, or to the same with
+//!   another index or format, `taken` is taken back, and all programs that may have seen it have ended.
 //! - What may change of a tunnel lies in aligned 64-bit words, each written whole, as in the
 //!   memory-mapped arrays of [`crate::map`]. A packet that passes meanwhile may see one of them as it
 //!   was and one as it is: both were meant for this tunnel, and none needs another to be true.
@@ -74,6 +74,13 @@ pub trait Slot: Pod {
 
     /// Whether it may be given to the tunnel of `key`: it is its own, or nobody's.
     fn is_for(&self, key: &Self::Key) -> bool;
+
+    /// The tunnel in it.
+    fn held(&self) -> Option<(&Self::Key, &TunnelIngress)>;
+
+    /// The same, as nobody's.
+    #[must_use]
+    fn emptied(self) -> Self;
 }
 
 macro_rules! slot {
@@ -124,6 +131,14 @@ macro_rules! slot {
 
             fn is_for(&self, key: &$key) -> bool {
                 self.taken == 0 || self.key == *key
+            }
+
+            fn held(&self) -> Option<(&$key, &TunnelIngress)> {
+                (self.taken != 0).then_some((&self.key, &self.ingress))
+            }
+
+            fn emptied(self) -> Self {
+                Self { taken: 0, ..self }
             }
         }
 

@@ -49,12 +49,17 @@ pub struct Agent {
 impl Agent {
     /// Starts an agent with `config` in `node`; its messages go to the node's log.
     pub fn start(node: &Node, config: &str) -> Result<Self> {
+        Self::start_program(&binary("router-agent")?, node, config)
+    }
+
+    /// As [`Self::start`], of another build.
+    pub fn start_program(program: &Path, node: &Node, config: &str) -> Result<Self> {
         let path = write_config(node, config)?;
         let log = File::options()
             .create(true)
             .append(true)
             .open(node.directory().join(LOG))?;
-        let mut command = Command::new(binary("router-agent")?);
+        let mut command = Command::new(program);
         command
             .args(["run", "--config"])
             .arg(path)
@@ -69,6 +74,12 @@ impl Agent {
     /// Orderly stop.
     pub fn terminate(mut self) -> Result<ExitStatus> {
         self.process.signal(Signal::TERM)?;
+        self.process.wait_within(Duration::from_secs(10))
+    }
+
+    /// Stop that leaves everything to the next agent.
+    pub fn detach(mut self) -> Result<ExitStatus> {
+        self.process.signal(Signal::USR2)?;
         self.process.wait_within(Duration::from_secs(10))
     }
 

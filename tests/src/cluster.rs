@@ -1,6 +1,6 @@
 //! Two routers of the article's network with their agents, and what can happen to them.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
@@ -84,7 +84,12 @@ impl Cluster {
     }
 
     pub fn start_agent(&mut self, router: Router) -> Result<()> {
-        let agent = Agent::start(self.node(router), &(self.config)(router))?;
+        self.start_agent_program(&agent::binary("router-agent")?, router)
+    }
+
+    /// As [`Self::start_agent`], of another build.
+    pub fn start_agent_program(&mut self, program: &Path, router: Router) -> Result<()> {
+        let agent = Agent::start_program(program, self.node(router), &(self.config)(router))?;
         self.agents.insert(router.name, agent);
         Ok(())
     }

@@ -16,6 +16,7 @@ pub mod interop;
 pub mod kernel;
 pub mod lab;
 pub mod many_tunnels;
+pub mod other_build;
 pub mod poll;
 pub mod status;
 pub mod talk;

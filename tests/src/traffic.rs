@@ -1,8 +1,9 @@
 //! UDP packets at a fixed rate from one node to another, and who carried them.
 
 use std::{
+    collections::HashSet,
     net::{SocketAddr, UdpSocket},
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd as _, OwnedFd},
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -27,6 +28,8 @@ use crate::{clock, lab::Node};
 const PORT: u16 = 7000;
 /// How long the receiver listens on after the sender has stopped.
 const TAIL: Duration = Duration::from_millis(200);
+/// Bytes; of small packets some ten thousand.
+const RECEIVE_BUFFER: usize = 32 << 20;
 
 /// A flow of packets under way.
 pub struct Traffic {
@@ -63,11 +66,33 @@ pub struct Gap {
 impl Traffic {
     /// Sends from `source` to `address` of `target`, one packet each `interval`.
     pub fn start(source: &Node, target: &Node, address: &str, interval: Duration) -> Result<Self> {
+        Self::begin(source, target, None, address, interval)
+    }
+
+    /// As [`Self::start`]; arrived is what the stack of `target` gets by `interface`.
+    pub fn start_by(
+        source: &Node,
+        target: &Node,
+        interface: &str,
+        address: &str,
+        interval: Duration,
+    ) -> Result<Self> {
+        let index = target.interface_index(interface)?;
+        Self::begin(source, target, Some(index), address, interval)
+    }
+
+    fn begin(
+        source: &Node,
+        target: &Node,
+        interface: Option<u32>,
+        address: &str,
+        interval: Duration,
+    ) -> Result<Self> {
         let to: SocketAddr = format!("{address}:{PORT}").parse()?;
         // Packets are read below with their Ethernet header; this one only keeps the target from
         // answering that nobody listens.
         let listener = target.run(|| UdpSocket::bind(("0.0.0.0", PORT)))??;
-        let tap = target.run(packet_socket)??;
+        let tap = target.run(|| packet_socket(interface))??;
         let socket = source.run(|| {
             let socket = UdpSocket::bind(("0.0.0.0", 0))?;
             socket.connect(to)?;
@@ -99,6 +124,14 @@ impl Traffic {
 }
 
 impl Report {
+    /// The numbers of those that did not arrive.
+    pub fn missing(&self) -> Vec<u64> {
+        let arrived: HashSet<u64> = self.arrivals.iter().map(|a| a.sequence).collect();
+        (0..self.sent.len() as u64)
+            .filter(|sequence| !arrived.contains(sequence))
+            .collect()
+    }
+
     pub fn sent(&self) -> usize {
         self.sent.len()
     }
@@ -190,8 +223,9 @@ fn receive(tap: &OwnedFd, listener: &UdpSocket, stop: &AtomicBool) -> Result<Vec
     }
 }
 
-/// A socket that sees whole IPv4 frames of all interfaces of the thread's network namespace.
-fn packet_socket() -> Result<OwnedFd> {
+/// A socket that sees whole IPv4 frames of one interface, or of all, of the thread's network
+/// namespace.
+fn packet_socket(interface: Option<u32>) -> Result<OwnedFd> {
     // packet(7): the protocol is an EtherType in network order.
     let protocol = Protocol::from_raw(
         u32::from(ETH_P_IPV4.to_be())
@@ -210,7 +244,27 @@ fn packet_socket() -> Result<OwnedFd> {
         sockopt::Timeout::Recv,
         Some(Duration::from_millis(50)),
     )?;
+    // What the receiver has no time for must wait, and not be taken for lost.
+    sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)?;
+    if let Some(index) = interface {
+        bind(&socket, index)?;
+    }
     Ok(socket)
+}
+
+fn bind(socket: &OwnedFd, interface: u32) -> Result<()> {
+    // SAFETY: the structure is plain integers, for which zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET)?;
+    address.sll_protocol = ETH_P_IPV4.to_be();
+    address.sll_ifindex = i32::try_from(interface)?;
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
+    // SAFETY: `address` lives through the call, and its length is given.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if bound != 0 {
+        return Err(std::io::Error::last_os_error()).context("cannot bind a packet socket");
+    }
+    Ok(())
 }
 
 fn arrival(frame: &[u8], at: BootTime) -> Option<Arrival> {

@@ -129,6 +129,17 @@ impl Network {
         agent.kill().unwrap();
     }
 
+    /// The router's agent dies at once, and another one takes its place.
+    pub fn replace_agent(&mut self, router: Router) {
+        self.kill_agent(router);
+        let node = self.router(router);
+        let config = fs::read_to_string(node.directory().join("router.conf")).unwrap();
+        let agent = Agent::start(node, &config).unwrap();
+        poll::until(PATIENCE, || agent::routerctl(node, &["show", "version"])).unwrap();
+        let position = ROUTERS.iter().position(|other| *other == router);
+        self.agents.insert(position.unwrap(), agent);
+    }
+
     /// `ping` of the client.
     pub fn ping(&self, arguments: &[&str]) -> Result<String> {
         self.node(CLIENT).exec(&[&["ping"], arguments].concat())

@@ -433,3 +433,90 @@ fn changes_that_are_lost_are_not_lost_in_silence() {
 fn ten_thousand() {
     eprintln!("{:?}", measure(10_000).unwrap());
 }
+
+#[test]
+fn devices_that_fit_are_kept_and_changed_in_place() {
+    in_namespace(|| async {
+        let netlink = Netlink::open()?;
+        run("ip link add br0 type bridge")?;
+        let (a, b) = (nets(&["10.1.0.1/24"]), nets(&["10.2.0.1/24", "fd00::1/64"]));
+        let first = [
+            layer3("tun0", &a),
+            layer3("tun1", &a[..0]),
+            layer3("tun2", &[]),
+        ];
+        let made = netlink.ensure_tunnels(&first, |_, _, _| true).await?;
+        assert!(made.iter().all(|pair| !pair.kept), "none was there");
+        run("ip address add 10.9.0.1/24 dev tun0")?;
+        run("ip link add other type veth peer name other-end")?;
+
+        // tun2 is not named any more.
+        let mut bridged = TunnelDevice {
+            multicast: true,
+            bridge: Some(BridgePortSpec {
+                bridge: "br0",
+                cost: Some(7),
+                priority: None,
+            }),
+            ..layer3("tun1", &[])
+        };
+        bridged.enabled = false;
+        let second = [layer3("tun0", &b), bridged];
+        let mut asked = Vec::new();
+        let kept = netlink
+            .ensure_tunnels(&second, |position, user, dataplane| {
+                asked.push((position, user.name.clone(), dataplane.name.clone()));
+                true
+            })
+            .await?;
+        assert_eq!(asked.len(), 2);
+        assert_eq!(asked[1], (1, "tun1".to_owned(), "tun1-dp".to_owned()));
+        for (now, before) in kept.iter().zip(&made) {
+            assert!(now.kept);
+            assert_eq!(now.user.index, before.user.index);
+            assert_eq!(now.dataplane.index, before.dataplane.index);
+        }
+        let addresses: Vec<_> = netlink
+            .addresses()
+            .await?
+            .into_iter()
+            .filter(|address| address.link_index == made[0].user.index)
+            .map(|address| address.net.to_string())
+            .filter(|net| !net.starts_with("fe80"))
+            .collect();
+        // What somebody else added stays.
+        assert_eq!(addresses, ["10.9.0.1/24", "10.2.0.1/24", "fd00::1/64"]);
+        let port = netlink.link("tun1").await?.unwrap();
+        assert_eq!(
+            port.controller,
+            netlink.link("br0").await?.map(|link| link.index)
+        );
+        assert!(!port.admin_up);
+        assert!(run("ip -details link show tun1")?.contains("ALLMULTI"));
+        assert_eq!(
+            names(&netlink).await?,
+            [
+                "lo",
+                "br0",
+                "tun0-dp",
+                "tun0",
+                "tun1-dp",
+                "tun1",
+                "other-end",
+                "other"
+            ]
+        );
+
+        // Out of the bridge and up again; tun0 does not fit any more.
+        let third = [layer3("tun0", &a), layer3("tun1", &[])];
+        let pairs = netlink
+            .ensure_tunnels(&third, |position, _, _| position == 1)
+            .await?;
+        assert_eq!([pairs[0].kept, pairs[1].kept], [false, true]);
+        assert_ne!(pairs[0].user.index, made[0].user.index);
+        let port = netlink.link("tun1").await?.unwrap();
+        assert_eq!((port.controller, port.admin_up), (None, true));
+        Ok(())
+    })
+    .unwrap();
+}

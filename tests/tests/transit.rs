@@ -5,6 +5,7 @@
 use std::{
     fs,
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use router_tests::{
     cluster::PATIENCE,
     lab::Node,
     poll,
+    traffic::Traffic,
     transit::{BOTH, FAST, Network, SERVER6, SLOW, turn_offloads_off},
 };
 use serde::Deserialize;
@@ -436,7 +438,7 @@ set cluster group aws secondary vyatta-c
     );
     all_pings_pass_by(&network, "with authority");
     network.kill_agent(ROUTERS[0]);
-    std::thread::sleep(Duration::from_millis(600));
+    thread::sleep(Duration::from_millis(600));
     for (from, to) in [(CLIENT, SERVER_ADDRESS), (SERVER, CLIENT_ADDRESS)] {
         let ping = ["ping", "-c3", "-i0.05", "-W1", to];
         let output = network.node(from).output(&ping).unwrap();
@@ -447,4 +449,27 @@ set cluster group aws secondary vyatta-c
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     let value = &document["entries"][0]["value"];
     assert_eq!(value["dropped_transit"], 6, "{value}");
+}
+
+/// 10,000 packets a second past the stacks of both routers, while their agents are killed and
+/// started again: none is lost, and none takes another way.
+#[test]
+fn transit_goes_on_while_agents_are_replaced() {
+    const INTERVAL: Duration = Duration::from_micros(100);
+    let mut network = Network::start(FAST);
+    let before = network.transit();
+    let [client, server] = [CLIENT, SERVER].map(|name| network.node(name));
+    let traffic = Traffic::start(client, server, SERVER_ADDRESS, INTERVAL).unwrap();
+    for router in ROUTERS {
+        thread::sleep(Duration::from_secs(2));
+        network.replace_agent(router);
+    }
+    thread::sleep(Duration::from_secs(5));
+    let report = traffic.finish().unwrap();
+    let sent = report.sent() as u64;
+    println!("{sent} sent, {} lost", report.lost());
+    assert_eq!(report.missing(), [0; 0]);
+    let [received, transmitted] = network.transit();
+    assert!(transmitted[0] >= before[1][0] + sent, "{transmitted:?}");
+    assert!(received[1] >= before[0][1] + sent, "{received:?}");
 }

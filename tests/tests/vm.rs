@@ -5,6 +5,7 @@ use std::{fs, net::UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
 use router_tests::{
+    agent,
     interop::{
         Case, INSIDE, INSIDE_ADDRESSES, NEAR, OURS, Outer, PATIENCE, Pair, SERVICE, TUNNEL_V4,
         TUNNEL_V6, ping, talk,
@@ -355,16 +356,29 @@ fn outer_ip_options_are_received() {
 fn an_agent_succeeds_one_that_died_and_leaves_nothing() {
     let mut pair = Pair::new(&Case::GRE).unwrap();
     pair.await_ping().unwrap();
+    let words = ["tc", "filter", "show", "dev", "eth0", "ingress"];
+    let filters = |pair: &Pair| {
+        let output = pair.ours().output(&words).unwrap().stdout;
+        String::from_utf8_lossy(&output).into_owned()
+    };
+    let ours = |text: &str| text.matches("underlay_handover").count();
+    let device = |pair: &Pair| pair.ours().interface_index("tun0").unwrap();
+    let before = (ours(&filters(&pair)), device(&pair));
     pair.take_agent().unwrap().kill().unwrap();
     pair.start_agent().unwrap();
+    // The tunnel works all the time, so that a ping shows nothing.
+    poll::until(PATIENCE, || {
+        agent::routerctl(pair.ours(), &["show", "version"])
+    })
+    .unwrap();
     pair.await_ping().unwrap();
+    // Replaced, not added beside it.
+    assert_eq!((ours(&filters(&pair)), device(&pair)), before);
     assert!(pair.take_agent().unwrap().terminate().unwrap().success());
     let links = pair.ours().exec(&["ip", "-details", "link"]).unwrap();
     for trace in ["tun0", "prog/xdp"] {
         assert!(!links.contains(trace), "{trace} in {links}");
     }
-    let words = ["tc", "filter", "show", "dev", "eth0", "ingress"];
-    let filters = pair.ours().output(&words).unwrap().stdout;
-    let filters = String::from_utf8_lossy(&filters);
-    assert!(!filters.contains("bpf"), "{filters}");
+    let left = filters(&pair);
+    assert!(!left.contains("bpf"), "{left}");
 }

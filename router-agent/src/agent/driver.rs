@@ -42,10 +42,22 @@ const NOTABLE_STOP: Duration = Duration::from_millis(100);
 /// What reaches the clock thread from others.
 #[derive(Clone, Copy, Debug)]
 pub enum Input {
-    Monitors { group: usize, ok: bool },
-    TakeoverDone { group: usize, epoch: Epoch },
-    TakeoverFailed { group: usize, epoch: Epoch },
+    Monitors {
+        group: usize,
+        ok: bool,
+    },
+    TakeoverDone {
+        group: usize,
+        epoch: Epoch,
+    },
+    TakeoverFailed {
+        group: usize,
+        epoch: Epoch,
+    },
+    /// Leave the groups.
     Stop,
+    /// End, and leave all as it is for another agent.
+    Detach,
 }
 
 /// A session of a group, over one of its paths.
@@ -104,9 +116,10 @@ pub struct ClockStatistics {
 }
 
 impl ClockStatistics {
-    pub fn of_sessions(count: usize) -> Self {
+    /// For sessions with places below `places`.
+    pub fn of_sessions(places: usize) -> Self {
         Self {
-            sessions: (0..count).map(|_| ProbeStatistics::default()).collect(),
+            sessions: (0..places).map(|_| ProbeStatistics::default()).collect(),
             ..Self::default()
         }
     }
@@ -157,11 +170,15 @@ impl Driver {
     /// Runs until stopped, and then until the peers have been told.
     pub fn run(mut self) {
         realtime::raise(Priority::Clock);
+        let mut farewell = None;
         while let Ok(input) = self.inbox.try_recv() {
-            self.take_in(input, clock::now());
+            match input {
+                Input::Stop => farewell = Some(self.take_leave()),
+                Input::Detach => return,
+                other => self.take_in(other, clock::now()),
+            }
         }
         let mut next_probe = clock::now();
-        let mut farewell = None;
         while farewell != Some(0) {
             let now = clock::now();
             self.tick(now);
@@ -173,23 +190,28 @@ impl Driver {
             let wait = self.wake_at(next_probe).since(clock::now());
             match self.inbox.recv_timeout(wait) {
                 Ok(Input::Stop) if farewell.is_none() => {
-                    self.handle_all(Event::Stop, clock::now());
-                    farewell = Some(if self.groups.is_empty() {
-                        0
-                    } else {
-                        FAREWELL_PROBES
-                    });
-                    self.keepalive = self.keepalive.min(FAREWELL_INTERVAL);
+                    farewell = Some(self.take_leave());
                     next_probe = clock::now();
                 }
-                Ok(input) => self.take_in(input, clock::now()),
                 Err(RecvTimeoutError::Timeout) => {}
-                // Nobody is left to stop us in order; the kernel answers on, and the peer sees
+                // Or nobody is left to stop us in order; the kernel answers on, and the peer sees
                 // our age.
-                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Input::Detach) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(input) => self.take_in(input, clock::now()),
             }
         }
         self.close();
+    }
+
+    /// Leaves all groups; how many more probes shall tell the peers.
+    fn take_leave(&mut self) -> u32 {
+        self.handle_all(Event::Stop, clock::now());
+        self.keepalive = self.keepalive.min(FAREWELL_INTERVAL);
+        if self.groups.is_empty() {
+            0
+        } else {
+            FAREWELL_PROBES
+        }
     }
 
     fn take_in(&mut self, input: Input, now: BootTime) {
@@ -197,7 +219,8 @@ impl Driver {
             Input::Monitors { group, ok } => (group, Event::Monitors { ok }),
             Input::TakeoverDone { group, epoch } => (group, Event::TakeoverDone { epoch }),
             Input::TakeoverFailed { group, epoch } => (group, Event::TakeoverFailed { epoch }),
-            Input::Stop => return self.handle_all(Event::Stop, now),
+            // The first stop has told all; what comes after it changes nothing.
+            Input::Stop | Input::Detach => return,
         };
         self.handle(group, event, now);
     }

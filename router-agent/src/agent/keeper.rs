@@ -177,6 +177,7 @@ impl Keeper {
             next_look: now.after(LOOK_INTERVAL),
         };
         keeper.begin_keepalives(now)?;
+        keeper.begin_paths();
         for dependency in 0..keeper.locals.len() {
             keeper.refresh_underlay(dependency);
         }
@@ -216,10 +217,20 @@ impl Keeper {
         Ok(())
     }
 
+    /// Goes on believing what devices that were kept show of their paths.
+    fn begin_paths(&mut self) {
+        for (position, state) in self.tunnels.iter().enumerate() {
+            if let (Some(learnt), Some(underlay)) = (state.path_mtu(), state.underlay()) {
+                self.paths
+                    .note(position, learnt.mtu, underlay.mtu, learnt.at);
+            }
+        }
+    }
+
     /// Attaches and sets everything for the first time. Unlike later, an error ends it.
     pub async fn begin(&mut self, dataplane: &mut Dataplane) -> Result<()> {
         self.fence(dataplane)?;
-        dataplane.end_other_fences(&self.fences.indices())?;
+        dataplane.end_other_fences(&self.fences.interfaces())?;
         self.attach(dataplane)?;
         for position in std::mem::take(&mut self.dirty) {
             self.settle(position, dataplane).await?;
@@ -242,7 +253,22 @@ impl Keeper {
                 tunnel.remote_ip
             );
         }
-        self.tell_parts(dataplane)
+        self.tell_parts(dataplane)?;
+        self.end_left_overs(dataplane)
+    }
+
+    /// Ends what an agent before this one had and this one has not.
+    fn end_left_overs(&self, dataplane: &mut Dataplane) -> Result<()> {
+        if !dataplane.adopts() {
+            return Ok(());
+        }
+        dataplane.end_other_links(&self.attachments.interfaces())?;
+        let known: Vec<_> = self
+            .tunnels
+            .iter()
+            .filter_map(|state| state.entries().copied())
+            .collect();
+        dataplane.forget_others(&known, &self.register.indices())
     }
 
     /// Runs until `stop` is sent or dropped, and hands the programs back.
@@ -278,8 +304,8 @@ impl Keeper {
     async fn act(&mut self, dataplane: &mut Dataplane) {
         let now = clock::now();
         self.keep_alive(now);
-        for index in self.paths.expire(now) {
-            self.set_path_mtu(index as usize, None);
+        for position in self.paths.expire(now) {
+            self.set_path_mtu(position, None);
         }
         if now >= self.next_look {
             self.look(dataplane).await;
@@ -373,7 +399,7 @@ impl Keeper {
             let now = underlay.as_ref().map(|underlay| underlay.ifindex);
             if before != now {
                 // Another way, perhaps.
-                self.paths.forget(state.index());
+                self.paths.forget(position);
                 state.set_path_mtu(None);
             }
             state.set_underlay(underlay);
@@ -683,7 +709,7 @@ impl Keeper {
             let Some(underlay) = state.underlay() else {
                 continue;
             };
-            let lowered = self.paths.note(state.index(), path.mtu, underlay.mtu, now);
+            let lowered = self.paths.note(position, path.mtu, underlay.mtu, now);
             if let Some(mtu) = lowered {
                 self.set_path_mtu(position, Some(LearntMtu { mtu, at: now }));
             }
@@ -830,9 +856,9 @@ async fn create(netlink: &Netlink, tunnel: &Tunnel, mtu: u32) -> Result<Device> 
     let ends = netlink
         .create_tunnels(&[tunnel::device(tunnel, mtu)])
         .await?;
-    let ends = ends.first().context("no device was made")?;
+    let (user, dataplane) = ends.first().context("no device was made")?;
     info!(tunnel = tunnel.name, "its device was made again");
-    Ok(Device::of(ends))
+    Ok(Device::of(user, dataplane))
 }
 
 fn log_underlay(local: IpAddr, name: Option<&str>, change: &Change) {

@@ -16,8 +16,13 @@ mod words;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -29,8 +34,9 @@ use tokio::{
         mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
         oneshot,
     },
+    time::sleep,
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use self::{
     board::Board,
@@ -43,7 +49,7 @@ use self::{
 use crate::{
     config::Config,
     control::{protocol::MonitorState, server},
-    dataplane::{Dataplane, ModeChoice},
+    dataplane::{Dataplane, Former, ModeChoice},
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
     path_mtu::icmp::PathMtu,
@@ -62,7 +68,17 @@ pub struct Options {
     pub xdp_mode: ModeChoice,
 }
 
-/// Runs the agent until SIGTERM or SIGINT.
+/// How a running agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Leaves the cluster and takes everything away.
+    Leave,
+    /// Leaves everything as it is, to the next agent.
+    Detach,
+}
+
+/// Runs the agent until SIGTERM or SIGINT, which mean to leave the cluster and take everything away,
+/// or SIGUSR2, which means to leave everything to the next agent.
 ///
 /// Fails with [`preflight::Unfit`], having changed nothing, if the system does not fit.
 pub async fn run(config: Config, options: Options) -> Result<()> {
@@ -79,9 +95,15 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     // Before anything is changed: a stop must not be missed.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut detach = signal(SignalKind::user_defined2())?;
     let names: Vec<_> = config.tunnels.iter().map(|t| t.name.clone()).collect();
+    let targets: Vec<_> = plan.targets.iter().flatten().cloned().collect();
 
-    let mut dataplane = Dataplane::load(&options.bpffs)?;
+    let former = Former::find(&options.bpffs)?;
+    if let Some(why) = former.obstacle() {
+        give_up(&former, why, &config, &targets, &netlink).await?;
+    }
+    let mut dataplane = Dataplane::load(former)?;
     let starting = async {
         let setup = setup::carry_out(config, plan, &options, &netlink, &mut dataplane).await?;
         start(setup, dataplane.newest_epoch(), &netlink).await
@@ -92,30 +114,61 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
         _ = interrupt.recv() => Err(anyhow!("interrupted while starting")),
     };
     let outcome = match started {
-        Err(error) => Err::<(), _>(error).and(dataplane.remove()),
+        Err(error) => {
+            setup::clear_services(targets.iter(), &netlink).await;
+            Err::<Ending, _>(error).and(dataplane.remove().map(|()| Ending::Leave))
+        }
         Ok(started) => {
             let stop = async {
                 tokio::select! {
-                    _ = terminate.recv() => "asked to terminate",
-                    _ = interrupt.recv() => "interrupted",
+                    _ = terminate.recv() => ("asked to terminate", Ending::Leave),
+                    _ = interrupt.recv() => ("interrupted", Ending::Leave),
+                    _ = detach.recv() => ("asked to detach", Ending::Detach),
                 }
             };
             run_until(stop, started, dataplane, listener, &options.bpffs).await
         }
     };
+    if let Ok(Ending::Detach) = outcome {
+        info!("stopped; the kernel goes on for the next agent");
+        return Ok(());
+    }
     let outcome = outcome.and(netlink.remove_tunnels(&names).await);
     info!("stopped");
     outcome
 }
 
-/// Works until `stop`, or until a thread ends, and removes programs and maps.
+/// Gives up in order what an agent before this one left and this one cannot go on with: the peers
+/// hear that this node is out, its services are released, and only then it is taken away.
+async fn give_up(
+    former: &Former,
+    why: &str,
+    config: &Config,
+    targets: &[ServiceTarget],
+    netlink: &Netlink,
+) -> Result<()> {
+    /// Of the peers' probes, which are answered in the former agent's name.
+    const ANSWERS: u32 = 3;
+    const LONGEST: Duration = Duration::from_secs(1);
+    warn!("what an agent before this one left is of no use: {why}; all is made anew");
+    if former.withdraw()? {
+        setup::clear_services(targets.iter(), netlink).await;
+        if let Some(cluster) = &config.cluster {
+            sleep((cluster.keepalive_interval * ANSWERS).min(LONGEST)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Works until `stop`, or until a thread ends, and removes programs and maps unless they shall
+/// stay.
 async fn run_until(
-    stop: impl Future<Output = &'static str>,
+    stop: impl Future<Output = (&'static str, Ending)>,
     started: Started,
     dataplane: Dataplane,
     listener: UnixListener,
     bpffs: &Path,
-) -> Result<()> {
+) -> Result<Ending> {
     let Started {
         mut running,
         keeper,
@@ -126,29 +179,34 @@ async fn run_until(
     let server = tokio::spawn(server::serve(listener, running.board.clone()));
     info!("running");
     let outcome = tokio::select! {
-        reason = stop => {
+        (reason, ending) = stop => {
             info!(reason, "stopping");
-            Ok(())
+            Ok(ending)
         }
         Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
         _ = &mut keeper => {
-            running.stop().await;
+            running.stop(Ending::Leave).await;
             server.abort();
             Dataplane::remove_left_over(bpffs)?;
             return Err(anyhow!("the keeper of the tunnels has ended"));
         }
     };
-    running.stop().await;
+    let ending = *outcome.as_ref().unwrap_or(&Ending::Leave);
+    running.stop(ending).await;
     server.abort();
     // One that has panicked need not hear.
     let _ = stop_keeper.send(());
-    let removed = if let Ok(dataplane) = keeper.await {
+    let handed_back = keeper.await;
+    if ending == Ending::Detach {
+        return outcome;
+    }
+    let removed = if let Ok(dataplane) = handed_back {
         dataplane.remove()
     } else {
         error!("the keeper of the tunnels had panicked");
         Dataplane::remove_left_over(bpffs)
     };
-    outcome.and(removed)
+    removed.and(outcome)
 }
 
 /// Removes what an agent that died or stopped, or `load`, left: programs, fences, maps and devices.
@@ -173,6 +231,8 @@ impl Drop for RemovedAtTheEnd<'_> {
 struct Running {
     board: Arc<Board>,
     inbox: mpsc::Sender<Input>,
+    /// The takeover thread shall leave the services where they are.
+    keeps_services: Arc<AtomicBool>,
     slow_path: SlowPath,
     threads: Vec<JoinHandle<()>>,
     /// Names of threads that have ended, in order or not.
@@ -180,10 +240,17 @@ struct Running {
 }
 
 impl Running {
-    /// Releases what is held and tells the peers.
-    async fn stop(self) {
+    /// Ends all threads. To leave, they release what is held and tell the peers.
+    async fn stop(self, ending: Ending) {
+        let input = match ending {
+            Ending::Leave => Input::Stop,
+            Ending::Detach => {
+                self.keeps_services.store(true, Ordering::Relaxed);
+                Input::Detach
+            }
+        };
         // A clock thread that has ended has nothing to stop.
-        let _ = self.inbox.send(Input::Stop);
+        let _ = self.inbox.send(input);
         drop(self.slow_path);
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || {
@@ -253,11 +320,17 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
     let (orders, orders_receiver) = unbounded_channel();
     let (reports, reports_receiver) = unbounded_channel();
     let (ended_sender, ended) = unbounded_channel();
-    setup::clear_services(&targets, netlink).await;
+    let beginnings = setup::driven_groups(&facts.config, sessions, newest);
+    let to_clear = beginnings.iter().zip(&targets);
+    let to_clear = to_clear.filter(|(beginning, _)| !beginning.is_active);
+    setup::clear_services(to_clear.flat_map(|(_, targets)| targets), netlink).await;
+    setup::clear_other_services(&targets, netlink).await;
     realtime::lock_memory();
 
+    let keeps_services = Arc::new(AtomicBool::new(false));
     let engine = spawn_engine(
         targets,
+        Arc::clone(&keeps_services),
         orders_receiver,
         inbox.clone(),
         reports.clone(),
@@ -269,10 +342,11 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
     let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
     let board = Arc::new(Board::new(facts));
     tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
-    watch(monitors, &inbox, &reports);
+    let were_well = beginnings.iter().map(|beginning| beginning.was_well);
+    watch(monitors, were_well.collect(), &inbox, &reports);
     let facts = board.facts();
     let driver = Driver {
-        groups: setup::driven_groups(&facts.config, sessions, newest),
+        groups: beginnings.into_iter().map(|b| b.group).collect(),
         keepalive,
         generation: facts.generation,
         sessions: Arc::clone(&facts.heard),
@@ -288,6 +362,7 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
     let running = Running {
         board,
         inbox,
+        keeps_services,
         slow_path,
         threads: vec![clock, engine, slow],
         ended,
@@ -309,6 +384,7 @@ async fn note_reports(board: Arc<Board>, mut reports: UnboundedReceiver<Report>)
 /// starts it.
 fn spawn_engine(
     targets: Vec<Vec<ServiceTarget>>,
+    keeps_services: Arc<AtomicBool>,
     orders: UnboundedReceiver<Order>,
     outcomes: mpsc::Sender<Input>,
     reports: UnboundedSender<Report>,
@@ -323,7 +399,14 @@ fn spawn_engine(
         let _inside = runtime.enter();
         Netlink::open()?
     };
-    let engine = Engine::new(netlink, announcer, targets, outcomes, reports);
+    let engine = Engine::new(
+        netlink,
+        announcer,
+        targets,
+        keeps_services,
+        outcomes,
+        reports,
+    );
     spawn("takeover", ended, move || {
         realtime::raise(Priority::Takeover);
         runtime.block_on(engine.run(orders));
@@ -331,22 +414,29 @@ fn spawn_engine(
 }
 
 /// Starts the monitors. Until all of a group's have answered they count as unreachable, so that a
-/// node does not claim a group before it knows whether it is of use.
-fn watch(monitors: Vec<Monitor>, inbox: &mpsc::Sender<Input>, reports: &UnboundedSender<Report>) {
-    let groups = monitors.iter().map(|monitor| monitor.group + 1).max();
-    let mut states = vec![Vec::new(); groups.unwrap_or(0)];
+/// node does not claim a group before it knows whether it is of use. In a group that goes on and
+/// `was_well` one counts as reachable until it is known not to be.
+fn watch(
+    monitors: Vec<Monitor>,
+    were_well: Vec<bool>,
+    inbox: &mpsc::Sender<Input>,
+    reports: &UnboundedSender<Report>,
+) {
+    let mut states = vec![Vec::new(); were_well.len()];
     let (verdicts, mut receiver) = unbounded_channel();
     for monitor in monitors {
         let group = monitor.group;
         states[group].push(MonitorState::Initializing);
-        // Either receiver is gone only while the agent stops.
-        let _ = inbox.send(Input::Monitors { group, ok: false });
+        if !were_well[group] {
+            // Either receiver is gone only while the agent stops.
+            let _ = inbox.send(Input::Monitors { group, ok: false });
+        }
         tokio::spawn(monitor.run(verdicts.clone()));
     }
     let (inbox, reports) = (inbox.clone(), reports.clone());
     tokio::spawn(async move {
         while let Some(verdict) = receiver.recv().await {
-            pass_on(verdict, &mut states, &inbox, &reports);
+            pass_on(verdict, &mut states, &were_well, &inbox, &reports);
         }
     });
 }
@@ -355,6 +445,7 @@ fn watch(monitors: Vec<Monitor>, inbox: &mpsc::Sender<Input>, reports: &Unbounde
 fn pass_on(
     verdict: Verdict,
     states: &mut [Vec<MonitorState>],
+    were_well: &[bool],
     inbox: &mpsc::Sender<Input>,
     reports: &UnboundedSender<Report>,
 ) {
@@ -364,9 +455,11 @@ fn pass_on(
         state,
     } = verdict;
     states[group][index] = state;
-    let ok = states[group]
-        .iter()
-        .all(|state| *state == MonitorState::Reachable);
+    let ok = states[group].iter().all(|state| match state {
+        MonitorState::Reachable => true,
+        MonitorState::Initializing => were_well[group],
+        MonitorState::Unreachable | MonitorState::Unknown => false,
+    });
     // Either receiver is gone only while the agent stops.
     let _ = inbox.send(Input::Monitors { group, ok });
     let news = News::Monitor { index, state };

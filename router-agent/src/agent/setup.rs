@@ -2,7 +2,7 @@
 //! that would go wrong, then its execution.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
     sync::Arc,
     time::Duration,
@@ -18,8 +18,9 @@ use router_common::{
         Fence, Granted, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS, SessionConfig,
         SessionKey,
     },
+    time::BootTime,
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     Options,
@@ -31,12 +32,12 @@ use super::{
 };
 use crate::{
     clock,
-    cluster::{Core, Policy},
+    cluster::{Core, FormerLife, Policy, State},
     config::{Cluster, Config, Group, Role, Tunnel, XdpMode},
     dataplane::{Dataplane, MappedArray, ModeChoice},
     heartbeat::{Prober, open_socket},
     monitor::Monitor,
-    net::{Address, Link, Netlink, dataplane_end},
+    net::{Address, Link, Netlink, Pair, dataplane_end},
     slow_path,
     takeover::ServiceTarget,
     tunnel::{
@@ -57,7 +58,7 @@ pub struct Plan {
     /// The underlay of each tunnel, in the configuration's order.
     underlays: Vec<Link>,
     /// The services of each group.
-    targets: Vec<Vec<ServiceTarget>>,
+    pub targets: Vec<Vec<ServiceTarget>>,
 }
 
 /// Looks at the system without changing it.
@@ -204,10 +205,17 @@ pub async fn carry_out(
     netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<Setup> {
-    let states = make_devices(&config, &plan.underlays, netlink).await?;
+    let states = make_devices(&config, &plan.underlays, netlink, dataplane).await?;
     if !states.is_empty() {
         netlink.ensure_egress(&dataplane.egress_program()?).await?;
     }
+    let tunnels: Vec<_> = states
+        .iter()
+        .map(|state| TunnelFacts {
+            tunnel: state.tunnel().clone(),
+            index: state.index(),
+        })
+        .collect();
     let slow_path = Arc::new(slow_path::Table::default());
     let mut keeper = Keeper::new(
         netlink.clone(),
@@ -220,19 +228,14 @@ pub async fn carry_out(
     )
     .await?;
     keeper.begin(dataplane).await?;
-    let tunnels: Vec<_> = (0..)
-        .zip(&config.tunnels)
-        .map(|(index, tunnel)| TunnelFacts {
-            tunnel: tunnel.clone(),
-            index,
-        })
-        .collect();
     let sessions = match &config.cluster {
         Some(cluster) => {
             open_sessions(cluster, &config.host_name, &tunnels, dataplane, &mut keeper)?
         }
         None => Vec::new(),
     };
+    dataplane.forget_other_sessions(&sessions.iter().map(|session| session.key).collect())?;
+    let places = sessions.iter().map(|session| session.facts.index + 1).max();
     let cluster = config.cluster.as_ref();
     Ok(Setup {
         keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
@@ -255,7 +258,7 @@ pub async fn carry_out(
             leases: dataplane.leases()?,
             counters: dataplane.counters()?,
             slow_path,
-            clock: Arc::new(ClockStatistics::of_sessions(sessions.len())),
+            clock: Arc::new(ClockStatistics::of_sessions(places.unwrap_or(0) as usize)),
             config,
         },
         keeper,
@@ -263,10 +266,13 @@ pub async fn carry_out(
     })
 }
 
+/// The tunnels with their devices: those that an agent before this one made, as far as they fit, and
+/// new ones.
 async fn make_devices(
     config: &Config,
     underlays: &[Link],
     netlink: &Netlink,
+    dataplane: &mut Dataplane,
 ) -> Result<Vec<TunnelState>> {
     if config.tunnels.len() > MAX_TUNNELS as usize {
         return Err(anyhow!("more than {MAX_TUNNELS} tunnels"));
@@ -277,25 +283,67 @@ async fn make_devices(
         .zip(underlays)
         .map(|(tunnel, underlay)| tunnel::device(tunnel, mtu::full(tunnel, underlay.mtu)))
         .collect();
-    let ends = netlink.create_tunnels(&devices).await?;
+    let egresses = dataplane.egresses()?;
+    let mut kept = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    let pairs = netlink
+        .ensure_tunnels(&devices, |position, user, dataplane| {
+            let Some(index) = tunnel::index_of_former(
+                &config.tunnels[position],
+                egresses.get(&user.index),
+                egresses.get(&dataplane.index),
+            ) else {
+                return false;
+            };
+            let is_free = taken.insert(index);
+            if is_free {
+                kept.insert(position, index);
+            }
+            is_free
+        })
+        .await?;
+    if dataplane.adopts() {
+        let (kept, all) = (kept.len(), pairs.len());
+        info!("{kept} of {all} tunnel devices are kept");
+    }
+    let indices = tunnel::indices(config.tunnels.len(), &kept);
+    let (old, new) = indices
+        .iter()
+        .zip(&pairs)
+        .map(|(index, pair)| (*index, pair.kept))
+        .partition::<Vec<_>, _>(|(_, kept)| *kept);
+    let numbers = |some: Vec<(u32, bool)>| some.into_iter().map(|(index, _)| index).collect();
+    dataplane.make_room(&numbers(old), &numbers(new))?;
     let has_lan = ethernets::lans(config).next().is_some();
-    Ok((0..)
+    let now = clock::now();
+    Ok(indices
+        .into_iter()
         .zip(&config.tunnels)
         .zip(underlays)
-        .zip(&ends)
-        .map(|(((index, tunnel), underlay), ends)| {
+        .zip(&pairs)
+        .map(|(((index, tunnel), underlay), pair)| {
+            let Pair {
+                user,
+                dataplane,
+                kept,
+            } = pair;
             let transit = Transit {
                 has_lan,
                 strict_reverse_path: ethernets::has_strict_reverse_path(&tunnel.name),
             };
-            TunnelState::new(
+            let state = TunnelState::new(
                 tunnel.clone(),
                 index,
                 heartbeat_listener(config, tunnel),
                 transit,
                 Underlay::of(underlay),
-                Device::of(ends),
-            )
+                Device::of(user, dataplane),
+            );
+            if *kept {
+                state.with_kept_device(dataplane.mtu, user.mtu, now)
+            } else {
+                state
+            }
         })
         .collect())
 }
@@ -303,7 +351,9 @@ async fn make_devices(
 /// A session that the programs know.
 pub struct OpenSession {
     facts: SessionFacts,
+    key: SessionKey,
     prober: Prober,
+    former: FormerLife,
 }
 
 /// The command line's choice goes before that of the configuration.
@@ -341,6 +391,14 @@ fn open_sessions(
     dataplane: &mut Dataplane,
     keeper: &mut Keeper,
 ) -> Result<Vec<OpenSession>> {
+    let former: HashMap<_, _> = dataplane.former_sessions()?.into_iter().collect();
+    let mut free = {
+        let used: BTreeSet<u32> = former.values().copied().collect();
+        (0..MAX_SESSIONS).filter(move |index| !used.contains(index))
+    };
+    let (heard, said) = (dataplane.sessions()?, dataplane.local()?);
+    let fences = dataplane.fences()?;
+    let mut moved = false;
     let mut sessions = Vec::new();
     for path in &cluster.interfaces {
         let (position, tunnel) = tunnels
@@ -364,10 +422,6 @@ fn open_sessions(
             return Err(anyhow!("more than {MAX_GROUPS} groups"));
         }
         for (number, group) in cluster.groups.iter().enumerate() {
-            let index = u32::try_from(sessions.len())?;
-            if index >= MAX_SESSIONS {
-                return Err(anyhow!("more than {MAX_SESSIONS} sessions"));
-            }
             let Members { node, peer, name } = members(group, host_name);
             let secret = cluster.secret.expose().as_bytes();
             let session = session_number(&group.name);
@@ -385,17 +439,47 @@ fn open_sessions(
                 tunnel_index: tunnel.index,
                 session,
             };
+            let known = former
+                .get(&key)
+                .copied()
+                .filter(|&index| index < MAX_SESSIONS);
+            let index = known
+                .or_else(|| free.next())
+                .with_context(|| format!("more than {MAX_SESSIONS} sessions"))?;
+            let is_same = known.is_some() && {
+                let former = dataplane.session_config(index)?;
+                moved |= former.group != config.group;
+                (former.local_node, former.peer_node) == (node.0, peer.0)
+            };
+            if !is_same {
+                dataplane.clear_session(index)?;
+            }
             dataplane.set_session(index, key, config)?;
             let discovery = SocketAddrV4::new(cluster.mcast_group, cluster.heartbeat_port);
-            let prober = Prober::new(Arc::clone(&socket), discovery, session, node, config.tx_key);
             sessions.push(OpenSession {
                 facts: SessionFacts {
                     group: number,
                     index,
                     path: path.clone(),
                 },
-                prober,
+                key,
+                prober: Prober::new(
+                    Arc::clone(&socket),
+                    discovery,
+                    session,
+                    node,
+                    config.tx_key,
+                    heard.read(index).reply_sequence,
+                ),
+                former: FormerLife::of(&said.read(index), &fences.read(config.group)),
             });
+        }
+    }
+    if moved {
+        info!("the groups are in another order: their fences are closed until that is settled");
+        dataplane.close_fences()?;
+        for session in &mut sessions {
+            session.former.opened = BootTime::NEVER;
         }
     }
     Ok(sessions)
@@ -433,32 +517,54 @@ fn members<'a>(group: &'a Group, host_name: &str) -> Members<'a> {
     }
 }
 
-/// The groups with their cores, whose lives begin now; no epoch up to `newest` is used again.
-pub fn driven_groups(
-    config: &Config,
-    sessions: Vec<OpenSession>,
-    newest: Epoch,
-) -> Vec<DrivenGroup> {
+/// A group with its core, and what of a former life goes on in it.
+pub struct Beginning {
+    pub group: DrivenGroup,
+    /// Its services, if it is active, stay where they are.
+    pub is_active: bool,
+    /// Its monitors were reachable a moment ago.
+    pub was_well: bool,
+}
+
+/// The groups as they begin; no epoch up to `newest` is used again.
+pub fn driven_groups(config: &Config, sessions: Vec<OpenSession>, newest: Epoch) -> Vec<Beginning> {
     let Some(cluster) = &config.cluster else {
         return Vec::new();
     };
-    let now = clock::now();
-    let mut groups: Vec<_> = (0..)
+    let mut of_groups: Vec<Vec<OpenSession>> = Vec::new();
+    of_groups.resize_with(cluster.groups.len(), Vec::new);
+    for session in sessions {
+        of_groups[session.facts.group].push(session);
+    }
+    (0..)
         .map(FenceSlot)
         .zip(&cluster.groups)
-        .map(|(fence, group)| {
+        .zip(of_groups)
+        .map(|((fence, group), sessions)| {
             let Members { node, peer, .. } = members(group, &config.host_name);
-            let core = Core::with_floor(policy(cluster, group, node, peer), newest, now);
-            DrivenGroup::new(group.name.clone(), fence, core, Vec::new())
+            let former = sessions.iter().map(|session| session.former);
+            let former = former.max_by_key(|life| life.beat).unwrap_or_default();
+            let policy = policy(cluster, group, node, peer);
+            let core = Core::resumed(policy, &former, newest, clock::now());
+            let state = core.state();
+            if state != State::Initializing {
+                info!(
+                    group = group.name,
+                    epoch = former.claim.epoch.0,
+                    "goes on as {state}"
+                );
+            }
+            let sessions = sessions.into_iter().map(|session| Session {
+                index: session.facts.index,
+                prober: session.prober,
+            });
+            Beginning {
+                is_active: state == State::Active,
+                was_well: state != State::Initializing && former.was_well(),
+                group: DrivenGroup::new(group.name.clone(), fence, core, sessions.collect()),
+            }
         })
-        .collect();
-    for OpenSession { facts, prober } in sessions {
-        groups[facts.group].sessions.push(Session {
-            index: facts.index,
-            prober,
-        });
-    }
-    groups
+        .collect()
 }
 
 fn policy(cluster: &Cluster, group: &Group, node: NodeId, peer: NodeId) -> Policy {
@@ -494,9 +600,26 @@ fn monitors(cluster: &Cluster) -> Vec<Monitor> {
     monitors
 }
 
-/// Removes service addresses that an earlier agent left when it died.
-pub async fn clear_services(targets: &[Vec<ServiceTarget>], netlink: &Netlink) {
-    for target in targets.iter().flatten() {
+/// Removes service addresses that an earlier agent took and the configuration does not name any more.
+pub async fn clear_other_services(targets: &[Vec<ServiceTarget>], netlink: &Netlink) {
+    let known: Vec<_> = targets
+        .iter()
+        .flatten()
+        .map(ServiceTarget::address)
+        .collect();
+    match netlink.remove_other_services(&known).await {
+        Ok(removed) => {
+            for Address { net, .. } in removed {
+                info!("{net} is no service any more, and removed");
+            }
+        }
+        Err(error) => warn!("cannot clear services of before: {error:#}"),
+    }
+}
+
+/// Removes service addresses that an earlier agent left.
+pub async fn clear_services(targets: impl Iterator<Item = &ServiceTarget>, netlink: &Netlink) {
+    for target in targets {
         if let Err(error) = target.release(netlink).await {
             warn!(%target, "cannot clear a service address: {error:#}");
         }

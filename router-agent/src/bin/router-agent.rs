@@ -15,7 +15,7 @@ use router_agent::{
     },
     config::{self, Facts, Loaded, Refused},
     control,
-    dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, ModeChoice, Programs},
+    dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, Former, ModeChoice, Programs},
 };
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
@@ -147,7 +147,7 @@ fn carry_out(command: Command) -> Result<()> {
                 ));
             }
             refuse_if_unfit(problems)?;
-            let mut dataplane = Dataplane::load(&bpffs)?;
+            let mut dataplane = Dataplane::load(Former::find(&bpffs)?.given_up())?;
             match dataplane.attach(Programs::Underlay, &iface, mode) {
                 Ok(mode) => {
                     println!(

@@ -13,7 +13,7 @@ use super::{
     history::{Finding, Pending, Transition},
     mandate::{Authority, Mandate, Opening},
     policy::{Policy, Prefer},
-    report::{PeerFinding, PeerReport, Standing},
+    report::{FormerLife, PeerFinding, PeerReport, Standing},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,6 +142,10 @@ pub struct Advertisement {
 ///   tick, when that is closed.
 /// - **Without monitors nobody claims.** If the owner dies while its peer is in Fault, the group
 ///   stays unowned until that peer's monitors answer.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact that holds or not, whatever the others"
+)]
 #[derive(Clone, Debug)]
 pub struct Core {
     policy: Policy,
@@ -180,10 +184,14 @@ pub struct Core {
     lapsed: Option<Duration>,
     /// While active: since when.
     active_since: BootTime,
+    /// The last tick of the life before, if it goes on.
+    vouched: BootTime,
 
     /// While active: the last moment at which the peer is known not to have claimed beside us.
     alone_at: BootTime,
     dual: Option<DualActivity>,
+    /// Active since a former life, whose services are to be taken once more.
+    reasserts: bool,
 
     transitions: Pending<Transition>,
     findings: Pending<Finding>,
@@ -275,11 +283,43 @@ impl Core {
             granted_is_all: false,
             lapsed: None,
             active_since: BootTime::NEVER,
+            vouched: BootTime::NEVER,
             alone_at: BootTime::NEVER,
             dual: None,
+            reasserts: false,
             transitions: Pending::new(),
             findings: Pending::new(),
         }
+    }
+
+    /// Goes on where an agent before this one was broken off, if that was so lately that the peer
+    /// cannot have missed it: active under the same epoch, or standby. That is no transition. Else
+    /// as [`Self::with_floor`].
+    ///
+    /// Should the peer have claimed meanwhile all the same, the first tick shows it, and an active
+    /// yields as one does that was only stopped.
+    pub fn resumed(policy: Policy, former: &FormerLife, newest: Epoch, now: BootTime) -> Self {
+        let mut core = Self::with_floor(policy, newest, now);
+        if !former.can_be_resumed(&core.policy, now) {
+            return core;
+        }
+        core.newest = former.claim;
+        if former.is_active(&core.policy) {
+            core.stage = Stage::Active;
+            core.own_epoch = former.claim.epoch;
+            core.alone_at = now;
+            core.reasserts = true;
+            // The fence stays open meanwhile, and as the last tick of the former life left it.
+            core.active_since = if former.opened.is_never() {
+                now
+            } else {
+                former.opened
+            };
+            core.vouched = former.beat;
+        } else {
+            core.stage = Stage::Standby;
+        }
+        core
     }
 
     /// Takes in one event and makes every transition that it enables.
@@ -309,6 +349,12 @@ impl Core {
             self.make(to, cause, now, &mut commands);
         }
         self.granted_is_all &= self.mandate().grant.is_none();
+        if self.reasserts && !self.ticked.is_never() {
+            self.reasserts = false;
+            commands.push(Command::Take {
+                epoch: self.own_epoch,
+            });
+        }
         commands
     }
 
@@ -357,7 +403,7 @@ impl Core {
                     since: self.active_since,
                     // Not from now: only a tick tells what was heard while we did not run.
                     by: Authority::Own {
-                        until: self.ticked.after(policy.agent_dead),
+                        until: self.ticked.max(self.vouched).after(policy.agent_dead),
                     },
                 }),
                 grant: Length::NONE,
@@ -705,6 +751,7 @@ impl Core {
             self.hold_until = now.after(self.policy.fault_hold);
         }
         self.end_dual_activity(now, now);
+        self.reasserts = false;
         commands.push(Command::Release {
             epoch: self.own_epoch,
         });

@@ -64,6 +64,14 @@ impl Policy {
         self.keepalive.saturating_mul(2).max(self.dead / 2)
     }
 
+    /// The age of an agent's last sign of life below which its successor may go on in its place. The
+    /// peer takes over at `agent_dead`; two intervals until it hears of the successor, with one
+    /// message lost.
+    pub(super) fn resumable(&self) -> Duration {
+        self.agent_dead
+            .saturating_sub(self.keepalive.saturating_mul(2))
+    }
+
     /// How long a claim is announced to a peer that could claim as well: time for both to hear
     /// each other, with one message lost.
     pub(super) fn announcing(&self) -> Duration {

@@ -4,8 +4,56 @@ use std::{fmt, time::Duration};
 
 use router_common::{
     identity::{Claim, Flags},
+    map::{Fence, LocalState},
     time::BootTime,
 };
+
+use super::policy::Policy;
+
+/// What the kernel still says of this node's group in the name of an agent that is gone. The
+/// default: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FormerLife {
+    pub claim: Claim,
+    pub flags: Flags,
+    /// Its last sign of life.
+    pub beat: BootTime,
+    /// Since when its fence was open.
+    pub opened: BootTime,
+}
+
+impl FormerLife {
+    /// Nothing if the session is closed.
+    pub fn of(local: &LocalState, fence: &Fence) -> Self {
+        if local.generation() == 0 {
+            return Self::default();
+        }
+        Self {
+            claim: local.claim(),
+            flags: local.flags(),
+            beat: local.agent_beat(),
+            opened: BootTime::from_ns(fence.opened_ns),
+        }
+    }
+
+    /// Whether it took part, and the peer cannot have missed it yet.
+    pub fn can_be_resumed(&self, policy: &Policy, now: BootTime) -> bool {
+        let took_part = self.flags.contains(Flags::ELIGIBLE) || self.is_active(policy);
+        took_part
+            && !self.beat.is_never()
+            && self.beat <= now
+            && now.since(self.beat) < policy.resumable()
+    }
+
+    pub fn is_active(&self, policy: &Policy) -> bool {
+        self.flags.contains(Flags::FORWARDING) && self.claim.owner == policy.node
+    }
+
+    /// Whether its monitors were reachable and its services held.
+    pub fn was_well(&self) -> bool {
+        self.flags.contains(Flags::ELIGIBLE)
+    }
+}
 
 /// What the kernel last heard of the peer, the newest over all heartbeat paths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,7 +17,9 @@ use router_common::{
     time::BootTime,
 };
 
-use super::{Advertisement, Command, Core, Event, PeerReport, Policy, Prefer, State, Transition};
+use super::{
+    Advertisement, Command, Core, Event, FormerLife, PeerReport, Policy, Prefer, State, Transition,
+};
 
 const KEEPALIVE: u64 = 10;
 const DEAD: u64 = 40;
@@ -51,6 +53,8 @@ enum Sabotage {
     NoEnd,
     /// The core forgets to wait: it believes a silent peer to be dead after one interval.
     HastyVerdict,
+    /// A new agent does not look at what the one before it left in the kernel.
+    Amnesia,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +93,8 @@ struct Node {
     last_tick: (u64, PeerReport),
     // What the checks remember of this life of the agent.
     taken: Option<Epoch>,
+    /// What a former life took, and this one takes once more.
+    inherited: Option<Epoch>,
     highest: Epoch,
     history: Vec<Transition>,
     /// When it last granted, in any life.
@@ -135,9 +141,34 @@ impl Node {
         self.lease = Lease::default();
     }
 
+    /// Starts an agent that finds nothing of one before it.
     fn start(&mut self, now: u64) {
         self.forget();
-        let mut core = Core::new(self.policy.clone(), boot(now));
+        self.begin(Core::new(self.policy.clone(), boot(now)), now);
+        self.highest = Epoch(0);
+    }
+
+    /// Starts an agent that takes over what the kernel still says in the name of the one before it.
+    fn resume(&mut self, now: u64) {
+        if self.sabotage == Sabotage::Amnesia {
+            return self.start(now);
+        }
+        let Advertisement { claim, flags } = self.published;
+        let former = FormerLife {
+            claim,
+            flags,
+            beat: boot(self.agent_seen),
+            opened: BootTime::from_ns(self.fence.opened_ns),
+        };
+        let core = Core::resumed(self.policy.clone(), &former, claim.epoch, boot(now));
+        let still_holds = core.state() == State::Active;
+        self.begin(core, now);
+        self.highest = claim.epoch;
+        self.taken = still_holds.then_some(claim.epoch);
+        self.inherited = self.taken;
+    }
+
+    fn begin(&mut self, mut core: Core, now: u64) {
         let _ = core.handle(
             Event::Monitors {
                 ok: self.monitors_ok || self.sabotage == Sabotage::DeafToMonitors,
@@ -151,7 +182,7 @@ impl Node {
         self.next_probe = now;
         self.last_tick = (now, self.report);
         self.taken = None;
-        self.highest = Epoch(0);
+        self.inherited = None;
     }
 
     /// One call of the core, with everything that must hold of one call.
@@ -169,6 +200,11 @@ impl Node {
             .filter(|t| t.from == State::Active || t.to == State::Active);
         for command in &commands {
             match *command {
+                Command::Take { epoch }
+                    if self.inherited == Some(epoch) && self.taken == Some(epoch) =>
+                {
+                    self.inherited = None;
+                }
                 Command::Take { epoch } => {
                     if self.taken.is_some() || epoch <= self.highest {
                         return Err(format!("{command:?} beside {:?}", self.taken));
@@ -279,6 +315,7 @@ enum Op {
     Continue(usize),
     Kill(usize),
     Restart(usize),
+    Resume(usize),
     PowerOff(usize),
     PowerOn(usize),
     Monitors(usize, bool),
@@ -336,6 +373,7 @@ impl Sim {
                 next_probe: 0,
                 last_tick: (0, PeerReport::default()),
                 taken: None,
+                inherited: None,
                 highest: Epoch(0),
                 history: Vec::new(),
                 ever_granted: BootTime::NEVER,
@@ -530,6 +568,12 @@ impl Sim {
                     self.disturbed_until = now + AFTERMATH;
                 }
             }
+            Op::Resume(i) => {
+                if self.nodes[i].powered {
+                    self.nodes[i].resume(now);
+                    self.disturbed_until = now + AFTERMATH;
+                }
+            }
             Op::PowerOff(i) => {
                 self.nodes[i].powered = false;
                 self.nodes[i].core = None;
@@ -628,6 +672,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         3 => node.clone().prop_map(Op::Continue),
         1 => node.clone().prop_map(Op::Kill),
         2 => node.clone().prop_map(Op::Restart),
+        1 => node.clone().prop_map(Op::Resume),
         1 => node.clone().prop_map(Op::PowerOff),
         2 => node.clone().prop_map(Op::PowerOn),
         3 => (node.clone(), any::<bool>()).prop_map(|(i, ok)| Op::Monitors(i, ok)),
@@ -822,9 +867,40 @@ fn a_split_from_the_start_heals_by_rule(sabotage: Sabotage) -> Result<(), String
     expect("secondary yielded", !sim.nodes[1].active())
 }
 
+/// An upgrade of both nodes, one after the other, each taking less than agent-dead-interval.
+fn agents_that_are_replaced_change_nothing(sabotage: Sabotage) -> Result<(), String> {
+    let mut sim = Sim::new(4, true, sabotage);
+    sim.run(1000)?;
+    let before = sim.nodes.each_ref().map(|node| node.history.len());
+    for node in [0, 1] {
+        sim.apply(Op::Kill(node))?;
+        sim.run(250)?;
+        sim.apply(Op::Resume(node))?;
+        sim.run(3000)?;
+    }
+    let after = sim.nodes.each_ref().map(|node| node.history.len());
+    expect("no transition", before == after)?;
+    expect("primary active", sim.nodes[0].active())?;
+    expect("alone", sim.dual_for == 0)
+}
+
+#[test]
+fn a_life_that_was_succeeded_is_not_resumed() {
+    let mut sim = Sim::new(5, false, Sabotage::None);
+    sim.run(1000).expect("rules hold");
+    sim.apply(Op::Kill(0)).expect("rules hold");
+    sim.run(1000).expect("rules hold");
+    assert!(sim.nodes[1].active());
+    sim.apply(Op::Resume(0)).expect("rules hold");
+    assert_eq!(sim.nodes[0].state(), Some(State::Initializing));
+    sim.run(3000).expect("rules hold");
+    assert!(sim.nodes[1].active());
+    assert_eq!(sim.dual_for, 0);
+}
+
 #[test]
 fn scenarios_tell_the_sound_core_from_the_defect_they_are_about() {
-    let scenarios: [(&str, Scenario, Sabotage); 4] = [
+    let scenarios: [(&str, Scenario, Sabotage); 5] = [
         (
             "stopped active",
             stopped_active_starts_over_when_it_wakes,
@@ -844,6 +920,11 @@ fn scenarios_tell_the_sound_core_from_the_defect_they_are_about() {
             "split from the start",
             a_split_from_the_start_heals_by_rule,
             Sabotage::NoTieRule,
+        ),
+        (
+            "agents replaced",
+            agents_that_are_replaced_change_nothing,
+            Sabotage::Amnesia,
         ),
     ];
     for (name, scenario, defect) in scenarios {

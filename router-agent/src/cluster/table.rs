@@ -10,7 +10,8 @@ use router_common::{
 };
 
 use super::{
-    Authority, Cause, Command, Core, Event, Finding, PeerFinding, PeerReport, Policy, Prefer, State,
+    Authority, Cause, Command, Core, Event, Finding, FormerLife, PeerFinding, PeerReport, Policy,
+    Prefer, State,
 };
 
 const fn ms(ms: u64) -> Duration {
@@ -35,6 +36,7 @@ fn policy(node: u32) -> Policy {
 
 /// A core with a clock and a peer that says the same until told otherwise.
 struct Bench {
+    policy: Policy,
     core: Core,
     now: BootTime,
     peer: PeerReport,
@@ -50,7 +52,8 @@ impl Bench {
     fn with_floor(policy: Policy, newest: u32) -> Self {
         let now = BootTime::from_ns(1_000_000_000);
         Self {
-            core: Core::with_floor(policy, Epoch(newest), now),
+            core: Core::with_floor(policy.clone(), Epoch(newest), now),
+            policy,
             now,
             peer: PeerReport::default(),
             speaking: false,
@@ -103,6 +106,26 @@ impl Bench {
     fn newest(&self) -> u32 {
         self.core.advertisement().claim.epoch.0
     }
+
+    /// A new agent goes on `after` the one that said `flags` under epoch 5 was broken off.
+    fn resume(&mut self, flags: Flags, after: Duration) {
+        let owner = if flags.contains(Flags::FORWARDING) {
+            self.policy.node
+        } else {
+            self.policy.peer
+        };
+        let former = FormerLife {
+            claim: Claim {
+                epoch: Epoch(5),
+                owner,
+            },
+            flags,
+            opened: BootTime::NEVER,
+            beat: self.now,
+        };
+        self.now = self.now.after(after);
+        self.core = Core::resumed(self.policy.clone(), &former, Epoch(5), self.now);
+    }
 }
 
 const READY: Flags = Flags::ELIGIBLE;
@@ -114,7 +137,7 @@ const IMPAIRED: Flags = Flags::FORWARDING;
 type Step = fn(&mut Bench);
 
 /// The rows' starting points, each reached by the events that lead there in life.
-const STARTS: [(&str, State, Step); 8] = [
+const STARTS: [(&str, State, Step); 10] = [
     ("Initializing", State::Initializing, Bench::tick),
     ("Standby", State::Standby, |b| b.hears(OWNER, 5)),
     ("Candidate (vacancy)", State::Candidate, |b| {
@@ -144,6 +167,12 @@ const STARTS: [(&str, State, Step); 8] = [
     ("Fault", State::Fault, |b| {
         b.hears(OWNER, 5);
         b.handle(Event::Monitors { ok: false });
+    }),
+    ("Active, resumed", State::Active, |b| {
+        b.resume(OWNER, ms(100));
+    }),
+    ("Standby, resumed", State::Standby, |b| {
+        b.resume(READY, ms(100));
     }),
 ];
 
@@ -419,6 +448,65 @@ fn an_epoch_of_an_earlier_life_is_a_floor() {
         commands.extend(core.handle(Event::Tick(PeerReport::default()), now.after(ms(i * 10))));
     }
     assert_eq!(commands, [Command::Take { epoch: Epoch(42) }]);
+}
+
+#[test]
+fn a_resumed_active_takes_its_services_once_more_and_nothing_else() {
+    for flags in [OWNER, IMPAIRED] {
+        let mut b = Bench::new(policy(1));
+        b.resume(flags, ms(100));
+        assert_eq!(b.core.state(), State::Active);
+        assert_eq!(b.commands, []);
+        b.hears(READY, 5);
+        assert_eq!(b.commands, [Command::Take { epoch: Epoch(5) }]);
+        b.run(ms(3000));
+        assert_eq!(b.commands.len(), 1);
+        assert_eq!(b.core.transitions().count(), 0);
+        assert_eq!(b.newest(), 5);
+    }
+}
+
+#[test]
+fn a_resumed_active_yields_to_what_was_claimed_meanwhile() {
+    for node in [1, 2] {
+        let mut b = Bench::new(policy(node));
+        b.resume(OWNER, ms(100));
+        b.hears(OWNER, 6);
+        assert_eq!(b.core.state(), State::Standby);
+        // It still has what the former life took.
+        assert_eq!(b.commands, [Command::Release { epoch: Epoch(5) }]);
+    }
+}
+
+#[test]
+fn a_resumed_standby_claims_nothing_of_an_active_peer() {
+    let mut b = Bench::new(policy(2));
+    b.resume(READY, ms(100));
+    b.hears(OWNER, 5);
+    b.run(ms(3000));
+    assert_eq!(b.core.state(), State::Standby);
+    assert_eq!(b.core.transitions().count(), 0);
+    // And it finds the peer's silence as before.
+    b.speaking = false;
+    b.run(ms(50));
+    assert_eq!(b.commands, [Command::Take { epoch: Epoch(6) }]);
+}
+
+#[test]
+fn a_life_that_the_peer_has_missed_or_that_took_no_part_is_not_resumed() {
+    let missed = policy(1).resumable();
+    assert_eq!(missed, ms(280), "two keepalives before the peer takes over");
+    for (flags, after) in [(OWNER, missed), (READY, missed), (OUT, ms(1))] {
+        let mut b = Bench::new(policy(1));
+        b.resume(flags, after);
+        assert_eq!(b.core.state(), State::Initializing, "{flags:?} {after:?}");
+        b.run(ms(550));
+        // Its epoch is not used again.
+        assert_eq!(b.commands, [Command::Take { epoch: Epoch(6) }]);
+    }
+    let mut b = Bench::new(policy(1));
+    b.resume(OWNER, ms(279));
+    assert_eq!(b.core.state(), State::Active);
 }
 
 #[test]

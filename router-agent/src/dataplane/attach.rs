@@ -1,21 +1,21 @@
 //! Puts programs on interfaces and pins their links.
 
-use std::{ffi::CString, fmt, io, path::Path};
+use std::{collections::HashSet, ffi::CString, fmt, fs, io, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TcHandle, Xdp, XdpMode,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, Link, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
         xdp::XdpLink,
     },
     sys::SyscallError,
     util::KernelVersion,
 };
 
-use super::{OBJECT, pins::Pins, program};
+use super::{OBJECT, Programs, former, pins::Pins, program};
 
 /// Which XDP mode is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -61,7 +61,8 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Attaches XDP program `name` to `interface` and pins the link.
+/// Attaches XDP program `name` to `interface` and pins the link. One that is pinned already gets
+/// the program in place of the one it had, between two packets.
 pub(super) fn xdp(
     programs: &mut Ebpf,
     name: &str,
@@ -70,8 +71,10 @@ pub(super) fn xdp(
     pins: &Pins,
 ) -> Result<Mode> {
     let program: &mut Xdp = loaded(programs, name)?;
-    let path = pins.link(name, index_of(interface)?);
-    end_link(&path)?;
+    let index = index_of(interface)?;
+    if let Some(mode) = adopt_xdp(program, name, index, choice, pins)? {
+        return Ok(mode);
+    }
     let (link, mode) = match choice {
         ModeChoice::Native => (
             attach_xdp(program, interface, XdpMode::Driver)
@@ -94,8 +97,64 @@ pub(super) fn xdp(
             ),
         },
     };
-    pin(link, &path)?;
+    pin(link, &pins.xdp_link(name, mode == Mode::Native, index))?;
     Ok(mode)
+}
+
+/// Takes over the link that some program of ours has on the interface, if its mode will do. Any
+/// other is ended.
+fn adopt_xdp(
+    program: &mut Xdp,
+    name: &str,
+    index: u32,
+    choice: ModeChoice,
+    pins: &Pins,
+) -> Result<Option<Mode>> {
+    for of in [program::UNDERLAY, program::LAN] {
+        for native in [true, false] {
+            let former = pins.xdp_link(of, native, index);
+            if !former.exists() {
+                continue;
+            }
+            let mode = match (choice, native) {
+                (ModeChoice::Auto | ModeChoice::Native, true) => Mode::Native,
+                (ModeChoice::Auto, false) => Mode::Generic(
+                    "as the agent before this one had it; a start after an orderly stop tries \
+                     native mode again"
+                        .to_owned(),
+                ),
+                (ModeChoice::Generic, false) => Mode::Generic("as chosen".to_owned()),
+                (ModeChoice::Generic, true) | (ModeChoice::Native, false) => {
+                    end_link(&former)?;
+                    continue;
+                }
+            };
+            match replace_xdp(program, &former) {
+                Ok(()) => {
+                    let now = pins.xdp_link(name, native, index);
+                    fs::rename(&former, &now)
+                        .with_context(|| format!("cannot rename {}", former.display()))?;
+                    return Ok(Some(mode));
+                }
+                Err(error) => give_up(&former, &error)?,
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn replace_xdp(program: &mut Xdp, pin: &Path) -> Result<()> {
+    let link: XdpLink = FdLink::from(PinnedLink::from_pin(pin)?).try_into()?;
+    let id = program.attach_to_link(link)?;
+    // Closed here, it goes on by its pin.
+    program.take_link(id)?;
+    Ok(())
+}
+
+/// Ends a link that cannot be taken over: its interface has gone, or somebody has detached it.
+fn give_up(pin: &Path, error: &anyhow::Error) -> Result<()> {
+    tracing::info!("{} is made anew: {error:#}", pin.display());
+    end_link(pin)
 }
 
 fn attach_xdp(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<XdpLink, ProgramError> {
@@ -147,104 +206,144 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Attaches TC program `name` at the ingress of `interface`, before others: a TCX link, pinned, where the kernel
-/// has it (6.6), else a filter at the clsact qdisc, which stays by itself.
-pub(super) fn tc(programs: &mut Ebpf, name: &str, interface: &str, pins: &Pins) -> Result<()> {
-    let program: &mut SchedClassifier = loaded(programs, name)?;
-    let path = pins.link(name, index_of(interface)?);
-    end_link(&path)?;
-    let has_tcx = has_tcx()?;
-    let options = if has_tcx {
-        TcAttachOptions::TcxOrder(LinkOrder::first())
-    } else {
-        // A filter that an agent left when it died.
-        detach_filter(interface, TcAttachType::Ingress, name);
-        add_clsact(interface)?;
-        TcAttachOptions::Netlink(NlOptions::default())
-    };
-    let id = program
-        .attach_with_options(interface, TcAttachType::Ingress, options)
-        .with_context(|| format!("cannot attach {name} to {interface} by TC"))?;
-    let link: SchedClassifierLink = program.take_link(id)?;
-    if has_tcx {
-        pin(link, &path)
-    } else {
-        // Dropping the link would remove the filter.
-        std::mem::forget(link);
-        Ok(())
+/// A TC program and its place on an interface.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hook {
+    pub program: &'static str,
+    pub direction: TcAttachType,
+    pub order: Order,
+}
+
+/// Where among others' programs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order {
+    First,
+    Last,
+}
+
+/// What an underlay has beside its XDP program.
+pub(super) const HANDOVER: Hook = Hook {
+    program: program::UNDERLAY_HANDOVER,
+    direction: TcAttachType::Ingress,
+    order: Order::First,
+};
+
+impl Order {
+    /// Of a clsact filter, by which a later agent finds it. Numbers such as people do not choose; the
+    /// last is behind those that the kernel gives by itself, from 0xc000 downwards
+    /// (`tcf_auto_prio`).
+    const fn priority(self) -> u16 {
+        match self {
+            Self::First => 0x5254,
+            Self::Last => 0xc001,
+        }
     }
 }
 
-/// Attaches a fence's program `name` to `interface`, behind all others, in place of the one that an
-/// agent before this one left, without a moment in which there is none.
-pub(super) fn fence(
-    programs: &mut Ebpf,
-    (name, direction): (&str, TcAttachType),
-    interface: &str,
-    pins: &Pins,
-) -> Result<()> {
-    /// Behind what the kernel numbers by itself, from 0xc000 downwards (`tcf_auto_prio`).
-    const PRIORITY: u16 = 0xc001;
-    const HANDLE: TcHandle = TcHandle::new(0, 1);
+/// Attaches `hook` to `interface`: a TCX link, pinned at `path`, where the kernel has it (6.6), else a
+/// filter at the clsact qdisc, which stays by itself. What is there already gets the program in place
+/// of the one it had; there is no moment in which there is none.
+pub(super) fn tc(programs: &mut Ebpf, hook: Hook, interface: &str, path: &Path) -> Result<()> {
+    let Hook {
+        program: name,
+        direction,
+        order,
+    } = hook;
     let program: &mut SchedClassifier = loaded(programs, name)?;
     let cannot = || format!("cannot attach {name} to {interface} by TC");
     if !has_tcx()? {
-        add_clsact(interface)?;
-        let filter = SchedClassifierLink::attached(interface, direction, PRIORITY, HANDLE, None)?;
-        let id = match program.attach_to_link(filter) {
-            Ok(id) => id,
-            // There is none to replace.
-            Err(_) => program
-                .attach_with_options(
-                    interface,
-                    direction,
-                    TcAttachOptions::Netlink(NlOptions {
-                        priority: PRIORITY,
-                        handle: HANDLE,
-                        classid: None,
-                    }),
-                )
-                .with_context(cannot)?,
-        };
-        // Dropping the link would remove the filter.
-        std::mem::forget(program.take_link(id)?);
-        return Ok(());
+        return filter(program, hook, interface).with_context(cannot);
     }
-    let path = pins.fence(name, index_of(interface)?);
-    let former = path
-        .exists()
-        .then(|| PinnedLink::from_pin(&path))
-        .transpose()
-        .with_context(|| format!("cannot open the link at {}", path.display()))?;
-    let order = TcAttachOptions::TcxOrder(LinkOrder::last());
-    let id = program
-        .attach_with_options(interface, direction, order)
-        .with_context(cannot)?;
-    let link: SchedClassifierLink = program.take_link(id)?;
-    // The former one ends when this is over, beside the new one till then.
-    let _former = former
-        .map(PinnedLink::unpin)
-        .transpose()
-        .with_context(|| format!("cannot remove the link at {}", path.display()))?;
-    pin(link, &path)
-}
-
-/// The qdisc that filters hang on before TCX.
-fn add_clsact(interface: &str) -> Result<()> {
-    match tc::qdisc_add_clsact(interface) {
-        Err(error) if !is_there_already(&error) => {
-            Err(error).with_context(|| format!("cannot add clsact to {interface}"))
+    let former = if path.exists() {
+        match replace_tcx(program, path) {
+            Ok(()) => return Ok(()),
+            Err(error) => Some(error),
         }
-        Err(_) | Ok(()) => Ok(()),
+    } else {
+        None
+    };
+    let order = match order {
+        Order::First => LinkOrder::first(),
+        Order::Last => LinkOrder::last(),
+    };
+    let id = program
+        .attach_with_options(interface, direction, TcAttachOptions::TcxOrder(order))
+        .with_context(cannot)?;
+    let link = program.take_link(id)?;
+    if let Some(error) = former {
+        give_up(path, &error)?;
     }
+    pin(link, path)
 }
 
-/// Takes program `name` off the interface that has, or had, index `ifindex` and is, or was, called
+fn replace_tcx(program: &mut SchedClassifier, pin: &Path) -> Result<()> {
+    let link: SchedClassifierLink = FdLink::from(PinnedLink::from_pin(pin)?).try_into()?;
+    let id = program.attach_to_link(link)?;
+    // Closed here, it goes on by its pin.
+    program.take_link(id)?;
+    Ok(())
+}
+
+/// Without TCX: the filter of a former agent is replaced, or one is added.
+fn filter(program: &mut SchedClassifier, hook: Hook, interface: &str) -> Result<()> {
+    const HANDLE: TcHandle = TcHandle::new(0, 1);
+    let Hook {
+        program: _,
+        direction,
+        order,
+    } = hook;
+    let priority = order.priority();
+    match tc::qdisc_add_clsact(interface) {
+        Err(error) if !is_there_already(&error) => return Err(error.into()),
+        Err(_) | Ok(()) => {}
+    }
+    let former = SchedClassifierLink::attached(interface, direction, priority, HANDLE, None)?;
+    let id = program.attach_to_link(former).or_else(|_| {
+        let options = TcAttachOptions::Netlink(NlOptions {
+            priority,
+            handle: HANDLE,
+            classid: None,
+        });
+        program.attach_with_options(interface, direction, options)
+    })?;
+    // Dropping the link would remove the filter.
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+/// Takes our programs off every interface that is not one of `interfaces`, or has others there.
+pub(super) fn end_others(interfaces: &[(u32, String, Programs)], pins: &Pins) -> Result<()> {
+    let mut ours = HashSet::new();
+    let mut filtered = HashSet::new();
+    for (index, name, programs) in interfaces {
+        ours.extend([true, false].map(|native| pins.xdp_link(programs.xdp(), native, *index)));
+        if let Some(tc) = programs.tc() {
+            ours.insert(pins.tc_link(tc.program, *index));
+            filtered.insert(name.as_str());
+        }
+    }
+    for path in former::files(&pins.links()) {
+        if !ours.contains(&path) {
+            tracing::info!("{} is of no use any more", path.display());
+            end_link(&path)?;
+        }
+    }
+    detach_filters(&[HANDOVER], &filtered)
+}
+
+/// Takes XDP program `name` off the interface that has, or had, index `ifindex`.
+pub(super) fn end_xdp(name: &str, ifindex: u32, pins: &Pins) -> Result<()> {
+    [true, false]
+        .iter()
+        .try_for_each(|native| end_link(&pins.xdp_link(name, *native, ifindex)))
+}
+
+/// Takes `hook` off the interface that has, or had, index `ifindex` and is, or was, called
 /// `interface`.
-pub(super) fn detach(name: &str, ifindex: u32, interface: &str, pins: &Pins) -> Result<()> {
-    end_link(&pins.link(name, ifindex))?;
+pub(super) fn end_tc(hook: Hook, ifindex: u32, interface: &str, pins: &Pins) -> Result<()> {
+    end_link(&pins.tc_link(hook.program, ifindex))?;
     if !has_tcx()? && index_of(interface).is_ok_and(|index| index == ifindex) {
-        detach_filter(interface, TcAttachType::Ingress, name);
+        detach_filter(interface, hook);
     }
     Ok(())
 }
@@ -273,13 +372,13 @@ pub(super) fn index_of(interface: &str) -> Result<u32> {
     }
 }
 
-/// Whether `interface` has TC program `name`. Before TCX it is taken for granted.
-pub(super) fn has_tc(
-    programs: &Ebpf,
-    name: &str,
-    interface: &str,
-    direction: TcAttachType,
-) -> Result<bool> {
+/// Whether `interface` has `hook`. Before TCX it is taken for granted.
+pub(super) fn has_tc(programs: &Ebpf, hook: Hook, interface: &str) -> Result<bool> {
+    let Hook {
+        program: name,
+        direction,
+        order: _,
+    } = hook;
     if !has_tcx()? {
         return Ok(true);
     }
@@ -317,23 +416,32 @@ fn has_tcx() -> Result<bool> {
     Ok(version >= KernelVersion::new(6, 6, 0))
 }
 
-/// Removes the filters of `programs` from every interface, where TC has no links that would end with
-/// their pins (before 6.6).
-pub(super) fn detach_filters(programs: &[(&str, TcAttachType)]) -> Result<()> {
+/// Removes the filters of `hooks` from every interface but those of `names`, where TC has no links
+/// that would end with their pins (before 6.6).
+pub(super) fn detach_filters(hooks: &[Hook], names: &HashSet<&str>) -> Result<()> {
     if has_tcx()? {
         return Ok(());
     }
-    let interfaces = std::fs::read_dir("/sys/class/net").context("cannot list the interfaces")?;
+    let interfaces = fs::read_dir("/sys/class/net").context("cannot list the interfaces")?;
     for interface in interfaces {
-        let interface = interface.context("cannot list the interfaces")?.file_name();
-        for (program, direction) in programs {
-            detach_filter(&interface.to_string_lossy(), *direction, program);
+        let name = interface.context("cannot list the interfaces")?.file_name();
+        let name = name.to_string_lossy();
+        if names.contains(&*name) {
+            continue;
+        }
+        for hook in hooks {
+            detach_filter(&name, *hook);
         }
     }
     Ok(())
 }
 
-pub(super) fn detach_filter(interface: &str, direction: TcAttachType, program: &str) {
+fn detach_filter(interface: &str, hook: Hook) {
+    let Hook {
+        program,
+        direction,
+        order: _,
+    } = hook;
     match tc::qdisc_detach_program(interface, direction, program) {
         Ok(()) => tracing::debug!(interface, program, "filter removed"),
         // There is none: no clsact, or other people's filters only.

@@ -1,18 +1,32 @@
 //! The fences' programs on the interfaces that groups protect. Unlike the others they stay when the
 //! agent stops: without authority nothing protected is forwarded, and who has stopped has none.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::HashSet, fs};
 
 use anyhow::{Context as _, Result};
 use aya::{maps::HashMap, programs::TcAttachType};
-use router_common::map::name;
+use router_common::map::{Fence, MAX_GROUPS, name};
 
-use super::{Dataplane, attach, gone, pins::Pins, program};
+use super::{
+    Dataplane,
+    attach::{self, Hook, Order},
+    former, gone,
+    pins::Pins,
+    program,
+};
 
 /// What an interface has that is protected.
-const PROGRAMS: [(&str, TcAttachType); 2] = [
-    (program::FENCE_IN, TcAttachType::Ingress),
-    (program::FENCE_OUT, TcAttachType::Egress),
+const HOOKS: [Hook; 2] = [
+    Hook {
+        program: program::FENCE_IN,
+        direction: TcAttachType::Ingress,
+        order: Order::Last,
+    },
+    Hook {
+        program: program::FENCE_OUT,
+        direction: TcAttachType::Egress,
+        order: Order::Last,
+    },
 ];
 
 impl Dataplane {
@@ -21,16 +35,17 @@ impl Dataplane {
     pub fn protect(&mut self, interface: &str, ifindex: u32, group: u32) -> Result<()> {
         let mut protected: HashMap<_, u32, u32> = self.map_mut(name::PROTECTED)?;
         protected.insert(ifindex, group, 0)?;
-        for program in PROGRAMS {
-            attach::fence(&mut self.programs, program, interface, &self.pins)?;
+        for hook in HOOKS {
+            let path = self.pins.fence(hook.program, ifindex);
+            attach::tc(&mut self.programs, hook, interface, &path)?;
         }
         Ok(())
     }
 
     /// Whether the fence's programs are on `interface`, as far as can be told.
     pub fn protects(&self, interface: &str) -> Result<bool> {
-        for (program, direction) in PROGRAMS {
-            if !attach::has_tc(&self.programs, program, interface, direction)? {
+        for hook in HOOKS {
+            if !attach::has_tc(&self.programs, hook, interface)? {
                 return Ok(false);
             }
         }
@@ -41,25 +56,38 @@ impl Dataplane {
     pub fn forget_protected(&mut self, ifindex: u32) -> Result<()> {
         let mut protected: HashMap<_, u32, u32> = self.map_mut(name::PROTECTED)?;
         gone(protected.remove(&ifindex)).context("cannot forget a protected interface")?;
-        for (program, _) in PROGRAMS {
-            attach::end_link(&self.pins.fence(program, ifindex))?;
+        for hook in HOOKS {
+            attach::end_link(&self.pins.fence(hook.program, ifindex))?;
         }
         Ok(())
     }
 
-    /// Ends the fences of all interfaces but `kept`: an agent with another configuration left them.
-    pub fn end_other_fences(&mut self, kept: &BTreeSet<u32>) -> Result<()> {
-        let kept: BTreeSet<_> = kept
+    /// Ends the fences of all interfaces but those of `kept`: an agent with another configuration left
+    /// them. Indices and names.
+    pub fn end_other_fences(&mut self, kept: &[(u32, String)]) -> Result<()> {
+        let ours: HashSet<_> = kept
             .iter()
-            .flat_map(|ifindex| PROGRAMS.map(|(program, _)| self.pins.fence(program, *ifindex)))
+            .flat_map(|(ifindex, _)| HOOKS.map(|hook| self.pins.fence(hook.program, *ifindex)))
             .collect();
-        let directory = self.pins.fences();
-        let cannot = || format!("cannot list {}", directory.display());
-        for entry in fs::read_dir(&directory).with_context(cannot)? {
-            let path = entry.with_context(cannot)?.path();
-            if !kept.contains(&path) {
+        for path in former::files(&self.pins.fences()) {
+            if !ours.contains(&path) {
                 attach::end_link(&path)?;
             }
+        }
+        attach::detach_filters(
+            &HOOKS,
+            &kept.iter().map(|(_, name)| name.as_str()).collect(),
+        )?;
+        self.forget::<u32, u32>(name::PROTECTED, |ifindex, _| {
+            kept.iter().all(|(kept, _)| kept != ifindex)
+        })
+    }
+
+    /// Closes every fence, for the groups have other places now.
+    pub fn close_fences(&mut self) -> Result<()> {
+        let fences = self.fences()?;
+        for group in 0..MAX_GROUPS {
+            fences.write(group, &Fence::default());
         }
         Ok(())
     }
@@ -67,7 +95,7 @@ impl Dataplane {
 
 /// Ends every fence: its interface's transit passes again.
 pub(super) fn end_all(pins: &Pins) -> Result<()> {
-    attach::detach_filters(&PROGRAMS)?;
+    attach::detach_filters(&HOOKS, &HashSet::new())?;
     match fs::remove_dir_all(pins.fences()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", pins.fences().display()))

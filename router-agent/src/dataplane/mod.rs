@@ -2,11 +2,14 @@
 
 mod attach;
 mod fences;
+mod former;
 mod mapped;
 mod pins;
 mod slots;
 
 use std::{
+    borrow::BorrowMut,
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
@@ -15,17 +18,20 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
-    programs::{SchedClassifier, TcAttachType},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    programs::SchedClassifier,
     sys::SyscallError,
+    util::nr_cpus,
 };
+use bytemuck::Zeroable as _;
 use router_common::{
     gre::AnyKey,
     identity::Epoch,
     map::{
         Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_GROUPS, MAX_SESSIONS,
-        Reason, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelCounters,
-        TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, name,
+        Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic,
+        TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey,
+        TunnelKey6, name,
     },
     slot::{TunnelSlot, TunnelSlot6},
 };
@@ -35,8 +41,10 @@ use crate::{
     tunnel::{Entries, state::Device},
 };
 
+use self::former::Legacy;
 pub use self::{
     attach::{Mode, ModeChoice, attach_pass},
+    former::Former,
     mapped::MappedArray,
     pins::{BPFFS_VARIABLE, DEFAULT_BPFFS, Pins},
 };
@@ -72,9 +80,9 @@ impl Programs {
     }
 
     /// The one at TC ingress.
-    const fn tc(self) -> Option<&'static str> {
+    const fn tc(self) -> Option<attach::Hook> {
         match self {
-            Self::Underlay => Some(program::UNDERLAY_HANDOVER),
+            Self::Underlay => Some(attach::HANDOVER),
             Self::Lan => None,
         }
     }
@@ -85,61 +93,70 @@ impl Programs {
 pub struct Dataplane {
     programs: Ebpf,
     pins: Pins,
+    adopts: bool,
     newest_epoch: Epoch,
     /// No second agent may take these pins for left-overs.
     _lock: OwnedFd,
 }
 
 impl Dataplane {
-    /// Loads the programs and pins the maps below `bpffs`, after removing what an earlier agent
-    /// left there.
-    pub fn load(bpffs: &Path) -> Result<Self> {
-        let pins = Pins::below(bpffs);
-        let lock = pins.lock()?;
-        let newest_epoch = newest_epoch(&pins);
-        pins.clear()?;
-        let programs = EbpfLoader::new()
-            .load(OBJECT)
-            .context("the kernel refused the programs")?;
-        let mut dataplane = Self {
-            programs,
+    /// Loads the programs, for the maps that an agent before this one left if they are fit for that.
+    /// Else what it left is removed, and maps are made anew.
+    pub fn load(former: Former) -> Result<Self> {
+        let Former {
             pins,
+            lock,
+            legacy,
             newest_epoch,
-            _lock: lock,
-        };
-        match dataplane.prepare() {
-            Ok(()) => Ok(dataplane),
-            Err(error) => {
-                // The first error is the one to tell.
-                let _ = dataplane.remove();
-                Err(error)
-            }
+        } = former;
+        let adopts = legacy == Legacy::Maps;
+        if adopts {
+            pins.clear_others()?;
+        } else {
+            pins.clear()?;
         }
-    }
-
-    fn prepare(&mut self) -> Result<()> {
-        self.pin_maps()?;
-        let mut settings: Array<_, Settings> = self.map_mut(name::SETTINGS)?;
-        settings.set(0, drawn_settings()?, 0)?;
-        Ok(())
-    }
-
-    fn pin_maps(&self) -> Result<()> {
-        self.pins.create()?;
+        pins.create()?;
+        let mut loader = EbpfLoader::new();
         // The object holds others, of constants and of what lasts no longer than a packet.
         for name in name::ALL {
-            let map = self
-                .programs
-                .map(name)
-                .ok_or_else(|| anyhow!("the object has no map {name}"))?;
-            let path = self.pins.map(name);
-            map.pin(&path)
-                .with_context(|| format!("cannot pin map {name} at {}", path.display()))?;
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let outcome = loader
+            .load(OBJECT)
+            .context("the kernel refused the programs")
+            .and_then(|programs| {
+                let mut dataplane = Self {
+                    programs,
+                    pins: pins.clone(),
+                    adopts,
+                    newest_epoch,
+                    _lock: lock,
+                };
+                dataplane.prepare()?;
+                Ok(dataplane)
+            });
+        if outcome.is_err() && !adopts {
+            // The first error is the one to tell.
+            let _ = pins.clear();
+        }
+        outcome
+    }
+
+    /// The mark of packets under way stays.
+    fn prepare(&mut self) -> Result<()> {
+        let mut settings: Array<_, Settings> = self.map_mut(name::SETTINGS)?;
+        if settings.get(&0, 0)?.marker == Settings::default().marker {
+            settings.set(0, drawn_settings()?, 0)?;
         }
         Ok(())
     }
 
-    /// The newest epoch that an agent before this one, which died, knew; zero if it left none.
+    /// Whether the maps are those of an agent before this one.
+    pub fn adopts(&self) -> bool {
+        self.adopts
+    }
+
+    /// The newest epoch that an agent before this one knew; zero if it left none.
     pub fn newest_epoch(&self) -> Epoch {
         self.newest_epoch
     }
@@ -147,7 +164,8 @@ impl Dataplane {
     /// Attaches `programs` to interface `name`; the mode that it got.
     pub fn attach(&mut self, programs: Programs, name: &str, choice: ModeChoice) -> Result<Mode> {
         if let Some(tc) = programs.tc() {
-            attach::tc(&mut self.programs, tc, name, &self.pins)?;
+            let path = self.pins.tc_link(tc.program, attach::index_of(name)?);
+            attach::tc(&mut self.programs, tc, name, &path)?;
         }
         attach::xdp(&mut self.programs, programs.xdp(), name, choice, &self.pins)
     }
@@ -156,10 +174,11 @@ impl Dataplane {
     /// have changed or gone.
     pub fn detach(&mut self, programs: Programs, ifindex: u32, name: &str) -> Result<()> {
         // XDP first: nobody else would know what it marks.
-        for program in [programs.xdp()].into_iter().chain(programs.tc()) {
-            attach::detach(program, ifindex, name, &self.pins)?;
+        attach::end_xdp(programs.xdp(), ifindex, &self.pins)?;
+        match programs.tc() {
+            Some(hook) => attach::end_tc(hook, ifindex, name, &self.pins),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether `programs` are still on `link`.
@@ -169,8 +188,93 @@ impl Dataplane {
             return Ok(false);
         }
         programs.tc().map_or(Ok(true), |tc| {
-            attach::has_tc(&self.programs, tc, &link.name, TcAttachType::Ingress)
+            attach::has_tc(&self.programs, tc, &link.name)
         })
+    }
+
+    /// Ends all links but those of `interfaces`: indices, names, and what is on them.
+    pub fn end_other_links(&self, interfaces: &[(u32, String, Programs)]) -> Result<()> {
+        attach::end_others(interfaces, &self.pins)
+    }
+
+    /// What the programs know of the tunnels' devices, by interface index.
+    pub fn egresses(&mut self) -> Result<BTreeMap<u32, TunnelEgress>> {
+        let egresses: HashMap<_, u32, TunnelEgress> = self.map_mut(name::EGRESS)?;
+        Ok(egresses.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// Makes room for tunnels with the indices `new`, beside those that stay, which have the indices
+    /// `kept`: whatever else there is forgotten, and nothing has been counted of them.
+    pub fn make_room(&mut self, kept: &BTreeSet<u32>, new: &BTreeSet<u32>) -> Result<()> {
+        if !self.adopts {
+            return Ok(());
+        }
+        let is_gone = |index: u32| !kept.contains(&index);
+        self.forget::<TunnelKey, TunnelIngress>(name::TUNNELS, |_, ingress| {
+            is_gone(ingress.index)
+        })?;
+        self.forget::<TunnelKey6, TunnelIngress>(name::TUNNELS6, |_, ingress| {
+            is_gone(ingress.index)
+        })?;
+        self.forget::<u32, TunnelEgress>(name::EGRESS, |_, egress| is_gone(egress.index))?;
+        let cpus = nr_cpus().map_err(|(path, error)| anyhow!("cannot read {path}: {error}"))?;
+        for &index in new {
+            let mut devices: Array<_, TunnelDevice> = self.map_mut(name::DEVICES)?;
+            devices.set(index, TunnelDevice::default(), 0)?;
+            let mut sequences: Array<_, Sequence> = self.map_mut(name::SEQUENCES)?;
+            sequences.set(index, Sequence::default(), 0)?;
+            let mut traffic: PerCpuArray<_, Traffic> = self.map_mut(name::TRAFFIC)?;
+            let nothing = PerCpuValues::try_from(vec![Traffic::default(); cpus])?;
+            traffic.set(index, nothing, 0)?;
+            let mut events: PerCpuArray<_, TunnelEvents> = self.map_mut(name::COUNTERS)?;
+            let nothing = PerCpuValues::try_from(vec![TunnelEvents::default(); cpus])?;
+            events.set(index, nothing, 0)?;
+        }
+        slots::clear::<TunnelSlot>(self.array(name::SLOTS)?, |_, ingress| {
+            is_gone(ingress.index)
+        })?;
+        slots::clear::<TunnelSlot6>(self.array(name::SLOTS6)?, |_, ingress| {
+            is_gone(ingress.index)
+        })
+    }
+
+    /// Makes the programs forget every tunnel but those of `known`, and every interface but
+    /// `interfaces`.
+    pub fn forget_others(&mut self, known: &[Entries], interfaces: &BTreeSet<u32>) -> Result<()> {
+        let keys: HashSet<AnyKey> = known.iter().map(|entries| entries.key).collect();
+        let devices: HashSet<u32> = known
+            .iter()
+            .flat_map(|entries| {
+                [
+                    entries.device.user_ifindex,
+                    entries.device.dataplane_ifindex,
+                ]
+            })
+            .collect();
+        self.forget::<TunnelKey, TunnelIngress>(name::TUNNELS, |key, _| {
+            !keys.contains(&AnyKey::Ipv4(*key))
+        })?;
+        self.forget::<TunnelKey6, TunnelIngress>(name::TUNNELS6, |key, _| {
+            !keys.contains(&AnyKey::Ipv6(*key))
+        })?;
+        slots::clear::<TunnelSlot>(self.array(name::SLOTS)?, |key, _| {
+            !keys.contains(&AnyKey::Ipv4(*key))
+        })?;
+        slots::clear::<TunnelSlot6>(self.array(name::SLOTS6)?, |key, _| {
+            !keys.contains(&AnyKey::Ipv6(*key))
+        })?;
+        self.forget::<u32, TunnelEgress>(name::EGRESS, |index, _| !devices.contains(index))?;
+        self.forget::<u32, Interface>(name::INTERFACES, |index, _| !interfaces.contains(index))
+    }
+
+    /// Makes the programs forget the elements of a hash map that are `too_much`.
+    fn forget<K, V>(&mut self, name: &str, too_much: impl Fn(&K, &V) -> bool) -> Result<()>
+    where
+        K: aya::Pod,
+        V: aya::Pod,
+    {
+        let mut map: HashMap<_, K, V> = self.map_mut(name)?;
+        forget_in(&mut map, too_much).with_context(|| format!("cannot clear map {name}"))
     }
 
     /// Forgets a tunnel's device that is gone.
@@ -242,9 +346,47 @@ impl Dataplane {
         config: SessionConfig,
     ) -> Result<()> {
         let mut configs: Array<_, SessionConfig> = self.map_mut(name::SESSION_CONFIG)?;
-        configs.set(index, config, 0)?;
+        // A message that is being verified should not meet half of it.
+        if configs.get(&index, 0)? != config {
+            configs.set(index, config, 0)?;
+        }
         let mut indices: HashMap<_, SessionKey, u32> = self.map_mut(name::SESSION_INDEX)?;
         indices.insert(key, index, 0)?;
+        Ok(())
+    }
+
+    /// The sessions that an agent before this one had, with their indices.
+    pub fn former_sessions(&mut self) -> Result<Vec<(SessionKey, u32)>> {
+        let indices: HashMap<_, SessionKey, u32> = self.map_mut(name::SESSION_INDEX)?;
+        Ok(indices.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// What the kernel knows of session `index`; zeros if there is none.
+    pub fn session_config(&mut self, index: u32) -> Result<SessionConfig> {
+        let configs: Array<_, SessionConfig> = self.map_mut(name::SESSION_CONFIG)?;
+        Ok(configs.get(&index, 0)?)
+    }
+
+    /// Closes session `index` and forgets all that was heard in it, and its keys.
+    pub fn clear_session(&mut self, index: u32) -> Result<()> {
+        let mut locals: Array<_, LocalState> = self.map_mut(name::LOCAL)?;
+        locals.set(index, LocalState::default(), 0)?;
+        let mut configs: Array<_, SessionConfig> = self.map_mut(name::SESSION_CONFIG)?;
+        configs.set(index, SessionConfig::zeroed(), 0)?;
+        let mut sessions: Array<_, SessionState> = self.map_mut(name::SESSIONS)?;
+        sessions.set(index, SessionState::default(), 0)?;
+        Ok(())
+    }
+
+    /// Forgets every session but those of `known`.
+    pub fn forget_other_sessions(&mut self, known: &HashSet<SessionKey>) -> Result<()> {
+        for (key, index) in self.former_sessions()? {
+            if !known.contains(&key) {
+                let mut indices: HashMap<_, SessionKey, u32> = self.map_mut(name::SESSION_INDEX)?;
+                gone(indices.remove(&key))?;
+                self.clear_session(index)?;
+            }
+        }
         Ok(())
     }
 
@@ -340,6 +482,26 @@ fn gone(removal: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
+/// Removes the elements that are `too_much`.
+fn forget_in<T, K, V>(
+    map: &mut HashMap<T, K, V>,
+    too_much: impl Fn(&K, &V) -> bool,
+) -> Result<(), MapError>
+where
+    T: BorrowMut<MapData>,
+    K: aya::Pod,
+    V: aya::Pod,
+{
+    let mut doomed = Vec::new();
+    for element in map.iter() {
+        let (key, value) = element?;
+        if too_much(&key, &value) {
+            doomed.push(key);
+        }
+    }
+    doomed.iter().try_for_each(|key| gone(map.remove(key)))
+}
+
 /// Settings with marks that nobody else can know.
 fn drawn_settings() -> Result<Settings> {
     let drawn = || getrandom::u32().context("cannot draw a random number");
@@ -353,20 +515,8 @@ fn drawn_settings() -> Result<Settings> {
 
 /// Detaches every program and removes every pin.
 fn end(pins: &Pins) -> Result<()> {
-    attach::detach_filters(&[(program::UNDERLAY_HANDOVER, TcAttachType::Ingress)])?;
+    attach::detach_filters(&[attach::HANDOVER], &HashSet::new())?;
     pins.remove()
-}
-
-/// What the pinned map of an agent that died says, if it has our layout.
-fn newest_epoch(pins: &Pins) -> Epoch {
-    let Ok(data) = MapData::from_pin(pins.map(name::LOCAL)) else {
-        return Epoch::default();
-    };
-    let Ok(local) = Array::<_, LocalState>::try_from(Map::Array(data)) else {
-        return Epoch::default();
-    };
-    let epochs = local.iter().flatten().map(|state| state.claim().epoch);
-    epochs.max().unwrap_or_default()
 }
 
 /// Reads the tunnels' counters.

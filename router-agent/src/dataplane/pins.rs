@@ -4,7 +4,10 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -51,12 +54,29 @@ impl Pins {
         self.maps().join(name)
     }
 
-    /// Where the link of `program` on the interface of index `ifindex` is pinned. Names of
+    /// Where the links are pinned.
+    pub fn links(&self) -> PathBuf {
+        self.directory.join("links")
+    }
+
+    /// Where the TC link of `program` on the interface of index `ifindex` is pinned. Names of
     /// interfaces change, and have dots, which those of pins cannot have.
-    pub fn link(&self, program: &str, ifindex: u32) -> PathBuf {
-        self.directory
-            .join("links")
-            .join(format!("{program}-{ifindex}"))
+    pub fn tc_link(&self, program: &str, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{program}-{ifindex}"))
+    }
+
+    /// As [`Pins::tc_link`], of an XDP link; the kernel does not tell the mode of one.
+    pub fn xdp_link(&self, program: &str, native: bool, ifindex: u32) -> PathBuf {
+        let mode = if native { "native" } else { "generic" };
+        self.links().join(format!("{program}-{mode}-{ifindex}"))
+    }
+
+    /// A directory that says in which network namespace the links are: their interface indices mean
+    /// nothing elsewhere.
+    pub fn namespace(&self) -> Result<PathBuf> {
+        let namespace =
+            fs::metadata("/proc/self/ns/net").context("cannot look at /proc/self/ns/net")?;
+        Ok(self.directory.join(format!("netns-{}", namespace.ino())))
     }
 
     /// Where the links of the fences are pinned, of every layout: they outlive agents.
@@ -70,8 +90,7 @@ impl Pins {
     }
 
     pub(super) fn create(&self) -> Result<()> {
-        let own = ["maps", "links"].map(|name| self.directory.join(name));
-        for path in own.into_iter().chain([self.fences()]) {
+        for path in [self.maps(), self.links(), self.namespace()?, self.fences()] {
             fs::create_dir_all(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
         }
@@ -99,17 +118,34 @@ impl Pins {
         Ok(directory.into())
     }
 
-    /// Removes the pins of every version, but not those of the fences; with its pin a link ends, and
-    /// the program is detached. What is locked stays.
+    /// The directory of this version.
+    pub fn own(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The directories of all versions that there are.
+    pub fn versions(&self) -> Result<Vec<PathBuf>> {
+        let cannot = || format!("cannot list the pins in {}", self.top.display());
+        let entries = fs::read_dir(&self.top).with_context(cannot)?;
+        let paths = entries.map(|entry| Ok(entry.with_context(cannot)?.path()));
+        let fences = self.fences();
+        paths
+            .filter(|path| path.as_ref().map_or(true, |path| *path != fences))
+            .collect()
+    }
+
+    /// Removes the pins of every version, but not those of the fences; with its pin a link ends, and the program is detached.
+    /// What is locked stays.
     pub fn clear(&self) -> Result<()> {
-        let cannot = || format!("cannot remove the pins in {}", self.top.display());
-        for entry in fs::read_dir(&self.top).with_context(cannot)? {
-            let path = entry.with_context(cannot)?.path();
-            if path != self.fences() {
-                fs::remove_dir_all(path).with_context(cannot)?;
-            }
-        }
-        Ok(())
+        self.versions()?.iter().try_for_each(|path| remove(path))
+    }
+
+    /// As [`Pins::clear`], but for those of this version.
+    pub fn clear_others(&self) -> Result<()> {
+        let others = self.versions()?.into_iter();
+        others
+            .filter(|path| *path != self.directory)
+            .try_for_each(|path| remove(&path))
     }
 
     /// As [`Pins::clear`], and leaves nothing but the fences, if there are any.
@@ -127,6 +163,11 @@ impl Pins {
     }
 }
 
+fn remove(directory: &Path) -> Result<()> {
+    fs::remove_dir_all(directory)
+        .with_context(|| format!("cannot remove the pins in {}", directory.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,8 +181,12 @@ mod tests {
             Path::new(&version).join("maps/TUNNELS")
         );
         assert_eq!(
-            pins.link("underlay", 7),
-            Path::new(&version).join("links/underlay-7")
+            pins.xdp_link("underlay", true, 7),
+            Path::new(&version).join("links/underlay-native-7")
+        );
+        assert_eq!(
+            pins.tc_link("underlay_handover", 7),
+            Path::new(&version).join("links/underlay_handover-7")
         );
     }
 }

@@ -67,12 +67,15 @@ impl fmt::Debug for Prober {
 }
 
 impl Prober {
+    /// The sequence goes on after `sequence`, the newest that the peer is known to have answered: our
+    /// kernel would take answers to lower ones for repeated.
     pub fn new(
         socket: Arc<UdpSocket>,
         discovery: SocketAddrV4,
         session: u32,
         node: NodeId,
         key: Key,
+        sequence: u64,
     ) -> Self {
         Self {
             socket,
@@ -80,7 +83,7 @@ impl Prober {
             session,
             node,
             key,
-            sequence: 0,
+            sequence,
         }
     }
 

@@ -43,6 +43,14 @@ impl Link {
         self.is_ours
     }
 
+    /// Whether the two are one veth pair.
+    pub(super) fn is_other_end_of(&self, other: &Self) -> bool {
+        self.is_veth()
+            && other.is_veth()
+            && self.parent == Some(other.index)
+            && other.parent == Some(self.index)
+    }
+
     /// Whether packets can pass.
     pub fn is_up(&self) -> bool {
         self.admin_up && self.carrier

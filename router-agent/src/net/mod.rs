@@ -2,6 +2,7 @@
 
 pub mod announce;
 mod egress;
+mod keep;
 mod link;
 mod monitor;
 mod offload;
@@ -20,7 +21,7 @@ use rtnetlink::{
     Handle,
     packet_route::{
         AddressFamily,
-        address::{AddressAttribute, AddressFlags, AddressMessage},
+        address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol},
         link::LinkExtentMask,
     },
 };
@@ -29,6 +30,7 @@ use rtnetlink::{
 pub use self::link::sample;
 pub use self::{
     egress::EgressProgram,
+    keep::Pair,
     link::Link,
     monitor::{LinkEvent, LinkMonitor},
     offload::Offload,
@@ -38,6 +40,10 @@ use self::{offload::Ethtool, requests::Requests};
 
 /// Marks the devices that this program made, in their alias: a device without it is not touched.
 const OURS: &str = "router-agent tunnel";
+/// Mark the addresses that it gave them, and the service addresses (IFA_PROTO, Linux 5.18). Numbers
+/// that nobody else uses.
+const OURS_PROTOCOL: AddressProtocol = AddressProtocol::Other(0x52);
+const SERVICE_PROTOCOL: AddressProtocol = AddressProtocol::Other(0x53);
 
 /// Ends the name of the end of a tunnel's veth pair at which the TC program sits.
 const DATAPLANE_SUFFIX: &str = "-dp";
@@ -155,7 +161,7 @@ impl Netlink {
             .with_context(|| format!("cannot ask for the driver of {interface}"))
     }
 
-    /// Adds `net` to the interface; it may be there already. An IPv6 address is usable at once,
+    /// Adds a service address to the interface; it may be there already. An IPv6 address is usable at once,
     /// without duplicate address detection: the epoch says whose it is.
     pub async fn add_address(
         &self,
@@ -168,7 +174,11 @@ impl Netlink {
             .address()
             .add(link_index, net.addr(), net.prefix_len())
             .replace();
-        *request.message_mut() = address_message(link_index, net, broadcast);
+        let mut message = address_message(link_index, net, broadcast);
+        message
+            .attributes
+            .push(AddressAttribute::Protocol(SERVICE_PROTOCOL));
+        *request.message_mut() = message;
         request
             .execute()
             .await

@@ -13,12 +13,13 @@ use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
         RouteNetlinkMessage,
+        address::AddressAttribute,
         link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage},
     },
 };
 
 use super::{
-    Link, Netlink, OURS, Offload, address_message, dataplane_end, egress,
+    Link, Netlink, OURS, OURS_PROTOCOL, Offload, address_message, dataplane_end, egress,
     requests::{Answer, Request},
 };
 
@@ -63,10 +64,10 @@ pub struct BridgePortSpec<'a> {
     pub priority: Option<u8>,
 }
 
-/// A device to make and the bridge that it goes to, by index.
-struct Planned<'a> {
-    device: &'a TunnelDevice<'a>,
-    bridge: Option<(u32, BridgePortSpec<'a>)>,
+/// A device and the bridge that it goes to, by index.
+pub(super) struct Planned<'a> {
+    pub device: &'a TunnelDevice<'a>,
+    pub bridge: Option<(u32, BridgePortSpec<'a>)>,
 }
 
 impl Netlink {
@@ -88,10 +89,18 @@ impl Netlink {
             }
         }
         self.delete(&one_of_each_pair(left_over), &links).await?;
-        let outcome = self.make(&planned).await;
+        self.make(&planned).await
+    }
+
+    /// Makes devices whose names are free; an error takes back all that was made.
+    pub(super) async fn make(&self, planned: &[Planned<'_>]) -> Result<Vec<(Link, Link)>> {
+        let outcome = self.try_make(planned).await;
         if outcome.is_err() {
             // The names were free, so whatever of ours has them now was made here.
-            let names: Vec<_> = devices.iter().map(|d| d.name.to_owned()).collect();
+            let names: Vec<_> = planned
+                .iter()
+                .map(|one| one.device.name.to_owned())
+                .collect();
             if let Err(error) = self.remove_tunnels(&names).await {
                 tracing::warn!("tunnels are left half made: {error:#}");
             }
@@ -99,7 +108,7 @@ impl Netlink {
         outcome
     }
 
-    async fn make(&self, planned: &[Planned<'_>]) -> Result<Vec<(Link, Link)>> {
+    async fn try_make(&self, planned: &[Planned<'_>]) -> Result<Vec<(Link, Link)>> {
         let creations = planned.iter().map(Planned::creation).collect();
         all_done(self.requests.execute(creations).await?)?;
 
@@ -160,7 +169,7 @@ impl Netlink {
     /// Deletes pairs of which one end each is given; they may be gone already.
     ///
     /// One after the other, each would wait until no processor can still see it. A group waits once.
-    async fn delete(&self, doomed: &[&Link], all: &[Link]) -> Result<()> {
+    pub(super) async fn delete(&self, doomed: &[&Link], all: &[Link]) -> Result<()> {
         if doomed.is_empty() {
             return Ok(());
         }
@@ -187,13 +196,8 @@ impl Netlink {
         for some in doomed.rchunks(DELETED_AT_ONCE) {
             let mut requests = Vec::new();
             for link in some {
-                for net in addresses.remove(&link.index).unwrap_or_default() {
-                    requests.push(Request::new(
-                        format!("remove address {net} from {}", link.name),
-                        RouteNetlinkMessage::DelAddress(address_message(link.index, net, None)),
-                        0,
-                    ));
-                }
+                let addresses = addresses.remove(&link.index).unwrap_or_default();
+                requests.extend(addresses.into_iter().map(|net| remove_address(link, net)));
                 let message = LinkUnspec::new_with_index(link.index).link_group(group);
                 requests.push(set_link("delete", &link.name, message.build()));
             }
@@ -215,7 +219,7 @@ impl TunnelDevice<'_> {
     /// Whether the user's end makes itself an IPv6 address. Ten thousand that do have the kernel
     /// walk a list of ten thousand routes to fe80::/64 for each. A tunnel that has no part in IPv6
     /// does without; IPv6 can be routed through it all the same.
-    fn has_link_local(&self) -> bool {
+    pub(super) fn has_link_local(&self) -> bool {
         let is_ipv6 = |net: &IpNet| matches!(net, IpNet::V6(_));
         self.bridge.is_none()
             && (self.layer2 || self.multicast || self.addresses.iter().any(is_ipv6))
@@ -235,7 +239,7 @@ impl TunnelDevice<'_> {
 }
 
 impl<'a> Planned<'a> {
-    fn new(device: &'a TunnelDevice<'a>, links: &HashMap<&str, &Link>) -> Result<Self> {
+    pub fn new(device: &'a TunnelDevice<'a>, links: &HashMap<&str, &Link>) -> Result<Self> {
         let bridge = match device.bridge {
             None => None,
             Some(spec) => match links.get(spec.bridge) {
@@ -278,55 +282,86 @@ impl<'a> Planned<'a> {
     /// The user's end comes first: without a carrier, which the other end gives it, IPv6 looks
     /// through its routes once less.
     fn set_up(&self, user: &Link, dataplane: &Link) -> Vec<Request> {
-        let Self { device, bridge } = self;
-        let mut requests = Vec::new();
-        let mut end = LinkUnspec::new_with_index(user.index)
+        let mut requests = vec![self.user_end(user)];
+        requests.extend(self.join_bridge(user));
+        requests.push(egress::join(dataplane));
+        requests.push(dataplane_up(dataplane));
+        let addresses = self.device.addresses.iter();
+        requests.extend(addresses.map(|net| add_address(user, *net)));
+        requests
+    }
+
+    /// What the user's end shall be like, but for its bridge and addresses.
+    pub(super) fn user_end(&self, user: &Link) -> Request {
+        let device = self.device;
+        let end = LinkUnspec::new_with_index(user.index)
             .arp(device.layer2)
             .multicast(device.multicast || device.layer2)
             .allmulticast(device.multicast)
             .append_extra_attribute(LinkAttribute::IfAlias(OURS.to_owned()));
-        if device.enabled {
-            end = end.up();
-        }
-        requests.push(set_link("set up", device.name, end.build()));
-        if let Some((index, spec)) = bridge {
-            let purpose = format!("make {} a port of bridge {}", device.name, spec.bridge);
+        let end = if device.enabled { end.up() } else { end.down() };
+        set_link("set up", device.name, end.build())
+    }
+
+    pub(super) fn join_bridge(&self, user: &Link) -> Vec<Request> {
+        let Self { device, bridge } = self;
+        let Some((index, spec)) = bridge else {
+            return Vec::new();
+        };
+        let mut requests = Vec::new();
+        let purpose = format!("make {} a port of bridge {}", device.name, spec.bridge);
+        if user.controller != Some(*index) {
             let joined = LinkUnspec::new_with_index(user.index).controller(*index);
             requests.push(Request::new(
                 purpose.clone(),
                 RouteNetlinkMessage::SetLink(joined.build()),
                 0,
             ));
-            let mut port = LinkBridgePort::new(user.index);
-            if let Some(cost) = spec.cost {
-                port = port.cost(cost.into());
-            }
-            if let Some(priority) = spec.priority {
-                port = port.priority(priority.into());
-            }
-            if spec.cost.is_some() || spec.priority.is_some() {
-                let message = RouteNetlinkMessage::NewLink(port.build());
-                requests.push(Request::new(purpose, message, 0));
-            }
         }
-        requests.push(egress::join(dataplane));
-        let end = LinkUnspec::new_with_index(dataplane.index)
-            .arp(false)
-            .append_extra_attribute(LinkAttribute::IfAlias(OURS.to_owned()))
-            .up();
-        requests.push(set_link("set up", &dataplane.name, end.build()));
-        for net in device.addresses {
-            requests.push(Request::new(
-                format!("add address {net} to {}", device.name),
-                RouteNetlinkMessage::NewAddress(address_message(user.index, *net, None)),
-                NLM_F_CREATE | NLM_F_REPLACE,
-            ));
+        let mut port = LinkBridgePort::new(user.index);
+        if let Some(cost) = spec.cost {
+            port = port.cost(cost.into());
+        }
+        if let Some(priority) = spec.priority {
+            port = port.priority(priority.into());
+        }
+        if spec.cost.is_some() || spec.priority.is_some() {
+            let message = RouteNetlinkMessage::NewLink(port.build());
+            requests.push(Request::new(purpose, message, 0));
         }
         requests
     }
 }
 
-fn set_link(what: &str, name: &str, message: LinkMessage) -> Request {
+pub(super) fn dataplane_up(dataplane: &Link) -> Request {
+    let end = LinkUnspec::new_with_index(dataplane.index)
+        .arp(false)
+        .append_extra_attribute(LinkAttribute::IfAlias(OURS.to_owned()))
+        .up();
+    set_link("set up", &dataplane.name, end.build())
+}
+
+pub(super) fn add_address(user: &Link, net: IpNet) -> Request {
+    let mut message = address_message(user.index, net, None);
+    message
+        .attributes
+        .push(AddressAttribute::Protocol(OURS_PROTOCOL));
+    Request::new(
+        format!("add address {net} to {}", user.name),
+        RouteNetlinkMessage::NewAddress(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+pub(super) fn remove_address(link: &Link, net: IpNet) -> Request {
+    Request::new(
+        format!("remove address {net} from {}", link.name),
+        RouteNetlinkMessage::DelAddress(address_message(link.index, net, None)),
+        0,
+    )
+}
+
+pub(super) fn set_link(what: &str, name: &str, message: LinkMessage) -> Request {
     Request::new(
         format!("{what} interface {name}"),
         RouteNetlinkMessage::SetLink(message),
@@ -335,7 +370,7 @@ fn set_link(what: &str, name: &str, message: LinkMessage) -> Request {
 }
 
 /// The device called `name`, if there is one. That it is not ours is an error.
-fn ours<'a>(name: &str, links: &HashMap<&str, &'a Link>) -> Result<Option<&'a Link>> {
+pub(super) fn ours<'a>(name: &str, links: &HashMap<&str, &'a Link>) -> Result<Option<&'a Link>> {
     match links.get(name) {
         Some(link) if link.is_ours() => Ok(Some(link)),
         Some(_) => Err(anyhow!(
@@ -346,7 +381,7 @@ fn ours<'a>(name: &str, links: &HashMap<&str, &'a Link>) -> Result<Option<&'a Li
 }
 
 /// With one end of a pair goes the other. The user's end stays in the list, if both are in it.
-fn one_of_each_pair(mut links: Vec<&Link>) -> Vec<&Link> {
+pub(super) fn one_of_each_pair(mut links: Vec<&Link>) -> Vec<&Link> {
     links.sort_by_key(|link| link.is_dataplane_end());
     let mut gone = HashSet::new();
     links.retain(|link| {
@@ -375,12 +410,16 @@ fn done_or_gone(answers: Vec<Answer>) -> Result<()> {
 }
 
 /// Sets an interface's IPv6 setting to one, as far as the kernel has IPv6 and the MTU allows it.
-fn set_ipv6(interface: &str, setting: &str) -> Result<()> {
-    let path = format!("/proc/sys/net/ipv6/conf/{interface}/{setting}");
+pub(super) fn set_ipv6(interface: &str, setting: &str) -> Result<()> {
+    let path = ipv6_setting(interface, setting);
     match fs::write(&path, "1") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot write {path}; /proc/sys must be writable"))
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+pub(super) fn ipv6_setting(interface: &str, setting: &str) -> String {
+    format!("/proc/sys/net/ipv6/conf/{interface}/{setting}")
 }

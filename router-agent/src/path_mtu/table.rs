@@ -10,10 +10,10 @@ pub const LIFETIME: Duration = Duration::from_mins(10);
 /// forged report cannot do worse.
 pub const FLOOR: u32 = 1280;
 
-/// Path MTUs by tunnel index, in bytes, the outer headers included.
+/// Path MTUs by the tunnel's position, in bytes, the outer headers included.
 #[derive(Debug, Default)]
 pub struct PathMtuTable {
-    entries: BTreeMap<u32, Entry>,
+    entries: BTreeMap<usize, Entry>,
 }
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl PathMtuTable {
     /// if it is lower than before. The same report again only holds it for longer.
     pub fn note(
         &mut self,
-        tunnel: u32,
+        tunnel: usize,
         reported: u32,
         underlay: u32,
         now: BootTime,
@@ -43,12 +43,12 @@ impl PathMtuTable {
     }
 
     /// The path MTU; `None` if no more is known than the underlay's MTU.
-    pub fn get(&self, tunnel: u32) -> Option<u32> {
+    pub fn get(&self, tunnel: usize) -> Option<u32> {
         self.entries.get(&tunnel).map(|entry| entry.mtu)
     }
 
     /// Forgets a tunnel: its path changed, or it is gone.
-    pub fn forget(&mut self, tunnel: u32) {
+    pub fn forget(&mut self, tunnel: usize) {
         self.entries.remove(&tunnel);
     }
 
@@ -57,9 +57,9 @@ impl PathMtuTable {
         self.entries.values().map(|entry| entry.until).min()
     }
 
-    /// Forgets what is too old. The tunnels concerned, in order of their index: their path MTU is
+    /// Forgets what is too old. The tunnels concerned, in their order: their path MTU is
     /// the underlay's again.
-    pub fn expire(&mut self, now: BootTime) -> Vec<u32> {
+    pub fn expire(&mut self, now: BootTime) -> Vec<usize> {
         self.entries
             .extract_if(.., |_, entry| entry.until <= now)
             .map(|(tunnel, _)| tunnel)
@@ -130,7 +130,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_reported(
-            reports in prop::collection::vec((0_u32..3, any::<u32>(), 0_u64..900), 0..40),
+            reports in prop::collection::vec((0_usize..3, any::<u32>(), 0_u64..900), 0..40),
         ) {
             let mut table = PathMtuTable::default();
             let mut now = 0;

@@ -67,6 +67,14 @@ impl ServiceTarget {
         netlink.add_address(link.index, net, broadcast).await
     }
 
+    /// The address as the interface has it.
+    pub fn address(&self) -> Address {
+        Address {
+            link_index: self.link.index,
+            net: self.service.address,
+        }
+    }
+
     pub fn announce(&self, announcer: &Announcer) -> io::Result<()> {
         announcer.announce(&self.link, self.service.address.addr())
     }

@@ -5,7 +5,11 @@ mod address;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::mpsc::Sender,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
     time::Duration,
 };
 
@@ -79,6 +83,8 @@ pub struct Engine {
     work: BTreeMap<usize, Work>,
     /// Orders for an older epoch are refused.
     newest: Vec<Epoch>,
+    /// At the end, what is held stays held.
+    keeps: Arc<AtomicBool>,
     outcomes: Sender<Input>,
     reports: UnboundedSender<Report>,
 }
@@ -88,6 +94,7 @@ impl Engine {
         netlink: Netlink,
         announcer: Announcer,
         groups: Vec<Vec<ServiceTarget>>,
+        keeps: Arc<AtomicBool>,
         outcomes: Sender<Input>,
         reports: UnboundedSender<Report>,
     ) -> Self {
@@ -97,12 +104,14 @@ impl Engine {
             work: BTreeMap::new(),
             newest: vec![Epoch::default(); groups.len()],
             groups,
+            keeps,
             outcomes,
             reports,
         }
     }
 
-    /// Carries out orders until their sender is gone, then releases what is still held.
+    /// Carries out orders until their sender is gone, then releases what is still held, unless it is
+    /// to be kept.
     pub async fn run(mut self, mut orders: UnboundedReceiver<Order>) {
         loop {
             let due = self.work.values().filter_map(Work::due).min();
@@ -120,6 +129,9 @@ impl Engine {
                 },
                 () = timer => self.catch_up().await,
             }
+        }
+        if self.keeps.load(Ordering::Relaxed) {
+            return;
         }
         let groups: Vec<_> = self.work.keys().copied().collect();
         for group in groups {

@@ -9,11 +9,14 @@ pub mod state;
 #[cfg(test)]
 pub mod testing;
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use router_common::{
     gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
-    map::{TunnelDevice, TunnelEgress, TunnelIngress, egress_flag, ingress_flag},
+    map::{MAX_TUNNELS, TunnelDevice, TunnelEgress, TunnelIngress, egress_flag, ingress_flag},
 };
 
 pub use self::device::device;
@@ -81,6 +84,38 @@ pub fn format(tunnel: &Tunnel) -> Format {
             Format::LAYER2,
             matches!(tunnel.encapsulation, Encapsulation::GreBridge),
         )
+}
+
+/// The index under which the programs know a tunnel's device from before, by what they know of its
+/// user's and its dataplane end; `None` if the configuration now asks for another device.
+pub fn index_of_former(
+    tunnel: &Tunnel,
+    user: Option<&TunnelEgress>,
+    dataplane: Option<&TunnelEgress>,
+) -> Option<u32> {
+    let (user, dataplane) = (user?, dataplane?);
+    let now = format(tunnel);
+    let same = |one: Format| dataplane.format.has(one) == now.has(one);
+    let numbers = |format: Format| format.has(Format::CHECKSUM) || format.has(Format::SEQUENCE);
+    (user.index == dataplane.index
+        && user.index < MAX_TUNNELS
+        && same(Format::LAYER2)
+        && numbers(dataplane.format) == numbers(now))
+    .then_some(user.index)
+}
+
+/// The index of each of `count` tunnels, by position: that of before, if it is among `kept`, else the
+/// lowest that is free.
+pub fn indices(count: usize, kept: &BTreeMap<usize, u32>) -> Vec<u32> {
+    let used: BTreeSet<u32> = kept.values().copied().collect();
+    let mut free = (0..).filter(|index| !used.contains(index));
+    (0..count)
+        .map(|position| match kept.get(&position) {
+            Some(&index) => index,
+            // There are not more tunnels than indices.
+            None => free.next().unwrap_or(u32::MAX),
+        })
+        .collect()
 }
 
 /// By how many bytes the tunnel's MTU is smaller than the path's.
@@ -298,6 +333,53 @@ mod tests {
             } = made(&tunnel);
             assert_eq!((ingress.format, egress.format), (expected, expected));
         }
+    }
+
+    #[test]
+    fn a_device_is_known_again_unless_it_must_be_another() {
+        let was = made(&tunnel()).egress;
+        let known = |tunnel: &Tunnel| index_of_former(tunnel, Some(&was), Some(&was));
+        let elsewhere = Tunnel {
+            key: Some(9),
+            remote_ip: Ipv4Addr::new(10, 0, 3, 10).into(),
+            ..tunnel()
+        };
+        let over_udp = Tunnel {
+            encapsulation: Encapsulation::GreUdp,
+            ..tunnel()
+        };
+        for same in [tunnel(), elsewhere, over_udp, over_ipv6()] {
+            assert_eq!(known(&same), Some(7), "{same:?}");
+        }
+        let bridged = Tunnel {
+            encapsulation: Encapsulation::GreBridge,
+            ..tunnel()
+        };
+        let numbered = Tunnel {
+            sequence: true,
+            ..tunnel()
+        };
+        for other in [bridged, numbered] {
+            assert_eq!(known(&other), None, "{other:?}");
+        }
+        assert_eq!(index_of_former(&tunnel(), Some(&was), None), None);
+        let stranger = TunnelEgress { index: 8, ..was };
+        assert_eq!(
+            index_of_former(&tunnel(), Some(&was), Some(&stranger)),
+            None
+        );
+        let wild = TunnelEgress {
+            index: MAX_TUNNELS,
+            ..was
+        };
+        assert_eq!(index_of_former(&tunnel(), Some(&wild), Some(&wild)), None);
+    }
+
+    #[test]
+    fn tunnels_that_stay_keep_their_indices() {
+        assert_eq!(indices(3, &BTreeMap::new()), [0, 1, 2]);
+        let kept = BTreeMap::from([(1, 0), (3, 5)]);
+        assert_eq!(indices(5, &kept), [1, 0, 2, 5, 3]);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub struct Device {
 }
 
 impl Device {
-    pub fn of((user, dataplane): &(Link, Link)) -> Self {
+    pub fn of(user: &Link, dataplane: &Link) -> Self {
         Self {
             user_ifindex: user.index,
             user_mac: user.mac,
@@ -142,6 +142,19 @@ impl TunnelState {
         }
     }
 
+    /// The device was there before, with MTUs of so many bytes at the dataplane end, `full`, and at
+    /// the user's end, `present`. A lower one there is what a router on the path had said.
+    #[must_use]
+    pub fn with_kept_device(mut self, full: u32, present: u32, now: BootTime) -> Self {
+        self.done.full_mtu = full;
+        self.done.present_mtu = present;
+        self.path_mtu = (present < full).then(|| LearntMtu {
+            mtu: present.saturating_add(overhead(&self.tunnel)),
+            at: now,
+        });
+        self
+    }
+
     pub const fn tunnel(&self) -> &Tunnel {
         &self.tunnel
     }
@@ -215,6 +228,11 @@ impl TunnelState {
             }
             Action::SetCarrier(carrier) => self.done.carrier = carrier,
         }
+    }
+
+    /// What the programs know of it; `None` if they know nothing.
+    pub fn entries(&self) -> Option<&Entries> {
+        self.done.entries.as_ref()
     }
 
     /// What is to be done next.
@@ -378,6 +396,27 @@ mod tests {
         assert_eq!(entries.egress.underlay_ifindex, 7);
         assert_eq!(entries.ingress.vlan, 5);
         assert_eq!(state.notes(), [""; 0]);
+    }
+
+    #[test]
+    fn a_kept_device_goes_on_with_what_the_path_said() {
+        let now = BootTime::from_ns(7);
+        let new = || TunnelState::new(tunnel(), 3, None, Transit::default(), underlay(), DEVICE);
+        let mut same = new().with_kept_device(1476, 1476, now);
+        assert_eq!(same.path_mtu(), None);
+        one_change(&mut same);
+        let mut narrow = new().with_kept_device(1476, 1376, now);
+        let learnt = LearntMtu { mtu: 1400, at: now };
+        assert_eq!(narrow.path_mtu(), Some(learnt));
+        assert_eq!(one_change(&mut narrow).device.mtu, 1376);
+        // Of before the underlay had its MTU.
+        let mut old = new().with_kept_device(1400, 1400, now);
+        assert_eq!(old.path_mtu(), None);
+        let set = Action::SetMtu {
+            full: 1476,
+            present: 1476,
+        };
+        assert_eq!(settle(&mut old)[0], set);
     }
 
     #[test]

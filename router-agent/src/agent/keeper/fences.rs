@@ -1,6 +1,6 @@
 //! The interfaces that groups protect, and whether the fences' programs are on them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use tracing::{info, warn};
@@ -116,8 +116,8 @@ impl Fences {
         });
     }
 
-    /// Interfaces that have the programs.
-    pub fn indices(&self) -> BTreeSet<u32> {
-        self.fenced.values().map(|(index, _)| *index).collect()
+    /// Indices and names of the interfaces that have the programs.
+    pub fn interfaces(&self) -> Vec<(u32, String)> {
+        self.fenced.values().cloned().collect()
     }
 }

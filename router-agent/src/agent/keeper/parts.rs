@@ -1,7 +1,7 @@
 //! What part interfaces have in forwarding by the stack, and who is told of it. Pure, but for
 //! [`Register::act`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use router_common::map::{Interface, interface_flag};
@@ -114,6 +114,11 @@ enum Step {
 impl Register {
     pub fn get(&self, index: u32) -> Option<&Interface> {
         self.0.get(&index)
+    }
+
+    /// Of the interfaces that they know.
+    pub fn indices(&self) -> BTreeSet<u32> {
+        self.0.keys().copied().collect()
     }
 
     /// Makes the programs know what is `wanted`, and nothing else.

@@ -1,0 +1,502 @@
+//! Agents that end and are started again, under traffic: what the kernel does goes on.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::MapData;
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
+use router_agent::control::protocol::{GroupStatus, MonitorState, TunnelStatus};
+use router_common::map::{LAYOUT_VERSION, name};
+use router_tests::{
+    agent::{self, Agent},
+    article::{self, CLIENT, ROUTERS, Router, SERVER_ADDRESS, SERVICES},
+    cluster::{Cluster, PATIENCE},
+    lab::Node,
+    other_build, poll,
+    status::{activation_after, is_active},
+    traffic::{Report, Traffic},
+};
+use serde::Deserialize;
+
+const PRIMARY: Router = ROUTERS[0];
+const SECONDARY: Router = ROUTERS[1];
+/// 10,000 packets a second.
+const INTERVAL: Duration = Duration::from_micros(100);
+const PACKETS: usize = 100_000;
+
+/// The article's pair with its service addresses, at the default timing.
+fn config(router: Router) -> String {
+    let [lan, servers] = SERVICES;
+    router.article_config()
+        + &format!("set cluster group aws service {lan}\nset cluster group aws service {servers}\n")
+}
+
+/// The primary active, and the client's way to the tunnel's far end through it.
+fn formed() -> Cluster {
+    let cluster = Cluster::start(config).unwrap();
+    cluster.settle(PRIMARY).unwrap();
+    cluster.await_active(PRIMARY, PATIENCE).unwrap();
+    let client = cluster.lab.node(CLIENT);
+    client
+        .exec(&["ip", "route", "add", "169.254.0.0/24", "via", "10.0.0.254"])
+        .unwrap();
+    cluster
+}
+
+/// What must not change with an agent.
+#[derive(Debug, PartialEq, Eq)]
+struct Lasting {
+    epoch: u32,
+    device: [u32; 2],
+    /// How the maps are known to the kernel.
+    maps: Vec<u32>,
+    services: usize,
+}
+
+impl Lasting {
+    fn of(cluster: &Cluster, router: Router) -> Result<Self> {
+        let node = cluster.node(router);
+        let text = node.exec(&["ip", "-brief", "-4", "address"])?;
+        let services = SERVICES.iter().filter(|service| {
+            let address = service.rsplit_once('/').map_or("", |(address, _)| address);
+            text.contains(address)
+        });
+        Ok(Self {
+            epoch: cluster.group(router)?.epoch,
+            device: [
+                node.interface_index("tun00")?,
+                node.interface_index("tun00-dp")?,
+            ],
+            maps: map_ids(node)?,
+            services: services.count(),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Maps {
+    maps: Vec<Map>,
+}
+
+#[derive(Deserialize)]
+struct Map {
+    id: u32,
+}
+
+fn map_ids(node: &Node) -> Result<Vec<u32>> {
+    let text = agent::routerctl(node, &["maps", "list", "--json"])?;
+    let Maps { maps } = serde_json::from_str(&text)?;
+    Ok(maps.into_iter().map(|map| map.id).collect())
+}
+
+#[derive(Deserialize)]
+struct Tunnels {
+    tunnels: Vec<TunnelStatus>,
+}
+
+fn tunnels(node: &Node) -> Result<Vec<TunnelStatus>> {
+    let text = agent::routerctl(node, &["show", "interfaces", "tunnel", "--json"])?;
+    let Tunnels { tunnels } = serde_json::from_str(&text)?;
+    Ok(tunnels)
+}
+
+fn tunnel(node: &Node) -> Result<TunnelStatus> {
+    tunnels(node)?.pop().context("no tunnel")
+}
+
+/// What identifies the programs on an underlay, whichever agent loaded them.
+fn program_tag(node: &Node) -> Result<String> {
+    let link = node.exec(&["ip", "link", "show", "eth0"])?;
+    let (_, rest) = link
+        .split_once(" tag ")
+        .with_context(|| format!("no program: {link}"))?;
+    Ok(rest
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+/// Replaces a router's agent.
+type Replace<'a> = &'a dyn Fn(&mut Cluster, Router) -> Result<()>;
+
+/// A stream through the active router and the tunnel, while the agents of `routers` are replaced one
+/// after the other.
+fn under_traffic(cluster: &mut Cluster, routers: &[Router], replace: Replace) -> Report {
+    let traffic = Traffic::start_by(
+        cluster.lab.node(CLIENT),
+        cluster.node(SECONDARY),
+        "tun00",
+        SECONDARY.tunnel,
+        INTERVAL,
+    )
+    .unwrap();
+    let began = router_tests::clock::now();
+    for &router in routers {
+        thread::sleep(Duration::from_secs(2));
+        replace(cluster, router)
+            .and_then(|()| cluster.settle_any())
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    }
+    let length = INTERVAL * u32::try_from(PACKETS).unwrap() + Duration::from_millis(100);
+    router_tests::clock::sleep_until(began.after(length)).unwrap();
+    traffic.finish().unwrap()
+}
+
+fn transitions(cluster: &Cluster) -> [GroupStatus; 2] {
+    ROUTERS.map(|router| cluster.group(router).unwrap())
+}
+
+fn hitless(replace: Replace) -> Cluster {
+    let mut cluster = formed();
+    let before = ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap());
+    let counted = ROUTERS.map(|router| tunnel(cluster.node(router)).unwrap());
+    let report = under_traffic(&mut cluster, &ROUTERS, replace);
+    let missing = report.missing();
+    assert!(
+        missing.is_empty(),
+        "{} of {} lost, among them {:?}\n{}",
+        missing.len(),
+        report.sent(),
+        &missing[..missing.len().min(20)],
+        cluster.logs()
+    );
+    assert!(report.sent() >= PACKETS, "{} sent", report.sent());
+    println!("{} sent, 0 lost", report.sent());
+
+    // A new agent's history is empty, and the group is as it was.
+    for group in transitions(&cluster) {
+        assert!(group.transitions.is_empty(), "{:#?}", group.transitions);
+    }
+    assert_eq!(
+        ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap()),
+        before
+    );
+    // Nothing has begun anew that counts.
+    let [a, c] = ROUTERS.map(|router| tunnel(cluster.node(router)).unwrap());
+    let sent = report.sent() as u64;
+    assert!(a.counter("tx_packets") >= counted[0].counter("tx_packets") + sent);
+    assert!(c.counter("rx_packets") >= counted[1].counter("rx_packets") + sent);
+    assert!(is_active(&cluster.group(PRIMARY).unwrap()));
+    cluster
+}
+
+#[test]
+fn a_killed_agent_that_is_started_again_costs_no_packet() {
+    hitless(&|cluster, router| {
+        cluster.take_agent(router)?.kill()?;
+        cluster.start_agent(router)
+    });
+}
+
+#[test]
+fn an_agent_that_detaches_and_is_started_again_costs_no_packet() {
+    hitless(&|cluster, router| {
+        let status = cluster.take_agent(router)?.detach()?;
+        ensure!(status.success(), "{status}");
+        cluster.start_agent(router)
+    });
+}
+
+#[test]
+fn an_agent_of_another_build_goes_on_without_a_lost_packet() {
+    let directory = std::env::temp_dir().join(format!("router-restart-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let program = other_build::write(&directory).unwrap();
+    let cluster = hitless(&|cluster, router| {
+        let before = program_tag(cluster.node(router))?;
+        let status = cluster.take_agent(router)?.detach()?;
+        ensure!(status.success(), "{status}");
+        cluster.start_agent_program(&program, router)?;
+        cluster.settle(PRIMARY)?;
+        let now = program_tag(cluster.node(router))?;
+        ensure!(now != before, "the same programs: {now}");
+        Ok(())
+    });
+    drop(cluster);
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Whatever a crash leaves half done, the next one finishes.
+#[test]
+fn agents_that_are_killed_while_they_start_cost_no_packet() {
+    hitless(&|cluster, router| {
+        cluster.take_agent(router)?.kill()?;
+        for milliseconds in [30, 60, 90, 120, 180, 240] {
+            cluster.start_agent(router)?;
+            thread::sleep(Duration::from_millis(milliseconds));
+            cluster.take_agent(router)?.kill()?;
+        }
+        cluster.start_agent(router)
+    });
+}
+
+/// The planted bug: an agent that finds nothing of the one before it, as if it had removed the pins
+/// to begin with.
+#[test]
+fn a_restart_that_begins_anew_loses_packets_and_is_seen() {
+    let mut cluster = formed();
+    let before = Lasting::of(&cluster, PRIMARY).unwrap();
+    let report = under_traffic(&mut cluster, &[PRIMARY], &|cluster, router| {
+        cluster.take_agent(router)?.kill()?;
+        cluster
+            .node(router)
+            .exec(&["rm", "-r", "/sys/fs/bpf/router"])?;
+        cluster.start_agent(router)
+    });
+    println!("{} of {} lost", report.missing().len(), report.sent());
+    assert!(report.lost() > 0);
+    let after = Lasting::of(&cluster, PRIMARY).unwrap();
+    assert_ne!(after.maps, before.maps);
+    assert_ne!(after.device, before.device);
+    let [group, _] = transitions(&cluster);
+    assert!(!group.transitions.is_empty());
+}
+
+/// Until its monitors have answered, a new agent takes the word of the one before it.
+#[test]
+fn a_group_with_monitors_stays_where_it_is() {
+    let monitor = format!("set cluster group aws monitor {SERVER_ADDRESS}\n");
+    let mut cluster = Cluster::start(move |router| config(router) + &monitor).unwrap();
+    let active = cluster.settle_any().unwrap();
+    cluster.take_agent(active).unwrap().kill().unwrap();
+    let before = cluster.group(active.peer()).unwrap().transitions.len();
+    cluster.start_agent(active).unwrap();
+    poll::until(PATIENCE, || {
+        let group = cluster.group(active)?;
+        let state = group.monitors.first().context("no monitor")?.state;
+        ensure!(state == MonitorState::Reachable, "the monitor is {state}");
+        Ok(())
+    })
+    .unwrap();
+    cluster.settle(active).unwrap();
+    assert!(cluster.group(active).unwrap().transitions.is_empty());
+    let after = cluster.group(active.peer()).unwrap().transitions.len();
+    assert_eq!(after, before);
+}
+
+/// A tunnel beside the article's.
+fn tunnel_lines(name: &str, key: u32, address: &str) -> String {
+    let Router { underlay, .. } = PRIMARY;
+    let remote = SECONDARY.underlay;
+    format!(
+        "set interfaces tunnel {name} address '{address}'
+set interfaces tunnel {name} encapsulation 'gre'
+set interfaces tunnel {name} local-ip '{underlay}'
+set interfaces tunnel {name} remote-ip '{remote}'
+set interfaces tunnel {name} parameters ip key {key}
+"
+    )
+}
+
+#[test]
+fn a_restart_with_another_configuration_changes_what_differs() {
+    let lab = article::lab().unwrap();
+    let node = lab.node(PRIMARY.name);
+    let base = PRIMARY.tunnel_config();
+    let before = base.clone()
+        + &tunnel_lines("tun1", 1, "192.168.1.1/24")
+        + &tunnel_lines("tun2", 2, "192.168.2.1/24")
+        + &tunnel_lines("tun3", 3, "192.168.3.1/24")
+        + "set interfaces tunnel tun3 parameters ip sequence\n";
+    let running = |config: &str| {
+        let agent = Agent::start(node, config).unwrap();
+        poll::until(PATIENCE, || {
+            agent::routerctl(node, &["show", "version"])?;
+            tunnels(node)
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", agent::log(node)));
+        agent
+    };
+    let agent = running(&before);
+    node.exec(&["ip", "address", "add", "192.168.22.1/24", "dev", "tun2"])
+        .unwrap();
+    // Counted in tun1, whose place another tunnel gets.
+    for tunnel in ["tun00", "tun1"] {
+        let _ = node.output(&["ping", "-c1", "-W1", "-I", tunnel, "192.168.1.2"]);
+    }
+    let counted = counters(node);
+    assert!(counted["tun00"] > 0 && counted["tun1"] > 0, "{counted:?}");
+    let index = |name| node.interface_index(name);
+    let devices = ["tun00", "tun2", "tun3"].map(|name| index(name).unwrap());
+    agent.detach().unwrap();
+
+    let after = base
+        + &tunnel_lines("tun2", 20, "192.168.20.1/24")
+        + &tunnel_lines("tun3", 3, "192.168.3.1/24")
+        + &tunnel_lines("tun4", 4, "192.168.4.1/24");
+    let agent = running(&after);
+    assert_eq!(index("tun00").unwrap(), devices[0]);
+    assert_eq!(index("tun2").unwrap(), devices[1]);
+    assert_ne!(
+        index("tun3").unwrap(),
+        devices[2],
+        "it needs another device"
+    );
+    assert!(index("tun1").is_err());
+    let now = counters(node);
+    assert!(now["tun00"] >= counted["tun00"], "{now:?}");
+    assert_eq!(now["tun4"], 0);
+    let text = node.exec(&["ip", "-4", "-brief", "address"]).unwrap();
+    for (address, is_there) in [
+        ("192.168.1.1/24", false),
+        ("192.168.2.1/24", false),
+        ("192.168.20.1/24", true),
+        ("192.168.22.1/24", true),
+        ("192.168.4.1/24", true),
+    ] {
+        assert_eq!(text.contains(address), is_there, "{address} in {text}");
+    }
+    for (map, elements) in [("tunnels", 4), ("egress", 8)] {
+        let text = agent::routerctl(node, &["maps", "dump", map, "--json"]).unwrap();
+        let dump: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let entries = dump["entries"].as_array().unwrap();
+        assert_eq!(entries.len(), elements, "{map}: {text}");
+    }
+    let status = agent.terminate().unwrap();
+    assert!(status.success(), "{status}");
+    for left in ["tun00", "tun2", "tun3", "tun4"] {
+        assert!(index(left).is_err(), "{left} is left");
+    }
+}
+
+#[test]
+fn a_service_that_is_not_configured_any_more_is_removed() {
+    let mut cluster = formed();
+    cluster.take_agent(PRIMARY).unwrap().detach().unwrap();
+    let [lan, servers] = SERVICES;
+    let line = format!("set cluster group aws service {servers}\n");
+    let node = cluster.node(PRIMARY);
+    let _agent = Agent::start(node, &config(PRIMARY).replace(&line, "")).unwrap();
+    poll::until(PATIENCE, || {
+        let text = node.exec(&["ip", "-4", "-brief", "address"])?;
+        for (service, is_there) in [(lan, true), (servers, false)] {
+            let address = service.rsplit_once('/').context("an interface")?.0;
+            ensure!(text.contains(address) == is_there, "{service} in {text}");
+        }
+        ensure!(agent::log(node).contains("is no service any more"));
+        ensure!(is_active(&cluster.group(PRIMARY)?));
+        Ok(())
+    })
+    .unwrap();
+}
+
+fn counters(node: &Node) -> BTreeMap<String, u64> {
+    let tunnels = tunnels(node).unwrap().into_iter();
+    tunnels
+        .map(|tunnel| (tunnel.name.clone(), tunnel.counter("tx_packets")))
+        .collect()
+}
+
+fn pins() -> PathBuf {
+    format!("/sys/fs/bpf/router/v{LAYOUT_VERSION}").into()
+}
+
+/// The primary's agent is killed, `spoil` happens to what it left, and another one starts. It says
+/// `words`, and the pair works.
+fn starts_anew(spoil: impl FnOnce(&Node) -> Result<()>, words: &str) -> Cluster {
+    let mut cluster = formed();
+    let maps = map_ids(cluster.node(PRIMARY)).unwrap();
+    cluster.take_agent(PRIMARY).unwrap().kill().unwrap();
+    spoil(cluster.node(PRIMARY)).unwrap();
+    let began = router_tests::clock::now();
+    cluster.start_agent(PRIMARY).unwrap();
+    let active = cluster
+        .settle_any()
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    let log = agent::log(cluster.node(PRIMARY));
+    assert!(log.contains(words), "no {words:?} in {log}");
+    assert_ne!(map_ids(cluster.node(PRIMARY)).unwrap(), maps);
+    let versions = cluster
+        .node(PRIMARY)
+        .exec(&["ls", "/sys/fs/bpf/router"])
+        .unwrap();
+    assert_eq!(versions.trim(), format!("v{LAYOUT_VERSION}"));
+    // The peer was told, and did not have to find out.
+    assert_eq!(active, SECONDARY);
+    let group = cluster.group(SECONDARY).unwrap();
+    let activation = activation_after(&group, began).unwrap();
+    assert!(activation.cause.contains("left"), "{}", activation.cause);
+    let client = cluster.lab.node(CLIENT);
+    poll::until(PATIENCE, || {
+        client.exec(&["ping", "-c1", "-W1", SERVER_ADDRESS])?;
+        client.exec(&["ping", "-c1", "-W1", PRIMARY.tunnel])
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    cluster
+}
+
+#[test]
+fn pins_of_another_layout_are_given_up_in_order() {
+    let other = "/sys/fs/bpf/router/v1000";
+    starts_anew(
+        |node| node.run(|| fs::rename(pins(), other))?.context("no rename"),
+        &format!("it is of layout v1000, and this version has v{LAYOUT_VERSION}"),
+    );
+}
+
+#[test]
+fn pins_of_another_network_namespace_make_all_anew() {
+    starts_anew(
+        |node| {
+            let script = "cd /sys/fs/bpf/router/v* && mv netns-* netns-1";
+            node.exec(&["sh", "-c", script]).map(drop)
+        },
+        "it is of another network namespace",
+    );
+}
+
+#[test]
+fn a_map_of_another_definition_makes_all_anew() {
+    starts_anew(
+        |node| {
+            node.run(|| {
+                let pin = pins().join("maps").join(name::COUNTERS);
+                fs::remove_file(&pin)?;
+                let kind = BPF_MAP_TYPE_ARRAY as u32;
+                let other = aya_obj::Map::new_from_params(kind, 4, 8, 1, 0);
+                MapData::create(other, name::COUNTERS, None)?.pin(&pin)?;
+                Ok(())
+            })?
+        },
+        "map COUNTERS has another type",
+    );
+}
+
+#[test]
+fn pins_of_which_half_are_missing_make_all_anew() {
+    starts_anew(
+        |node| {
+            node.run(|| {
+                for map in name::ALL
+                    .into_iter()
+                    .filter(|map| *map != name::LOCAL)
+                    .step_by(2)
+                {
+                    fs::remove_file(pins().join("maps").join(map))?;
+                }
+                Ok(())
+            })?
+        },
+        " is missing",
+    );
+}
+
+/// A version that was given up long ago, beside the pins that are in use.
+#[test]
+fn old_pins_beside_ours_are_cleaned_up() {
+    let mut cluster = formed();
+    let before = Lasting::of(&cluster, PRIMARY).unwrap();
+    let node = cluster.node(PRIMARY);
+    node.exec(&["mkdir", "-p", "/sys/fs/bpf/router/v1/maps"])
+        .unwrap();
+    cluster.take_agent(PRIMARY).unwrap().kill().unwrap();
+    cluster.start_agent(PRIMARY).unwrap();
+    cluster.settle(PRIMARY).unwrap();
+    let versions = cluster
+        .node(PRIMARY)
+        .exec(&["ls", "/sys/fs/bpf/router"])
+        .unwrap();
+    assert_eq!(versions.trim(), format!("v{LAYOUT_VERSION}"));
+    assert_eq!(Lasting::of(&cluster, PRIMARY).unwrap(), before);
+}
