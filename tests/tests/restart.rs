@@ -35,7 +35,13 @@ fn config(router: Router) -> String {
 fn formed() -> Cluster {
     let cluster = Cluster::start(config).unwrap();
     cluster.settle(PRIMARY).unwrap();
-    cluster.await_active(PRIMARY, PATIENCE).unwrap();
+    let epoch = cluster.await_active(PRIMARY, PATIENCE).unwrap().epoch;
+    poll::until(PATIENCE, || {
+        let known = cluster.group(SECONDARY)?.epoch;
+        ensure!(known == epoch, "the secondary knows epoch {known}");
+        Ok(())
+    })
+    .unwrap();
     let client = cluster.lab.node(CLIENT);
     client
         .exec(&["ip", "route", "add", "169.254.0.0/24", "via", "10.0.0.254"])

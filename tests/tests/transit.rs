@@ -626,7 +626,7 @@ fn transit_goes_on_while_agents_are_replaced() {
         poll::until(PATIENCE, || agent::routerctl(node, &["show", "version"])).unwrap();
         network.agents.push(agent);
     }
-    thread::sleep(Duration::from_secs(5));
+    thread::sleep(Duration::from_secs(6));
     let report = traffic.finish().unwrap();
     let sent = report.sent() as u64;
     println!("{sent} sent, {} lost", report.lost());
