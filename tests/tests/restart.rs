@@ -1,6 +1,6 @@
 //! Agents that end and are started again, under traffic: what the kernel does goes on.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, thread, time::Duration};
+use std::{collections::BTreeMap, env, fs, path::PathBuf, process, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
@@ -24,18 +24,31 @@ const SECONDARY: Router = ROUTERS[1];
 const INTERVAL: Duration = Duration::from_micros(100);
 const PACKETS: usize = 100_000;
 
-/// The article's pair with its service addresses, at the default timing.
+/// The article's pair with its service addresses, at the default timing. What it forwards passes a
+/// fence.
 fn config(router: Router) -> String {
     let [lan, servers] = SERVICES;
     router.article_config()
-        + &format!("set cluster group aws service {lan}\nset cluster group aws service {servers}\n")
+        + &format!(
+            "set cluster group aws service {lan}
+set cluster group aws service {servers}
+set cluster group aws protect interface eth1
+set cluster group aws protect interface eth2
+"
+        )
 }
 
 /// The primary active, and the client's way to the tunnel's far end through it.
 fn formed() -> Cluster {
     let cluster = Cluster::start(config).unwrap();
     cluster.settle(PRIMARY).unwrap();
-    cluster.await_active(PRIMARY, PATIENCE).unwrap();
+    let epoch = cluster.await_active(PRIMARY, PATIENCE).unwrap().epoch;
+    poll::until(PATIENCE, || {
+        let known = cluster.group(SECONDARY)?.epoch;
+        ensure!(known == epoch, "the secondary knows epoch {known}");
+        Ok(())
+    })
+    .unwrap();
     let client = cluster.lab.node(CLIENT);
     client
         .exec(&["ip", "route", "add", "169.254.0.0/24", "via", "10.0.0.254"])
@@ -147,7 +160,7 @@ fn transitions(cluster: &Cluster) -> [GroupStatus; 2] {
     ROUTERS.map(|router| cluster.group(router).unwrap())
 }
 
-fn hitless(replace: Replace) -> Cluster {
+fn hitless(replace: Replace) {
     let mut cluster = formed();
     let before = ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap());
     let counted = ROUTERS.map(|router| tunnel(cluster.node(router)).unwrap());
@@ -178,7 +191,6 @@ fn hitless(replace: Replace) -> Cluster {
     assert!(a.counter("tx_packets") >= counted[0].counter("tx_packets") + sent);
     assert!(c.counter("rx_packets") >= counted[1].counter("rx_packets") + sent);
     assert!(is_active(&cluster.group(PRIMARY).unwrap()));
-    cluster
 }
 
 #[test]
@@ -200,10 +212,9 @@ fn an_agent_that_detaches_and_is_started_again_costs_no_packet() {
 
 #[test]
 fn an_agent_of_another_build_goes_on_without_a_lost_packet() {
-    let directory = std::env::temp_dir().join(format!("router-restart-{}", std::process::id()));
-    fs::create_dir_all(&directory).unwrap();
-    let program = other_build::write(&directory).unwrap();
-    let cluster = hitless(&|cluster, router| {
+    let directory = Directory::new().unwrap();
+    let program = other_build::write(&directory.0).unwrap();
+    hitless(&|cluster, router| {
         let before = program_tag(cluster.node(router))?;
         let status = cluster.take_agent(router)?.detach()?;
         ensure!(status.success(), "{status}");
@@ -213,8 +224,24 @@ fn an_agent_of_another_build_goes_on_without_a_lost_packet() {
         ensure!(now != before, "the same programs: {now}");
         Ok(())
     });
-    drop(cluster);
-    fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Goes with the test, however that ends.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Result<Self> {
+        let path = env::temp_dir().join(format!("router-restart-{}", process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // It is a temporary one.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Whatever a crash leaves half done, the next one finishes.
@@ -394,7 +421,7 @@ fn pins() -> PathBuf {
 
 /// The primary's agent is killed, `spoil` happens to what it left, and another one starts. It says
 /// `words`, and the pair works.
-fn starts_anew(spoil: impl FnOnce(&Node) -> Result<()>, words: &str) -> Cluster {
+fn starts_anew(spoil: impl FnOnce(&Node) -> Result<()>, words: &str) {
     let mut cluster = formed();
     let maps = map_ids(cluster.node(PRIMARY)).unwrap();
     cluster.take_agent(PRIMARY).unwrap().kill().unwrap();
@@ -423,7 +450,6 @@ fn starts_anew(spoil: impl FnOnce(&Node) -> Result<()>, words: &str) -> Cluster 
         client.exec(&["ping", "-c1", "-W1", PRIMARY.tunnel])
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
-    cluster
 }
 
 #[test]

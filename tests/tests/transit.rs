@@ -464,7 +464,7 @@ fn transit_goes_on_while_agents_are_replaced() {
         thread::sleep(Duration::from_secs(2));
         network.replace_agent(router);
     }
-    thread::sleep(Duration::from_secs(5));
+    thread::sleep(Duration::from_secs(6));
     let report = traffic.finish().unwrap();
     let sent = report.sent() as u64;
     println!("{sent} sent, {} lost", report.lost());
