@@ -438,7 +438,7 @@ fn starts_anew(spoil: impl FnOnce(&Node) -> Result<()>, words: &str) {
         .node(PRIMARY)
         .exec(&["ls", "/sys/fs/bpf/router"])
         .unwrap();
-    assert_eq!(versions.trim(), format!("v{LAYOUT_VERSION}"));
+    assert_eq!(versions.trim(), format!("fences\nv{LAYOUT_VERSION}"));
     // The peer was told, and did not have to find out.
     assert_eq!(active, SECONDARY);
     let group = cluster.group(SECONDARY).unwrap();
@@ -523,6 +523,6 @@ fn old_pins_beside_ours_are_cleaned_up() {
         .node(PRIMARY)
         .exec(&["ls", "/sys/fs/bpf/router"])
         .unwrap();
-    assert_eq!(versions.trim(), format!("v{LAYOUT_VERSION}"));
+    assert_eq!(versions.trim(), format!("fences\nv{LAYOUT_VERSION}"));
     assert_eq!(Lasting::of(&cluster, PRIMARY).unwrap(), before);
 }
