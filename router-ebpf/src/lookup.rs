@@ -1,4 +1,5 @@
-//! Which tunnel a packet belongs to.
+//! Which tunnel a packet belongs to: the one that has its addresses and key, or else, if it is keyed,
+//! the one between its addresses whose key is an epoch.
 
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
@@ -20,9 +21,15 @@ type Tunnel = Option<&'static TunnelIngress>;
 
 #[inline(always)]
 pub fn ipv4<P: Packet>(packet: &P, gre: &Gre) -> Tunnel {
-    let key = TunnelKey::of(packet, gre.outer_offset, gre.label)?;
+    let mut key = TunnelKey::of(packet, gre.outer_offset, gre.label)?;
     // SAFETY: an element may be replaced while we read it, as any hash map's; its parts are
     // integers and a tunnel's parts do not change while its key stays.
+    let tunnel = unsafe { maps::TUNNELS.get(key) };
+    if tunnel.is_some() || !key.label.is_keyed() {
+        return tunnel;
+    }
+    key.label = Label::epoch(key.label.is_udp());
+    // SAFETY: as above.
     unsafe { maps::TUNNELS.get(key) }
 }
 
@@ -43,21 +50,23 @@ pub fn ipv6_in_skb(ctx: &TcContext, gre: &Gre) -> Tunnel {
 #[inline(never)]
 fn frame_ipv6(ctx: *mut xdp_md, outer_offset: usize, label: Label) -> Tunnel {
     let ctx = XdpContext::new(ctx);
-    ipv6(&TunnelKey6::of(
-        &ByHelper(Frame(&ctx)),
-        outer_offset,
-        label,
-    )?)
+    ipv6(TunnelKey6::of(&ByHelper(Frame(&ctx)), outer_offset, label)?)
 }
 
 #[inline(never)]
 fn skb_ipv6(ctx: *mut __sk_buff, outer_offset: usize, label: Label) -> Tunnel {
     let ctx = TcContext::new(ctx);
-    ipv6(&TunnelKey6::of(&Skb(&ctx), outer_offset, label)?)
+    ipv6(TunnelKey6::of(&Skb(&ctx), outer_offset, label)?)
 }
 
 #[inline(always)]
-fn ipv6(key: &TunnelKey6) -> Tunnel {
+fn ipv6(mut key: TunnelKey6) -> Tunnel {
+    // SAFETY: as for IPv4.
+    let tunnel = unsafe { maps::TUNNELS6.get(key) };
+    if tunnel.is_some() || !key.label.is_keyed() {
+        return tunnel;
+    }
+    key.label = Label::epoch(key.label.is_udp());
     // SAFETY: as for IPv4.
     unsafe { maps::TUNNELS6.get(key) }
 }

@@ -6,18 +6,19 @@ use std::{env, time::Duration};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, TestRunOptions,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, HashMap, Map, PerCpuArray},
     programs::{Program, SchedClassifier, TestRun as _, Xdp},
 };
-use router_agent::dataplane::{OBJECT, program};
+use router_agent::dataplane::{MappedArray, OBJECT, program};
 use router_common::{
     bench::{self, Bench},
     gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
     identity::Flags,
     kdf::session_number,
     map::{
-        Fence, Granted, Lease, LocalState, Reason, Sequence, SessionConfig, SessionKey,
-        SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress, name,
+        EpochSlot, Fence, Granted, Lease, LocalState, MAX_EPOCHS, Reason, Sequence, SessionConfig,
+        SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress,
+        TunnelIngress, name,
     },
     time::BootTime,
 };
@@ -62,7 +63,7 @@ pub fn ingress(index: u32, format: Format) -> TunnelIngress {
         vlan: 0,
         heartbeat_address: INNER_LOCAL,
         heartbeat_port: PORT,
-        padding: [0; 2],
+        epoch_slot: 0,
     }
 }
 
@@ -90,7 +91,22 @@ pub fn egress(format: Format) -> TunnelEgress {
         tos: 0,
         mss_ipv4: 0,
         mss_ipv6: 0,
-        padding: [0; 2],
+        epoch_slot: 0,
+    }
+}
+
+/// What a tunnel between the ends of these frames is found by.
+pub fn between_the_ends(format: Format, label: Label) -> AnyKey {
+    if format.has(Format::IPV6) {
+        let (remote, local) = (REMOTE6, LOCAL6);
+        let addresses = Addresses6 { remote, local };
+        AnyKey::Ipv6(TunnelKey6 { addresses, label })
+    } else {
+        AnyKey::Ipv4(TunnelKey {
+            local: LOCAL,
+            remote: REMOTE,
+            label,
+        })
     }
 }
 
@@ -108,17 +124,7 @@ impl Kernel {
         let mut kernel = Self::with_tunnels_and_session();
         let key = format.has(Format::KEY).then_some(KEY);
         let label = Label::new(key, format.has(Format::UDP));
-        let key = if format.has(Format::IPV6) {
-            let (remote, local) = (REMOTE6, LOCAL6);
-            let addresses = Addresses6 { remote, local };
-            AnyKey::Ipv6(TunnelKey6 { addresses, label })
-        } else {
-            AnyKey::Ipv4(TunnelKey {
-                local: LOCAL,
-                remote: REMOTE,
-                label,
-            })
-        };
+        let key = between_the_ends(format, label);
         let ingress = TunnelIngress {
             vlan: VLAN,
             ..ingress(TUNNEL, format)
@@ -145,6 +151,13 @@ impl Kernel {
             .unwrap()
             .set(index, sequence, 0)
             .unwrap();
+    }
+
+    pub fn epochs(&self) -> MappedArray<EpochSlot> {
+        let Some(Map::Array(data)) = self.programs.map(name::EPOCHS) else {
+            panic!("the object has no array of epochs");
+        };
+        MappedArray::read_write(data, MAX_EPOCHS).unwrap()
     }
 
     pub fn set_device(&mut self, index: u32, device: &TunnelDevice) {

@@ -15,8 +15,8 @@ use router_common::{
     kdf::{direction_key, session_number},
     lease::Length,
     map::{
-        Fence, Granted, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS, SessionConfig,
-        SessionKey,
+        EpochSlot, Fence, Granted, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS,
+        SessionConfig, SessionKey,
     },
 };
 use tracing::warn;
@@ -191,6 +191,7 @@ pub struct Setup {
     pub local: MappedArray<LocalState>,
     pub granted: MappedArray<Granted>,
     pub fences: MappedArray<Fence>,
+    pub epochs: Arc<MappedArray<EpochSlot>>,
     pub targets: Vec<Vec<ServiceTarget>>,
     pub monitors: Vec<Monitor>,
 }
@@ -222,9 +223,11 @@ pub async fn carry_out(
     keeper.begin(dataplane).await?;
     let tunnels: Vec<_> = (0..)
         .zip(&config.tunnels)
-        .map(|(index, tunnel)| TunnelFacts {
+        .zip(tunnel::epoch::slots(&config))
+        .map(|((index, tunnel), epochs)| TunnelFacts {
             tunnel: tunnel.clone(),
             index,
+            epochs,
         })
         .collect();
     let sessions = match &config.cluster {
@@ -234,17 +237,20 @@ pub async fn carry_out(
         None => Vec::new(),
     };
     let cluster = config.cluster.as_ref();
+    let epochs = Arc::new(dataplane.epochs()?);
     Ok(Setup {
         keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
         monitors: cluster.map_or_else(Vec::new, monitors),
         local: dataplane.local()?,
         granted: dataplane.granted()?,
         fences: dataplane.fences()?,
+        epochs: Arc::clone(&epochs),
         targets: plan.targets,
         facts: Facts {
             generation: generation()?,
             started: clock::now(),
             tunnels,
+            epochs,
             presents: keeper.presents(),
             sessions: sessions
                 .iter()
@@ -281,7 +287,8 @@ async fn make_devices(
         .zip(&config.tunnels)
         .zip(underlays)
         .zip(&ends)
-        .map(|(((index, tunnel), underlay), ends)| {
+        .zip(tunnel::epoch::slots(config))
+        .map(|((((index, tunnel), underlay), ends), epochs)| {
             let transit = Transit {
                 has_lan,
                 strict_reverse_path: ethernets::has_strict_reverse_path(&tunnel.name),
@@ -290,6 +297,7 @@ async fn make_devices(
                 tunnel.clone(),
                 index,
                 heartbeat_listener(config, tunnel),
+                epochs,
                 transit,
                 Underlay::of(underlay),
                 Device::of(ends),

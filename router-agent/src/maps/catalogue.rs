@@ -2,9 +2,9 @@
 
 use aya::maps::{MapInfo, MapType};
 use router_common::map::{
-    Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
-    SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress,
-    TunnelKey, TunnelKey6, name,
+    EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence,
+    SessionConfig, SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress,
+    TunnelIngress, TunnelKey, TunnelKey6, name,
 };
 
 use super::MapsError;
@@ -30,10 +30,11 @@ pub enum Known {
     Leases,
     FenceCounters,
     Protected,
+    Epochs,
 }
 
 impl Known {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Tunnels,
         Self::Tunnels6,
         Self::Devices,
@@ -52,6 +53,7 @@ impl Known {
         Self::Leases,
         Self::FenceCounters,
         Self::Protected,
+        Self::Epochs,
     ];
 
     pub fn from_name(name: &str) -> Result<Self, MapsError> {
@@ -83,6 +85,7 @@ impl Known {
             Self::Leases => name::LEASES,
             Self::FenceCounters => name::FENCE_COUNTERS,
             Self::Protected => name::PROTECTED,
+            Self::Epochs => name::EPOCHS,
         }
     }
 
@@ -106,7 +109,8 @@ impl Known {
             | Self::Fences
             | Self::Leases
             | Self::FenceCounters
-            | Self::Protected => size_of::<u32>(),
+            | Self::Protected
+            | Self::Epochs => size_of::<u32>(),
         }
     }
 
@@ -129,6 +133,7 @@ impl Known {
             Self::Fences => size_of::<Fence>(),
             Self::Leases => size_of::<Lease>(),
             Self::FenceCounters => size_of::<FenceCounters>(),
+            Self::Epochs => size_of::<EpochSlot>(),
         }
     }
 
@@ -149,7 +154,8 @@ impl Known {
             | Self::Local
             | Self::Granted
             | Self::Fences
-            | Self::Leases => MapType::Array,
+            | Self::Leases
+            | Self::Epochs => MapType::Array,
         }
     }
 
