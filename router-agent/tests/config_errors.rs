@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use router_agent::config::{
-    AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, Facts, FlowLabel, Group,
-    HeaderByte, Keepalive, Loaded, Prefer, Refused, Role, Secret, Severity, Tunnel, XdpMode, load,
-    parse,
+    AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, Facts, FlowLabel, GreKey,
+    Group, HeaderByte, Keepalive, Loaded, Prefer, Refused, Role, Secret, Severity, Tunnel, XdpMode,
+    load, parse,
 };
 
 fn fixtures() -> PathBuf {
@@ -50,6 +50,7 @@ fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config
             mtu: None,
             multicast: true,
             key: None,
+            epoch_domain: None,
             checksum: false,
             sequence: false,
             ttl: HeaderByte::Fixed(255),
@@ -187,14 +188,14 @@ set cluster group b primary vyatta-c\r\n",
         panic!("{config:?}");
     };
     assert_eq!(tun00.description.as_deref(), Some("to AZ c"));
-    assert_eq!((tun00.mtu, tun00.key), (Some(1450), Some(0)));
+    assert_eq!((tun00.mtu, tun00.key), (Some(1450), Some(GreKey::Fixed(0))));
     assert_eq!(
         (tun00.ttl, tun00.tos),
         (HeaderByte::Inherit, HeaderByte::Fixed(16))
     );
     assert_eq!(tun00.addresses[0].addr().to_string(), "169.254.0.1");
     assert_eq!(tun00.addresses.len(), 2);
-    assert_eq!((tun1.enabled, tun1.key), (false, Some(7)));
+    assert_eq!((tun1.enabled, tun1.key), (false, Some(GreKey::Fixed(7))));
     let cluster = config.cluster.unwrap();
     assert_eq!(cluster.secret.expose(), "  two  words ");
     // Vyatta's own intervals are fine; the agent is not declared dead before the node.
@@ -257,7 +258,10 @@ set interfaces ethernet eth0.100 xdp-mode generic
     };
     assert_eq!(v6.local_ip, "2001:db8::1".parse::<IpAddr>().unwrap());
     assert_eq!(v6.remote_ip, "2001:db8::2".parse::<IpAddr>().unwrap());
-    assert_eq!((v6.encapsulation, v6.key), (Encapsulation::Gre, Some(6)));
+    assert_eq!(
+        (v6.encapsulation, v6.key),
+        (Encapsulation::Gre, Some(GreKey::Fixed(6)))
+    );
     assert!(v6.checksum && v6.sequence);
     assert_eq!(v6.adjust_mss, Some(AdjustMss::Fixed(1220)));
     assert_eq!(
@@ -336,7 +340,10 @@ fn ten_thousand_tunnels_are_one_configuration() {
     assert!(loaded.warnings.is_empty());
     assert_eq!(loaded.config.tunnels.len(), 10_000);
     let last = &loaded.config.tunnels[9_999];
-    assert_eq!((last.name.as_str(), last.key), ("tun9999", Some(9_999)));
+    assert_eq!(
+        (last.name.as_str(), last.key),
+        ("tun9999", Some(GreKey::Fixed(9_999)))
+    );
 
     let again = text.replace("parameters ip key", "parameters ip ttl 1 #");
     let refused = refused(&again);

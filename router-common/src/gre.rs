@@ -152,6 +152,8 @@ impl Label {
     /// A keyed tunnel takes only its key; key 0 is a key.
     const KEYED: u32 = 1;
     const UDP: u32 = 2;
+    /// Of a tunnel whose key is an epoch, and so any.
+    const EPOCH: u32 = 4;
 
     #[inline(always)]
     pub fn new(key: Option<u32>, udp: bool) -> Self {
@@ -162,14 +164,39 @@ impl Label {
         }
     }
 
-    pub const fn key(&self) -> Option<u32> {
-        if self.kind & Self::KEYED == 0 {
-            None
-        } else {
-            Some(u32::from_be_bytes(self.key))
+    /// Of the tunnel that takes the keyed packets which no other takes: those with an epoch.
+    #[inline(always)]
+    pub const fn epoch(udp: bool) -> Self {
+        Self {
+            key: [0; 4],
+            kind: Self::EPOCH | if udp { Self::UDP } else { 0 },
         }
     }
 
+    #[inline(always)]
+    pub const fn is_keyed(&self) -> bool {
+        self.kind & Self::KEYED != 0
+    }
+
+    pub const fn is_epoch(&self) -> bool {
+        self.kind & Self::EPOCH != 0
+    }
+
+    /// The key that a packet brings; zero if it brings none.
+    #[inline(always)]
+    pub const fn number(&self) -> u32 {
+        u32::from_be_bytes(self.key)
+    }
+
+    pub const fn key(&self) -> Option<u32> {
+        if self.is_keyed() {
+            Some(self.number())
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
     pub const fn is_udp(&self) -> bool {
         self.kind & Self::UDP != 0
     }
@@ -230,6 +257,24 @@ impl TunnelKey6 {
 pub enum AnyKey {
     Ipv4(TunnelKey),
     Ipv6(TunnelKey6),
+}
+
+impl AnyKey {
+    /// The tunnel that takes a packet of this key if no tunnel has the key itself; `None` if the
+    /// packet is not keyed.
+    pub fn of_epoch(self) -> Option<Self> {
+        let label = |label: Label| label.is_keyed().then(|| Label::epoch(label.is_udp()));
+        Some(match self {
+            Self::Ipv4(key) => Self::Ipv4(TunnelKey {
+                label: label(key.label)?,
+                ..key
+            }),
+            Self::Ipv6(key) => Self::Ipv6(TunnelKey6 {
+                label: label(key.label)?,
+                ..key
+            }),
+        })
+    }
 }
 
 /// A GRE header (RFC 2784 §2, RFC 2890 §2).

@@ -25,6 +25,8 @@ pub const MAX_TUNNELS: u32 = 16_384;
 pub const MAX_SESSIONS: u32 = 4_096;
 pub const MAX_INTERFACES: u32 = 1_024;
 pub const MAX_GROUPS: u32 = 1_024;
+/// A place for each group, and behind those one for each tunnel.
+pub const MAX_EPOCHS: u32 = MAX_GROUPS + MAX_TUNNELS;
 
 /// Names of the maps, as in the object and as pinned.
 pub mod name {
@@ -71,8 +73,10 @@ pub mod name {
     pub const FENCE_COUNTERS: &str = "FENCE_COUNTERS";
     /// Interface index → group index.
     pub const PROTECTED: &str = "PROTECTED";
+    /// Epoch slot → [`EpochSlot`](super::EpochSlot), memory-mapped, kernel and agent write.
+    pub const EPOCHS: &str = "EPOCHS";
 
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 22] = [
         TUNNELS,
         TUNNELS6,
         SLOTS,
@@ -94,6 +98,7 @@ pub mod name {
         LEASES,
         FENCE_COUNTERS,
         PROTECTED,
+        EPOCHS,
     ];
 }
 
@@ -115,7 +120,9 @@ pub struct TunnelIngress {
     pub heartbeat_address: [u8; 4],
     /// UDP port of the heartbeats, host order; 0 if none run in this tunnel.
     pub heartbeat_port: u16,
-    pub padding: [u8; 2],
+    /// Index into EPOCHS of the newest epoch that came from the far end's cluster, with
+    /// [`ingress_flag::EPOCH`].
+    pub epoch_slot: u16,
 }
 
 /// Bits of [`TunnelIngress::flags`].
@@ -126,6 +133,8 @@ pub mod ingress_flag {
     pub const ADJUST_MSS: u32 = 1 << 1;
     /// As [`interface_flag::STRICT_REVERSE_PATH`](super::interface_flag::STRICT_REVERSE_PATH).
     pub const STRICT_REVERSE_PATH: u32 = 1 << 2;
+    /// The key is an epoch: packets of an older one than came before are refused.
+    pub const EPOCH: u32 = 1 << 3;
 }
 
 /// The device of a tunnel, as packets enter it from the underlay.
@@ -156,6 +165,7 @@ pub struct TunnelEgress {
     /// IPv4 in the first four bytes.
     pub local: [u8; 16],
     pub remote: [u8; 16],
+    /// Unless [`egress_flag::EPOCH`].
     pub key: [u8; 4],
     /// 20 bits, host order; unless inherited.
     pub flow_label: u32,
@@ -166,7 +176,8 @@ pub struct TunnelEgress {
     /// Largest TCP segment to announce, in bytes; zero to leave it as it is.
     pub mss_ipv4: u16,
     pub mss_ipv6: u16,
-    pub padding: [u8; 2],
+    /// Index into EPOCHS of our own, which is the key, with [`egress_flag::EPOCH`].
+    pub epoch_slot: u16,
 }
 
 /// Bits of [`TunnelEgress::flags`].
@@ -178,6 +189,8 @@ pub mod egress_flag {
     pub const MAY_FRAGMENT: u32 = 1 << 3;
     /// Packets may be forwarded without the stack.
     pub const TRANSIT: u32 = 1 << 4;
+    /// The key is our epoch at the moment of sending.
+    pub const EPOCH: u32 = 1 << 5;
 }
 
 /// An interface that takes part in forwarding without the stack.
@@ -336,6 +349,10 @@ tunnel_counters! {
         rx_sequence_errors,
         /// Congestion marked on the way for a sender that does not know of it (RFC 6040 §4.2).
         rx_ecn_errors,
+        /// Of an epoch lower than one that came before: from a router that has been deposed.
+        rx_epoch_errors,
+        /// Of an epoch higher than all before, as the first packet after each takeover is.
+        rx_epoch_raises,
         /// Left to the slow path.
         rx_slow,
         /// Of `rx_packets`, forwarded without the stack.
@@ -604,6 +621,14 @@ fence_counters! {
     dropped_transit,
 }
 
+/// An epoch that only grows: in a group's place the one under which we are active or last were,
+/// which its tunnels send; in a place behind those the newest that tunnels received.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct EpochSlot {
+    pub epoch: u64,
+}
+
 /// Events that belong to no tunnel and no session; indices into REASONS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -672,7 +697,7 @@ const _: () = {
     assert!(size_of::<Sequence>() == 16);
     assert!(size_of::<Settings>() == 8);
     assert!(size_of::<Traffic>() == 32);
-    assert!(size_of::<TunnelEvents>() == 96);
+    assert!(size_of::<TunnelEvents>() == 112);
     assert!(size_of::<SessionKey>() == 8);
     assert!(size_of::<SessionConfig>() == 56);
     assert!(size_of::<SessionState>() == 24 * 8);
@@ -685,6 +710,8 @@ const _: () = {
     // A cache line: CPUs that forward for one group do not disturb those of another.
     assert!(size_of::<Lease>() == 64);
     assert!(size_of::<FenceCounters>() == 24);
+    assert!(size_of::<EpochSlot>() == 8);
+    assert!(MAX_EPOCHS <= 1 << 16, "a slot fits the tunnels' elements");
     assert!(MAX_GROUPS < u16::MAX as u32, "one more fits Interface");
     assert!(size_of::<NodeId>() == 4);
 };
@@ -692,9 +719,9 @@ const _: () = {
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
-        SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress, TunnelEvents,
-        TunnelIngress, TunnelKey, TunnelKey6,
+        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence,
+        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress,
+        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6,
     };
 
     macro_rules! pod {
@@ -707,6 +734,7 @@ mod user {
         };
     }
     pod!(
+        EpochSlot,
         Fence,
         FenceCounters,
         Granted,

@@ -15,7 +15,7 @@ use router_common::{
 };
 
 use crate::{
-    forward,
+    epoch, forward,
     frame::Frame,
     heartbeat, keepalive, layer2, lookup, maps,
     verdict::{self, Action, Refusal},
@@ -134,6 +134,7 @@ fn examine(ctx: &XdpContext, arrived: &mut Option<Arrived>) -> Result<Action, Re
         }
         return Err(refusal);
     }
+    epoch::admit(&gre, tunnel)?;
     if tunnel.format.has(Format::LAYER2) {
         layer2::fill_up(ctx, &gre);
         return Ok(Action::ToStack);

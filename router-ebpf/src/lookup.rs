@@ -1,4 +1,5 @@
-//! Which tunnel a packet belongs to.
+//! Which tunnel a packet belongs to: the one that has its addresses and key, or else, if it is keyed,
+//! the one between its addresses whose key is an epoch.
 
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
@@ -17,7 +18,7 @@ type Tunnel = Option<&'static TunnelIngress>;
 
 #[inline(always)]
 pub fn ipv4<P: Packet>(packet: &P, gre: &Gre) -> Tunnel {
-    let key = TunnelKey::of(packet, gre.outer_offset, gre.label)?;
+    let mut key = TunnelKey::of(packet, gre.outer_offset, gre.label)?;
     if let Some(tunnel) = maps::SLOTS
         .get(TunnelSlot::number(&key))
         .and_then(|slot| slot.get(&key))
@@ -26,6 +27,12 @@ pub fn ipv4<P: Packet>(packet: &P, gre: &Gre) -> Tunnel {
     }
     // SAFETY: an element may be replaced while we read it, as any hash map's; its parts are
     // integers and a tunnel's parts do not change while its key stays.
+    let tunnel = unsafe { maps::TUNNELS.get(key) };
+    if tunnel.is_some() || !key.label.is_keyed() {
+        return tunnel;
+    }
+    key.label = Label::epoch(key.label.is_udp());
+    // SAFETY: as above.
     unsafe { maps::TUNNELS.get(key) }
 }
 
@@ -51,7 +58,7 @@ fn frame_ipv6(ctx: *mut xdp_md, outer_offset: usize, label: Label) -> Tunnel {
     let ctx = XdpContext::new(ctx);
     // RFC 8200 §3.
     let addresses = Frame(&ctx).words(outer_offset + 8)?;
-    ipv6(&TunnelKey6 {
+    ipv6(TunnelKey6 {
         addresses: bytemuck::must_cast(addresses),
         label,
     })
@@ -60,17 +67,23 @@ fn frame_ipv6(ctx: *mut xdp_md, outer_offset: usize, label: Label) -> Tunnel {
 #[inline(never)]
 fn skb_ipv6(ctx: *mut __sk_buff, outer_offset: usize, label: Label) -> Tunnel {
     let ctx = TcContext::new(ctx);
-    ipv6(&TunnelKey6::of(&Skb(&ctx), outer_offset, label)?)
+    ipv6(TunnelKey6::of(&Skb(&ctx), outer_offset, label)?)
 }
 
 #[inline(always)]
-fn ipv6(key: &TunnelKey6) -> Tunnel {
+fn ipv6(mut key: TunnelKey6) -> Tunnel {
     if let Some(tunnel) = maps::SLOTS6
-        .get(TunnelSlot6::number(key))
-        .and_then(|slot| slot.get(key))
+        .get(TunnelSlot6::number(&key))
+        .and_then(|slot| slot.get(&key))
     {
         return Some(tunnel);
     }
+    // SAFETY: as for IPv4.
+    let tunnel = unsafe { maps::TUNNELS6.get(key) };
+    if tunnel.is_some() || !key.label.is_keyed() {
+        return tunnel;
+    }
+    key.label = Label::epoch(key.label.is_udp());
     // SAFETY: as for IPv4.
     unsafe { maps::TUNNELS6.get(key) }
 }

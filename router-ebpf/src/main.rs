@@ -19,6 +19,7 @@ mod checksum;
 mod decap;
 mod deliver;
 mod encap;
+mod epoch;
 mod fence;
 mod forward;
 mod frame;

@@ -7,10 +7,10 @@ use aya_ebpf::{
 };
 use router_common::{
     map::{
-        Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_GROUPS, MAX_INTERFACES,
-        MAX_SESSIONS, MAX_TUNNELS, Reason, Sequence, SessionConfig, SessionKey, SessionState,
-        Settings, Traffic, TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey,
-        TunnelKey6,
+        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_EPOCHS,
+        MAX_GROUPS, MAX_INTERFACES, MAX_SESSIONS, MAX_TUNNELS, Reason, Sequence, SessionConfig,
+        SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress, TunnelEvents,
+        TunnelIngress, TunnelKey, TunnelKey6,
     },
     slot::{self, TunnelSlot, TunnelSlot6},
 };
@@ -82,6 +82,9 @@ pub static FENCE_COUNTERS: PerCpuArray<FenceCounters> =
 /// Interfaces whose transit a group protects.
 #[map]
 pub static PROTECTED: HashMap<u32, u32> = HashMap::with_max_entries(MAX_INTERFACES, 0);
+
+#[map]
+pub static EPOCHS: Array<EpochSlot> = Array::with_max_entries(MAX_EPOCHS, BPF_F_MMAPABLE);
 
 /// What holds for all packets; nothing is marked or recognised while it is unset.
 #[inline(always)]

@@ -9,7 +9,7 @@ use router_common::{
     net::{ETH_P_IPV4, ETH_P_IPV6, Ethernet, GRE_UDP_PORT, Ipv4, Ipv6, PROTO_GRE, PROTO_UDP, Udp},
 };
 
-use crate::maps;
+use crate::{epoch, maps};
 
 /// What the outer header takes from the inner packet.
 #[derive(Clone, Copy)]
@@ -123,7 +123,7 @@ pub fn put<R: Room>(
         offset += 4;
     }
     if format.has(Format::KEY) {
-        room.put(offset, &egress.key)?;
+        room.put(offset, &epoch::key(egress)?)?;
         offset += 4;
     }
     if format.has(Format::SEQUENCE) {

@@ -38,6 +38,8 @@ pub enum Refusal {
     Checksum { index: u32 },
     /// For tunnel `index`, without a sequence number or with an old one.
     Sequence { index: u32 },
+    /// For tunnel `index`, of an epoch that has passed.
+    Epoch { index: u32 },
     /// For tunnel `index`, congestion marked where nobody would understand it.
     Congestion { index: u32 },
     /// A heartbeat of a session that we do not have.
@@ -97,6 +99,7 @@ fn fate(refusal: Refusal) -> Fate {
         Refusal::Sequence { index } => {
             dropped_by(index, |counters| counters.rx_sequence_errors += 1)
         }
+        Refusal::Epoch { index } => dropped_by(index, |counters| counters.rx_epoch_errors += 1),
         Refusal::Congestion { index } => dropped_by(index, |counters| counters.rx_ecn_errors += 1),
         Refusal::Refused | Refusal::Fenced => Fate::Drop,
         Refusal::NoSession => dropped(Reason::NoSession),

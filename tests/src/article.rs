@@ -24,10 +24,12 @@ pub const SECONDARY: &str = "vyatta-c";
 pub const CLOUD: &str = "cloud";
 pub const CLIENT: &str = "client";
 pub const SERVER: &str = "server";
+pub const FAR: &str = "far";
 const SWITCH: &str = "switch";
 
 pub const CLIENT_ADDRESS: &str = "10.0.0.100";
 pub const SERVER_ADDRESS: &str = "10.0.9.100";
+pub const FAR_ADDRESS: &str = "10.0.3.10";
 /// Services of the second scene: the gateways of the client and of the server.
 pub const SERVICES: [&str; 2] = ["10.0.0.254/24/eth1", "10.0.9.254/24/eth2"];
 
@@ -146,6 +148,25 @@ set cluster dead-interval 4
 
 /// Builds the lab. The routers run nothing yet.
 pub fn lab() -> Result<Lab> {
+    Lab::new(topology())
+}
+
+/// Builds the lab with one more node at the cloud, at [`FAR_ADDRESS`], which belongs to no cluster.
+pub fn lab_with_far_end() -> Result<Lab> {
+    let topology = topology()
+        .node(
+            NodeSpec::new(FAR)
+                .forwarding()
+                .route("10.0.0.0/16", "10.0.3.1"),
+        )
+        .cable(
+            End::new(FAR, "eth0").address(&format!("{FAR_ADDRESS}/24")),
+            End::new(CLOUD, "to-far").address("10.0.3.1/24").pass(),
+        );
+    Lab::new(topology)
+}
+
+fn topology() -> Topology {
     let mut topology = underlay()
         .node(NodeSpec::new(SWITCH).bridge("lan").bridge("servers"))
         .node(NodeSpec::new(CLIENT).route("10.0.9.0/24", "10.0.0.254"))
@@ -174,7 +195,7 @@ pub fn lab() -> Result<Lab> {
                 End::new(SWITCH, &format!("srv-{letter}")).port_of("servers"),
             );
     }
-    Lab::new(topology)
+    topology
 }
 
 /// Builds another lab: the same routers and cloud, and at eth1 of each router a site of its own.

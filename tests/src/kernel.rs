@@ -6,20 +6,20 @@ use std::{env, time::Duration};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, TestRunOptions,
-    maps::{Array, HashMap, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, Map, PerCpuArray, PerCpuValues},
     programs::{Program, SchedClassifier, TestRun as _, Xdp},
     util::nr_cpus,
 };
-use router_agent::dataplane::{OBJECT, program};
+use router_agent::dataplane::{MappedArray, OBJECT, program};
 use router_common::{
     bench::{self, Arrivals, Bench},
     gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
     identity::Flags,
     kdf::session_number,
     map::{
-        Fence, Granted, Interface, Lease, LocalState, Reason, Sequence, SessionConfig, SessionKey,
-        SessionState, Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents,
-        TunnelIngress, name,
+        EpochSlot, Fence, Granted, Interface, Lease, LocalState, MAX_EPOCHS, Reason, Sequence,
+        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelCounters, TunnelDevice,
+        TunnelEgress, TunnelEvents, TunnelIngress, name,
     },
     slot::{Slot, TunnelSlot, TunnelSlot6},
     time::BootTime,
@@ -65,25 +65,14 @@ pub fn ingress(index: u32, format: Format) -> TunnelIngress {
         vlan: 0,
         heartbeat_address: INNER_LOCAL,
         heartbeat_port: PORT,
-        padding: [0; 2],
+        epoch_slot: 0,
     }
 }
 
 /// What tells the packets of the tunnel that [`Kernel::with_tunnel_of`] makes.
 pub fn key(format: Format) -> AnyKey {
     let key = format.has(Format::KEY).then_some(KEY);
-    let label = Label::new(key, format.has(Format::UDP));
-    if format.has(Format::IPV6) {
-        let (remote, local) = (REMOTE6, LOCAL6);
-        let addresses = Addresses6 { remote, local };
-        AnyKey::Ipv6(TunnelKey6 { addresses, label })
-    } else {
-        AnyKey::Ipv4(TunnelKey {
-            local: LOCAL,
-            remote: REMOTE,
-            label,
-        })
-    }
+    between_the_ends(format, Label::new(key, format.has(Format::UDP)))
 }
 
 /// The other direction of the tunnel that [`Kernel::with_tunnel_of`] makes.
@@ -110,7 +99,22 @@ pub fn egress(format: Format) -> TunnelEgress {
         tos: 0,
         mss_ipv4: 0,
         mss_ipv6: 0,
-        padding: [0; 2],
+        epoch_slot: 0,
+    }
+}
+
+/// What a tunnel between the ends of these frames is found by.
+pub fn between_the_ends(format: Format, label: Label) -> AnyKey {
+    if format.has(Format::IPV6) {
+        let (remote, local) = (REMOTE6, LOCAL6);
+        let addresses = Addresses6 { remote, local };
+        AnyKey::Ipv6(TunnelKey6 { addresses, label })
+    } else {
+        AnyKey::Ipv4(TunnelKey {
+            local: LOCAL,
+            remote: REMOTE,
+            label,
+        })
     }
 }
 
@@ -166,6 +170,13 @@ impl Kernel {
             .unwrap()
             .set(index, sequence, 0)
             .unwrap();
+    }
+
+    pub fn epochs(&self) -> MappedArray<EpochSlot> {
+        let Some(Map::Array(data)) = self.programs.map(name::EPOCHS) else {
+            panic!("the object has no array of epochs");
+        };
+        MappedArray::read_write(data, MAX_EPOCHS).unwrap()
     }
 
     pub fn set_device(&mut self, index: u32, device: &TunnelDevice) {

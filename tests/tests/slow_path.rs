@@ -27,6 +27,7 @@ use router_tests::{
     agent::{self, Agent},
     article::{self, CLIENT, CLOUD, ROUTERS, Router, cloud_interface},
     cluster::{Cluster, PATIENCE},
+    kernel::Kernel,
     lab::Node,
     poll, talk,
 };
@@ -463,11 +464,13 @@ fn words_of_routers_on_the_paths_mtu_are_passed_on() {
             may_fragment: false,
             transit: Transit::default(),
             heartbeat: None,
+            epochs: None,
         };
         table.set(&tunnel::entries(tunnel, &nowhere));
     }
     let (sender, mut path_mtus) = tokio::sync::mpsc::channel(8);
-    let open = || slow_path::open(table, &tunnels, sender);
+    let epochs = Arc::new(Kernel::with_tunnels_and_session().epochs());
+    let open = || slow_path::open(table, epochs, &tunnels, sender);
     let (slow_path, worker) = node.run(open).unwrap().unwrap();
     let worker = thread::spawn(|| worker.run());
     for (family, tunnel) in [AddressFamily::INET, AddressFamily::INET6]

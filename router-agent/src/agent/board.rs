@@ -8,7 +8,7 @@ use std::{
 };
 
 use router_common::{
-    map::{Fence, Lease, Reason, SessionState},
+    map::{EpochSlot, Fence, Lease, Reason, SessionState},
     net::ipv4_from_word,
     time::BootTime,
 };
@@ -26,17 +26,18 @@ use super::{
 use crate::{
     clock,
     cluster::{Finding, PeerFinding, State},
-    config::{Cluster, Config, Group, Keepalive, Role, Tunnel},
+    config::{Cluster, Config, GreKey, Group, Keepalive, Role, Tunnel},
     control::{
         protocol::{
-            FenceStatus, GroupStatus, HeartbeatStatus, InterfaceStatus, KeepaliveStatus,
-            MonitorState, MonitorStatus, NodeStatus, PathStatus, ServiceStatus, Status,
-            Step as StepStatus, Transition, TunnelStatus,
+            EpochKeyStatus, FenceStatus, GroupStatus, HeartbeatStatus, InterfaceStatus,
+            KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus, ServiceStatus,
+            Status, Step as StepStatus, Transition, TunnelStatus,
         },
         server::Source,
     },
     dataplane::{Counters, MappedArray, Mode},
-    slow_path, tunnel,
+    slow_path,
+    tunnel::{self, epoch::EpochSlots},
 };
 
 /// Transitions and findings kept of each group.
@@ -50,6 +51,8 @@ const RECENT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct TunnelFacts {
     pub tunnel: Tunnel,
+    /// If its key is an epoch.
+    pub epochs: Option<EpochSlots>,
     pub index: u32,
 }
 
@@ -67,6 +70,7 @@ pub struct Facts {
     pub generation: u32,
     pub started: BootTime,
     pub tunnels: Vec<TunnelFacts>,
+    pub epochs: Arc<MappedArray<EpochSlot>>,
     /// Of the same tunnels, what changes all the same.
     pub presents: Arc<Presents>,
     pub sessions: Vec<SessionFacts>,
@@ -436,7 +440,11 @@ impl Facts {
     }
 
     fn tunnel_status(&self, facts: &TunnelFacts, present: Present, now: BootTime) -> TunnelStatus {
-        let TunnelFacts { tunnel, index } = facts;
+        let TunnelFacts {
+            tunnel,
+            index,
+            epochs,
+        } = facts;
         let Present {
             mtu,
             path_mtu,
@@ -457,7 +465,12 @@ impl Facts {
             mtu,
             local: tunnel.local_ip.to_string(),
             remote: tunnel.remote_ip.to_string(),
-            key: tunnel.key,
+            key: tunnel.key.and_then(GreKey::fixed),
+            epoch_key: epochs.map(|EpochSlots { sent, received }| EpochKeyStatus {
+                sent: sent.map_or(0, |slot| self.epochs.epoch(slot.into()).0),
+                newest_received: self.epochs.epoch(received.into()).0,
+                domain: tunnel.epoch_domain.clone(),
+            }),
             ttl: header_byte(tunnel.ttl),
             tos: header_byte(tunnel.tos),
             underlay: underlay.unwrap_or_else(|| NONE.to_owned()),

@@ -13,7 +13,7 @@ use std::{
 
 use router_common::{
     identity::Epoch,
-    map::{Fence, Granted, LocalState, SessionState},
+    map::{EpochSlot, Fence, Granted, LocalState, SessionState},
     time::BootTime,
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -160,6 +160,7 @@ pub struct Driver {
     pub local: MappedArray<LocalState>,
     pub granted: MappedArray<Granted>,
     pub fences: MappedArray<Fence>,
+    pub epochs: Arc<MappedArray<EpochSlot>>,
     pub statistics: Arc<ClockStatistics>,
     pub inbox: Receiver<Input>,
     pub orders: UnboundedSender<Order>,
@@ -296,6 +297,9 @@ impl Driver {
             }
             self.local.write(session.index, &local);
         }
+        // What passes by this opening leaves under its epoch.
+        self.epochs
+            .raise_epoch(group.fence.0, group.core.own_epoch());
         group.fence.write(&self.fences, &fence);
     }
 

@@ -313,6 +313,7 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         local,
         granted,
         fences,
+        epochs,
         targets,
         monitors,
     } = setup;
@@ -338,7 +339,12 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
     )?;
     let enabled = facts.config.tunnels.iter().filter(|tunnel| tunnel.enabled);
     let (path_mtus, reported) = channel(PATH_MTUS);
-    let (slow_path, worker) = slow_path::open(Arc::clone(&facts.slow_path), enabled, path_mtus)?;
+    let (slow_path, worker) = slow_path::open(
+        Arc::clone(&facts.slow_path),
+        Arc::clone(&epochs),
+        enabled,
+        path_mtus,
+    )?;
     let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
     let board = Arc::new(Board::new(facts));
     tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
@@ -353,6 +359,7 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         local,
         granted,
         fences,
+        epochs,
         statistics: Arc::clone(&facts.clock),
         inbox: inbox_receiver,
         orders,

@@ -15,8 +15,8 @@ use router_common::{
     kdf::{direction_key, session_number},
     lease::Length,
     map::{
-        Fence, Granted, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS, SessionConfig,
-        SessionKey,
+        EpochSlot, Fence, Granted, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS,
+        SessionConfig, SessionKey,
     },
     time::BootTime,
 };
@@ -192,6 +192,7 @@ pub struct Setup {
     pub local: MappedArray<LocalState>,
     pub granted: MappedArray<Granted>,
     pub fences: MappedArray<Fence>,
+    pub epochs: Arc<MappedArray<EpochSlot>>,
     pub targets: Vec<Vec<ServiceTarget>>,
     pub monitors: Vec<Monitor>,
 }
@@ -211,9 +212,11 @@ pub async fn carry_out(
     }
     let tunnels: Vec<_> = states
         .iter()
-        .map(|state| TunnelFacts {
+        .zip(tunnel::epoch::slots(&config))
+        .map(|(state, epochs)| TunnelFacts {
             tunnel: state.tunnel().clone(),
             index: state.index(),
+            epochs,
         })
         .collect();
     let slow_path = Arc::new(slow_path::Table::default());
@@ -237,17 +240,20 @@ pub async fn carry_out(
     dataplane.forget_other_sessions(&sessions.iter().map(|session| session.key).collect())?;
     let places = sessions.iter().map(|session| session.facts.index + 1).max();
     let cluster = config.cluster.as_ref();
+    let epochs = Arc::new(dataplane.epochs()?);
     Ok(Setup {
         keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
         monitors: cluster.map_or_else(Vec::new, monitors),
         local: dataplane.local()?,
         granted: dataplane.granted()?,
         fences: dataplane.fences()?,
+        epochs: Arc::clone(&epochs),
         targets: plan.targets,
         facts: Facts {
             generation: generation()?,
             started: clock::now(),
             tunnels,
+            epochs,
             presents: keeper.presents(),
             sessions: sessions
                 .iter()
@@ -321,7 +327,8 @@ async fn make_devices(
         .zip(&config.tunnels)
         .zip(underlays)
         .zip(&pairs)
-        .map(|(((index, tunnel), underlay), pair)| {
+        .zip(tunnel::epoch::slots(config))
+        .map(|((((index, tunnel), underlay), pair), epochs)| {
             let Pair {
                 user,
                 dataplane,
@@ -335,6 +342,7 @@ async fn make_devices(
                 tunnel.clone(),
                 index,
                 heartbeat_listener(config, tunnel),
+                epochs,
                 transit,
                 Underlay::of(underlay),
                 Device::of(user, dataplane),

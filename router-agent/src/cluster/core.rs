@@ -430,6 +430,11 @@ impl Core {
         }
     }
 
+    /// The epoch under which this node is active, or last was; zero if it never was.
+    pub const fn own_epoch(&self) -> Epoch {
+        self.own_epoch
+    }
+
     pub fn peer_finding(&self) -> PeerFinding {
         self.peer_finding
     }

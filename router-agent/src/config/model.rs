@@ -67,8 +67,11 @@ pub struct Tunnel {
     /// Without it: the underlay's MTU less the overhead.
     pub mtu: Option<u16>,
     pub multicast: bool,
-    /// The GRE key. Zero is a key; none means that packets carry no key.
-    pub key: Option<u32>,
+    /// None means that packets carry no key.
+    pub key: Option<GreKey>,
+    /// Tunnels of one domain receive the epochs of one cluster; those without a name are a domain of
+    /// their own. Only with [`GreKey::ClusterEpoch`].
+    pub epoch_domain: Option<String>,
     /// Whether packets carry a GRE checksum and must (RFC 2784 §2.3).
     pub checksum: bool,
     /// Whether packets carry a GRE sequence number and must (RFC 2890 §2.2).
@@ -108,6 +111,35 @@ impl fmt::Display for Encapsulation {
             Self::GreBridge => "gre-bridge",
             Self::GreUdp => "gre-udp",
         })
+    }
+}
+
+/// What a GRE key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GreKey {
+    /// Which tunnel a packet is of. Zero is a key.
+    Fixed(u32),
+    /// Under which epoch its sender is active, or last was; zero if it is no member of a cluster. Not
+    /// with heartbeats or keepalives, nor where there are several groups.
+    ClusterEpoch,
+}
+
+impl GreKey {
+    pub const fn fixed(self) -> Option<u32> {
+        match self {
+            Self::Fixed(key) => Some(key),
+            Self::ClusterEpoch => None,
+        }
+    }
+}
+
+impl fmt::Display for GreKey {
+    /// As it is written in the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(key) => key.fmt(f),
+            Self::ClusterEpoch => f.write_str("cluster-epoch"),
+        }
     }
 }
 
@@ -160,7 +192,8 @@ pub enum HeaderByte {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// The tunnels that carry heartbeats: at least one, each of them enabled, with multicast and
-    /// an IPv4 address; none is `GreBridge` or has checksums or sequence numbers.
+    /// an IPv4 address; none is `GreBridge` or has checksums, sequence
+    /// numbers or an epoch for its key.
     pub interfaces: Vec<String>,
     pub secret: Secret,
     /// Kept as stated; heartbeats are unicast inside the tunnel.

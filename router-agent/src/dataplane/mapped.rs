@@ -11,7 +11,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
 use bytemuck::Pod;
-use router_common::{map::Granted, time::BootTime};
+use router_common::{
+    identity::Epoch,
+    map::{EpochSlot, Granted},
+    time::BootTime,
+};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::param::page_size;
 
@@ -108,6 +112,13 @@ impl<T: Pod> MappedArray<T> {
         value
     }
 
+    /// The first word of an element, which the kernel changes by atomic instructions only.
+    fn atomic(&self, index: u32) -> &AtomicU64 {
+        // SAFETY: within the mapping, aligned, alive as long as `self`; every access is to the whole
+        // word.
+        unsafe { AtomicU64::from_ptr(self.element(index).as_ptr()) }
+    }
+
     /// Writes the element, word by word, the last word last.
     pub fn write(&self, index: u32, value: &T) {
         assert!(self.writable, "this array was mapped to be read only");
@@ -134,12 +145,26 @@ impl MappedArray<Granted> {
         fence(Ordering::SeqCst);
         BootTime::from_ns(self.atomic(index).load(Ordering::SeqCst))
     }
+}
 
-    fn atomic(&self, index: u32) -> &AtomicU64 {
-        // SAFETY: within the mapping, aligned, alive as long as `self`; the kernel changes it by
-        // atomic instructions only.
-        unsafe { AtomicU64::from_ptr(self.element(index).as_ptr()) }
+impl MappedArray<EpochSlot> {
+    pub fn epoch(&self, index: u32) -> Epoch {
+        Epoch(as_epoch(self.atomic(index).load(Ordering::SeqCst)))
     }
+
+    /// Makes `epoch` the one in place, unless that is higher; what was there before.
+    pub fn raise_epoch(&self, index: u32, epoch: Epoch) -> Epoch {
+        assert!(self.writable, "this array was mapped to be read only");
+        let before = self
+            .atomic(index)
+            .fetch_max(epoch.0.into(), Ordering::SeqCst);
+        Epoch(as_epoch(before))
+    }
+}
+
+/// Nobody writes a longer one.
+fn as_epoch(word: u64) -> u32 {
+    u32::try_from(word).unwrap_or(u32::MAX)
 }
 
 impl<T> Drop for MappedArray<T> {

@@ -28,10 +28,10 @@ use router_common::{
     gre::AnyKey,
     identity::Epoch,
     map::{
-        Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_GROUPS, MAX_SESSIONS,
-        Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic,
-        TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey,
-        TunnelKey6, name,
+        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_EPOCHS,
+        MAX_GROUPS, MAX_SESSIONS, Reason, Sequence, SessionConfig, SessionKey, SessionState,
+        Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress,
+        TunnelKey, TunnelKey6, name,
     },
     slot::{TunnelSlot, TunnelSlot6},
 };
@@ -428,6 +428,11 @@ impl Dataplane {
     /// What the kernel knows of the groups' leases.
     pub fn leases(&self) -> Result<MappedArray<Lease>> {
         MappedArray::read_only(self.array(name::LEASES)?, MAX_GROUPS)
+    }
+
+    /// The epochs that tunnels send and have received, to be read and raised without a system call.
+    pub fn epochs(&self) -> Result<MappedArray<EpochSlot>> {
+        MappedArray::read_write(self.array(name::EPOCHS)?, MAX_EPOCHS)
     }
 
     /// Ends what an agent that died, or `load`, left below `bpffs`, but for fences.

@@ -3,9 +3,9 @@
 use aya::maps::{MapInfo, MapType};
 use router_common::{
     map::{
-        Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
-        SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress, TunnelEvents,
-        TunnelIngress, TunnelKey, TunnelKey6, name,
+        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence,
+        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress,
+        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, name,
     },
     slot::{TunnelSlot, TunnelSlot6},
 };
@@ -36,10 +36,11 @@ pub enum Known {
     Leases,
     FenceCounters,
     Protected,
+    Epochs,
 }
 
 impl Known {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Tunnels,
         Self::Tunnels6,
         Self::Slots,
@@ -61,6 +62,7 @@ impl Known {
         Self::Leases,
         Self::FenceCounters,
         Self::Protected,
+        Self::Epochs,
     ];
 
     pub fn from_name(name: &str) -> Result<Self, MapsError> {
@@ -95,6 +97,7 @@ impl Known {
             Self::Leases => name::LEASES,
             Self::FenceCounters => name::FENCE_COUNTERS,
             Self::Protected => name::PROTECTED,
+            Self::Epochs => name::EPOCHS,
         }
     }
 
@@ -121,7 +124,8 @@ impl Known {
             | Self::Fences
             | Self::Leases
             | Self::FenceCounters
-            | Self::Protected => size_of::<u32>(),
+            | Self::Protected
+            | Self::Epochs => size_of::<u32>(),
         }
     }
 
@@ -147,6 +151,7 @@ impl Known {
             Self::Fences => size_of::<Fence>(),
             Self::Leases => size_of::<Lease>(),
             Self::FenceCounters => size_of::<FenceCounters>(),
+            Self::Epochs => size_of::<EpochSlot>(),
         }
     }
 
@@ -171,7 +176,8 @@ impl Known {
             | Self::Local
             | Self::Granted
             | Self::Fences
-            | Self::Leases => MapType::Array,
+            | Self::Leases
+            | Self::Epochs => MapType::Array,
         }
     }
 

@@ -4,10 +4,10 @@ use router_common::{
     gre::Label,
     identity::{Claim, Flags, NodeId},
     map::{
-        Fence, FenceCounters, Format, Granted, Interface, Lease, LocalState, Reason, Sequence,
-        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress,
-        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, egress_flag, ingress_flag,
-        interface_flag,
+        EpochSlot, Fence, FenceCounters, Format, Granted, Interface, Lease, LocalState, MAX_GROUPS,
+        Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice,
+        TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, egress_flag,
+        ingress_flag, interface_flag,
     },
     net::{Mac, ipv4_from_word},
     slot::{TunnelSlot, TunnelSlot6},
@@ -38,6 +38,8 @@ pub enum Index {
     Reason(u32),
     /// Of a table in front of the tunnels.
     Slot(u32),
+    /// A group's, or that of a domain of tunnels.
+    Epoch(u32),
     /// Of an array with one element.
     Only(u32),
 }
@@ -52,14 +54,16 @@ impl Decode for InterfaceIndex {
 
 impl Decode for Index {
     fn decode(&self, _: &dyn InterfaceNames) -> Fields {
-        match *self {
-            Self::Tunnel(index) => Fields::default().with("tunnel_index", index),
-            Self::Session(index) => Fields::default().with("session_index", index),
-            Self::Group(index) => Fields::default().with("group_index", index),
-            Self::Reason(index) => Fields::default().with("reason", reason(index)),
-            Self::Slot(number) => Fields::default().with("slot", number),
-            Self::Only(index) => Fields::default().with("index", index),
-        }
+        let (name, index) = match *self {
+            Self::Tunnel(index) => ("tunnel_index", index),
+            Self::Session(index) => ("session_index", index),
+            Self::Epoch(index) if index >= MAX_GROUPS => ("epoch_slot", index),
+            Self::Group(index) | Self::Epoch(index) => ("group_index", index),
+            Self::Reason(index) => return Fields::default().with("reason", reason(index)),
+            Self::Slot(number) => ("slot", number),
+            Self::Only(index) => ("index", index),
+        };
+        Fields::default().with(name, index)
     }
 }
 
@@ -93,9 +97,12 @@ impl Decode for TunnelKey6 {
 
 fn with_label(fields: Fields, label: Label) -> Fields {
     let carrier = if label.is_udp() { "gre-udp" } else { "gre" };
-    fields
-        .with("key", label.key())
-        .with("encapsulation", carrier)
+    let key = if label.is_epoch() {
+        Value::from("cluster-epoch")
+    } else {
+        Value::from(label.key())
+    };
+    fields.with("key", key).with("encapsulation", carrier)
 }
 
 impl Decode for TunnelIngress {
@@ -109,7 +116,7 @@ impl Decode for TunnelIngress {
             vlan,
             heartbeat_address,
             heartbeat_port,
-            padding: _,
+            epoch_slot,
         } = *self;
         Fields::default()
             .with("tunnel_index", index)
@@ -122,6 +129,7 @@ impl Decode for TunnelIngress {
                         (ingress_flag::TRANSIT, "transit"),
                         (ingress_flag::ADJUST_MSS, "adjust-mss"),
                         (ingress_flag::STRICT_REVERSE_PATH, "strict-reverse-path"),
+                        (ingress_flag::EPOCH, "epoch"),
                     ],
                 ),
             )
@@ -136,6 +144,10 @@ impl Decode for TunnelIngress {
             .with(
                 "heartbeat_port",
                 (heartbeat_port != 0).then_some(heartbeat_port),
+            )
+            .with(
+                "epoch_slot",
+                (flags & ingress_flag::EPOCH != 0).then_some(epoch_slot),
             )
     }
 }
@@ -229,8 +241,9 @@ impl Decode for TunnelEgress {
             tos,
             mss_ipv4,
             mss_ipv6,
-            padding: _,
+            epoch_slot,
         } = *self;
+        let has_epoch = flags & egress_flag::EPOCH != 0;
         let unless_inherited = |inherit, value: u32| {
             if flags & inherit != 0 {
                 Value::from("inherit")
@@ -254,8 +267,9 @@ impl Decode for TunnelEgress {
             .with("remote", address(remote))
             .with(
                 "key",
-                format.has(Format::KEY).then(|| u32::from_be_bytes(key)),
+                (format.has(Format::KEY) && !has_epoch).then(|| u32::from_be_bytes(key)),
             )
+            .with("epoch_slot", has_epoch.then_some(epoch_slot))
             .with("format", format_names(format))
             .with(
                 "ttl",
@@ -281,6 +295,7 @@ impl Decode for TunnelEgress {
                         (egress_flag::FLOW_LABEL_INHERIT, "flow-label-inherit"),
                         (egress_flag::MAY_FRAGMENT, "may-fragment"),
                         (egress_flag::TRANSIT, "transit"),
+                        (egress_flag::EPOCH, "epoch"),
                     ],
                 ),
             )
@@ -512,6 +527,13 @@ impl Decode for FenceCounters {
             .fold(Fields::default(), |fields, (name, packets)| {
                 fields.with(name, packets)
             })
+    }
+}
+
+impl Decode for EpochSlot {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self { epoch } = *self;
+        Fields::default().with("epoch", epoch)
     }
 }
 

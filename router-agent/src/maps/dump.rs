@@ -4,9 +4,9 @@ use aya::maps::Map;
 use bytemuck::{NoUninit, bytes_of};
 use router_common::{
     map::{
-        Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
-        SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress, TunnelEvents,
-        TunnelIngress, TunnelKey, TunnelKey6,
+        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence,
+        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress,
+        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6,
     },
     slot::{TunnelSlot, TunnelSlot6},
 };
@@ -81,6 +81,7 @@ pub fn dump(
         Known::FenceCounters => {
             per_cpu::<FenceCounters>(map).map(|read| show.used(read, Index::Group))
         }
+        Known::Epochs => array::<EpochSlot>(map).map(|read| show.used(read, Index::Epoch)),
         Known::Protected => hash::<u32, u32>(map).map(|read| {
             let named = |(ifindex, group)| (InterfaceIndex(ifindex), Index::Group(group));
             show.every(read.into_iter().map(named))

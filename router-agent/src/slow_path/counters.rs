@@ -46,6 +46,10 @@ tunnel_counters! {
     checksum_errors,
     /// Sequence number old or missing.
     sequence_errors,
+    /// Of an epoch lower than one that came before.
+    epoch_errors,
+    /// Of an epoch higher than all before.
+    epoch_raises,
     /// Of a protocol that the tunnel does not carry.
     unsupported,
     /// Congestion marked on the way for a sender that does not know of it (RFC 6040 §4.2).
@@ -70,6 +74,7 @@ impl TunnelCounters {
             Refusal::Malformed => &self.malformed,
             Refusal::Checksum => &self.checksum_errors,
             Refusal::Sequence => &self.sequence_errors,
+            Refusal::Epoch => &self.epoch_errors,
             Refusal::Unsupported => &self.unsupported,
             Refusal::Congestion => &self.ecn_errors,
             Refusal::TooLong => &self.too_long,

@@ -4,7 +4,8 @@ use bytemuck::bytes_of;
 use router_common::{
     checksum, ecn,
     gre::{Addresses6, AnyKey, Format, Header, TunnelKey, TunnelKey6},
-    map::{Sequence, TunnelIngress},
+    identity::Epoch,
+    map::{Sequence, TunnelIngress, ingress_flag},
     mss,
     net::{self, ETH_P_8021Q, ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4, Ipv6, Mac, Vlan},
     own::{self, KEEPALIVE},
@@ -63,6 +64,8 @@ pub enum Refusal {
     Malformed,
     Checksum,
     Sequence,
+    /// Older than one that came before.
+    Epoch,
     Unsupported,
     /// RFC 6040 §4.2.
     Congestion,
@@ -91,8 +94,7 @@ impl<'a> Datagram<'a> {
         })
     }
 
-    /// The GRE header, and the key of the tunnel that the datagram belongs to if it is ours;
-    /// `None` for what is no GRE of a version that tunnels use.
+    /// The GRE header, and the key by which the datagram's tunnel is found if it is ours; `None` for what is no GRE of a version that tunnels use.
     pub fn header(&self) -> Option<(Header, AnyKey)> {
         let header = Header::read(self.gre, 0).ok()?;
         let label = header.label(self.udp);
@@ -112,15 +114,17 @@ impl<'a> Datagram<'a> {
 /// (RFC 2784 §2.3, RFC 2890 §2.2 as Linux reads them).
 ///
 /// `sequence` is used only if all packets of the tunnel come here. Else the programs have the
-/// numbers, and what was in fragments is late by nature.
+/// numbers, and what was in fragments is late by nature. `raise` is told an epoch, and tells the newest
+/// that came before.
 pub fn decapsulate<'a>(
     datagram: &Datagram<'a>,
     header: &Header,
     entries: &Entries,
     sequence: &mut Sequence,
+    raise: impl FnOnce(Epoch) -> Epoch,
 ) -> Result<Outcome<'a>, Refusal> {
     let tunnel = &entries.ingress;
-    admit(datagram, header, tunnel, sequence)?;
+    admit(datagram, header, tunnel, sequence, raise)?;
     let inner = datagram
         .gre
         .get(header.length..)
@@ -141,6 +145,7 @@ fn admit(
     header: &Header,
     tunnel: &TunnelIngress,
     sequence: &mut Sequence,
+    raise: impl FnOnce(Epoch) -> Epoch,
 ) -> Result<(), Refusal> {
     let format = tunnel.format;
     if header.is_illegal() {
@@ -151,6 +156,12 @@ fn admit(
     }
     if header.has_checksum() && checksum::sum(datagram.gre) != 0xffff {
         return Err(Refusal::Checksum);
+    }
+    if tunnel.flags & ingress_flag::EPOCH != 0 {
+        let epoch = Epoch(header.label(datagram.udp).number());
+        if raise(epoch) > epoch {
+            return Err(Refusal::Epoch);
+        }
     }
     if format.has(Format::SEQUENCE) {
         let all_come_here = format.has(Format::CHECKSUM);
@@ -268,7 +279,7 @@ fn deliver<'a>(
 mod tests {
     use proptest::prelude::*;
     use router_common::{
-        gre::{GreBase, bit},
+        gre::{GreBase, Label, bit},
         net::{PROTO_DESTINATION_OPTIONS, PROTO_GRE, PROTO_TCP, PROTO_UDP},
     };
 
@@ -289,12 +300,22 @@ mod tests {
             .fold(PLAIN, |format, part| format.with(*part, true))
     }
 
+    fn none_before(_: Epoch) -> Epoch {
+        Epoch::default()
+    }
+
     /// As for the first packet of a tunnel, which must be the datagram's.
     fn run<'a>(datagram: &Datagram<'a>, format: Format) -> Result<Outcome<'a>, Refusal> {
         let entries = entries(format);
         let (header, key) = datagram.header().unwrap();
         assert_eq!(key, entries.key);
-        decapsulate(datagram, &header, &entries, &mut Sequence::default())
+        decapsulate(
+            datagram,
+            &header,
+            &entries,
+            &mut Sequence::default(),
+            none_before,
+        )
     }
 
     /// The frame that is delivered.
@@ -322,6 +343,45 @@ mod tests {
         let length = u16::try_from(payload.len()).unwrap();
         let header = Ipv6::new(next_header, [0xfd; 16], destination, 0, 7, 64, length);
         [bytes_of(&header), payload].concat()
+    }
+
+    #[test]
+    fn an_epoch_that_has_passed_is_refused() {
+        let mut entries = entries(Format::KEY);
+        entries.ingress.flags = ingress_flag::EPOCH;
+        let gre = gre(Format::KEY, 0, ETH_P_IPV4, &udp(INNER_LOCAL, 9));
+        let datagram = datagram(&gre);
+        let (header, key) = datagram.header().unwrap();
+        let by_the_epoch = AnyKey::Ipv4(TunnelKey {
+            local: LOCAL,
+            remote: REMOTE,
+            label: Label::epoch(false),
+        });
+        assert_eq!(key.of_epoch(), Some(by_the_epoch));
+        for (newest, taken) in [
+            (0, true),
+            (fixture::KEY, true),
+            (fixture::KEY + 1, false),
+            (u32::MAX, false),
+        ] {
+            let mut told = None;
+            let raise = |epoch| {
+                told = Some(epoch);
+                Epoch(newest)
+            };
+            let result = decapsulate(
+                &datagram,
+                &header,
+                &entries,
+                &mut Sequence::default(),
+                raise,
+            );
+            assert_eq!(result.is_ok(), taken, "{newest}");
+            assert_eq!(told, Some(Epoch(fixture::KEY)));
+            if !taken {
+                assert_eq!(result, Err(Refusal::Epoch));
+            }
+        }
     }
 
     #[test]
@@ -457,7 +517,7 @@ mod tests {
                 let packet = gre(format, number, ETH_P_IPV4, &inner);
                 let datagram = datagram(&packet);
                 let (header, _) = datagram.header().unwrap();
-                decapsulate(&datagram, &header, &entries, &mut sequence).map(drop)
+                decapsulate(&datagram, &header, &entries, &mut sequence, none_before).map(drop)
             };
             assert_eq!(number(5), Ok(()));
             assert_eq!(number(6), Ok(()));
@@ -483,7 +543,13 @@ mod tests {
         let datagram = datagram(&packet);
         let (header, _) = datagram.header().unwrap();
         let mut sequence = Sequence::default();
-        let result = decapsulate(&datagram, &header, &entries(format), &mut sequence);
+        let result = decapsulate(
+            &datagram,
+            &header,
+            &entries(format),
+            &mut sequence,
+            none_before,
+        );
         assert_eq!(result, Err(Refusal::Checksum));
         assert_eq!(sequence, Sequence::default());
     }
@@ -622,7 +688,16 @@ mod tests {
         let packet = gre(PLAIN, 0, ETH_P_IPV4, &udp(GROUP, 0));
         let datagram = datagram(&packet);
         let (header, _) = datagram.header().unwrap();
-        assert!(decapsulate(&datagram, &header, &quiet, &mut Sequence::default()).is_ok());
+        assert!(
+            decapsulate(
+                &datagram,
+                &header,
+                &quiet,
+                &mut Sequence::default(),
+                none_before
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -718,7 +793,7 @@ mod tests {
             let datagram = Datagram { tos, ..datagram(&bytes) };
             if let Some((header, _)) = datagram.header() {
                 let entries = entries(Format(format));
-                let _ = decapsulate(&datagram, &header, &entries, &mut Sequence::default());
+                let _ = decapsulate(&datagram, &header, &entries, &mut Sequence::default(), none_before);
             }
         }
 
@@ -737,7 +812,7 @@ mod tests {
             let packet = gre(format, 1, protocol, &inner);
             let datagram = Datagram { tos, ..datagram(&packet) };
             let (header, _) = datagram.header().unwrap();
-            let result = decapsulate(&datagram, &header, &entries(format), &mut Sequence::default());
+            let result = decapsulate(&datagram, &header, &entries(format), &mut Sequence::default(), none_before);
             if let Ok(Outcome::Deliver { frame, inner_length, .. }) = result {
                 prop_assert_eq!(inner_length, inner.len());
                 let length = inner.len() + if protocol == ETH_P_TEB { 0 } else { Ethernet::LEN };

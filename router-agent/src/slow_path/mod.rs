@@ -21,7 +21,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use router_common::{gre::Format, time::BootTime};
+use router_common::{gre::Format, map::EpochSlot, time::BootTime};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::setpriority_process,
@@ -42,6 +42,7 @@ pub use self::{
 use crate::{
     clock,
     config::Tunnel,
+    dataplane::MappedArray,
     net::announce::Announcer,
     path_mtu::icmp::{self, PathMtu},
     tunnel::format,
@@ -71,6 +72,7 @@ pub struct SlowPath {
 /// What a thread runs.
 pub struct Worker {
     table: Arc<Table>,
+    epochs: Arc<MappedArray<EpochSlot>>,
     path_mtus: Sender<PathMtu>,
     new_sources: mpsc::Receiver<Source>,
     wake: UnixStream,
@@ -86,6 +88,7 @@ pub struct Worker {
 /// dropped when that is full.
 pub fn open<'a>(
     table: Arc<Table>,
+    epochs: Arc<MappedArray<EpochSlot>>,
     tunnels: impl IntoIterator<Item = &'a Tunnel>,
     path_mtus: Sender<PathMtu>,
 ) -> Result<(SlowPath, Worker)> {
@@ -102,6 +105,7 @@ pub fn open<'a>(
     slow_path.serve(tunnels)?;
     let worker = Worker {
         table,
+        epochs,
         path_mtus,
         new_sources,
         wake: woken,
@@ -249,7 +253,7 @@ impl Worker {
     fn receive(&self, datagram: &Datagram<'_>, now: BootTime) {
         let Some((header, tunnel)) = datagram
             .header()
-            .and_then(|(header, key)| Some((header, self.table.get(&key)?)))
+            .and_then(|(header, key)| Some((header, self.table.find(&key)?)))
         else {
             return self.table.totals().unknown.add(1);
         };
@@ -259,7 +263,13 @@ impl Worker {
             return counters.rate_limited.add(1);
         }
         let entries = &tunnel.entries;
-        match decapsulate(datagram, &header, entries, &mut state.sequence) {
+        let slot = entries.ingress.epoch_slot.into();
+        let raise = |epoch| {
+            let before = self.epochs.raise_epoch(slot, epoch);
+            counters.epoch_raises.add(u64::from(before < epoch));
+            before
+        };
+        match decapsulate(datagram, &header, entries, &mut state.sequence, raise) {
             Ok(outcome) => self.carry_out(&outcome, counters),
             Err(refusal) => counters.refused(refusal),
         }

@@ -76,6 +76,11 @@ impl Table {
         }
     }
 
+    /// The tunnel that a packet of `key` belongs to.
+    pub fn find(&self, key: &AnyKey) -> Option<Arc<Tunnel>> {
+        self.get(key).or_else(|| self.get(&key.of_epoch()?))
+    }
+
     pub fn get(&self, key: &AnyKey) -> Option<Arc<Tunnel>> {
         self.read().tunnels.get(key).cloned()
     }

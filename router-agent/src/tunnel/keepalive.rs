@@ -9,7 +9,7 @@ use router_common::{
     time::BootTime,
 };
 
-use crate::config::{self, Tunnel};
+use crate::config::{self, GreKey, Tunnel};
 
 /// Protocol type of what comes back: no payload follows.
 const PROTOCOL: u16 = 0;
@@ -79,16 +79,16 @@ impl Keepalive {
 
 /// What to send from `local_ip` to `remote_ip` as IP protocol 47. `None` where the kernel program
 /// would refuse what comes back: over IPv6 and in UDP there are no such keepalives, and what is in
-/// them has neither checksum nor sequence number.
+/// them has neither checksum nor sequence number nor an epoch.
 pub fn packet(tunnel: &Tunnel) -> Option<Vec<u8>> {
     let format = super::format(tunnel);
     let plain = Format::default().with(Format::KEY, format.has(Format::KEY));
-    if format != plain {
+    if format != plain || tunnel.key == Some(GreKey::ClusterEpoch) {
         return None;
     }
     let local = ipv4(tunnel.local_ip)?;
     let remote = ipv4(tunnel.remote_ip)?;
-    let key = tunnel.key.map(u32::to_be_bytes);
+    let key = tunnel.key.and_then(GreKey::fixed).map(u32::to_be_bytes);
     let gre = |protocol| {
         let base = GreBase::new(format.bits(), protocol);
         [
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(plain[16..], [10, 0, 2, 10, 10, 0, 1, 10, 0, 0, 0, 0]);
 
         let keyed = Tunnel {
-            key: Some(0x0102_0304),
+            key: Some(GreKey::Fixed(0x0102_0304)),
             ..tunnel()
         };
         let keyed = packet(&keyed).unwrap();
@@ -198,6 +198,11 @@ mod tests {
             ..tunnel()
         };
         assert_eq!(packet(&numbered), None);
+        let of_an_epoch = Tunnel {
+            key: Some(GreKey::ClusterEpoch),
+            ..tunnel()
+        };
+        assert_eq!(packet(&of_an_epoch), None);
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //! around it change.
 
 mod device;
+pub mod epoch;
 pub mod keepalive;
 pub mod mtu;
 pub mod quoted;
@@ -20,7 +21,8 @@ use router_common::{
 };
 
 pub use self::device::device;
-use crate::config::{AdjustMss, Encapsulation, FlowLabel, HeaderByte, Tunnel};
+use self::epoch::EpochSlots;
+use crate::config::{AdjustMss, Encapsulation, FlowLabel, GreKey, HeaderByte, Tunnel};
 
 /// IPv4 (RFC 791) or IPv6 (RFC 8200) and TCP (RFC 9293) headers without options, in bytes.
 const IPV4_TCP_HEADERS: u32 = 40;
@@ -58,6 +60,8 @@ pub struct Surroundings {
     pub may_fragment: bool,
     pub transit: Transit,
     pub heartbeat: Option<HeartbeatListener>,
+    /// If the key is an epoch.
+    pub epochs: Option<EpochSlots>,
 }
 
 /// A tunnel's elements in the maps.
@@ -126,7 +130,12 @@ pub fn overhead(tunnel: &Tunnel) -> u32 {
 
 /// What tells the tunnel's packets from others when they arrive.
 pub fn key(tunnel: &Tunnel) -> AnyKey {
-    let label = Label::new(tunnel.key, format(tunnel).has(Format::UDP));
+    let is_udp = format(tunnel).has(Format::UDP);
+    let label = if tunnel.key == Some(GreKey::ClusterEpoch) {
+        Label::epoch(is_udp)
+    } else {
+        Label::new(tunnel.key.and_then(GreKey::fixed), is_udp)
+    };
     match (tunnel.local_ip, tunnel.remote_ip) {
         (IpAddr::V4(local), IpAddr::V4(remote)) => AnyKey::Ipv4(TunnelKey {
             local: local.octets(),
@@ -166,7 +175,11 @@ pub fn entries(tunnel: &Tunnel, surroundings: &Surroundings) -> Entries {
             strict_reverse_path,
         },
         heartbeat,
+        epochs,
     } = *surroundings;
+    let (sent, received) = epochs.map_or((None, None), |EpochSlots { sent, received }| {
+        (sent, Some(received))
+    });
     let format = format(tunnel);
     let (mss_ipv4, mss_ipv6) = segment_sizes(tunnel, mtu);
     let flag = |flag, yes| if yes { flag } else { 0 };
@@ -184,13 +197,14 @@ pub fn entries(tunnel: &Tunnel, surroundings: &Surroundings) -> Entries {
             format,
             flags: flag(ingress_flag::TRANSIT, transit)
                 | flag(ingress_flag::ADJUST_MSS, tunnel.adjust_mss.is_some())
-                | flag(ingress_flag::STRICT_REVERSE_PATH, strict_reverse_path),
+                | flag(ingress_flag::STRICT_REVERSE_PATH, strict_reverse_path)
+                | flag(ingress_flag::EPOCH, received.is_some()),
             user_ifindex,
             user_mac,
             vlan,
             heartbeat_address: heartbeat.map_or([0; 4], |listener| listener.address),
             heartbeat_port: heartbeat.map_or(0, |listener| listener.port),
-            padding: [0; 2],
+            epoch_slot: received.unwrap_or(0),
         },
         egress: TunnelEgress {
             index,
@@ -200,16 +214,22 @@ pub fn entries(tunnel: &Tunnel, surroundings: &Surroundings) -> Entries {
                 | tos_flag
                 | flow_label_flag
                 | flag(egress_flag::MAY_FRAGMENT, may_fragment)
-                | flag(egress_flag::TRANSIT, transit),
+                | flag(egress_flag::TRANSIT, transit)
+                | flag(egress_flag::EPOCH, sent.is_some()),
             local: octets(tunnel.local_ip),
             remote: octets(tunnel.remote_ip),
-            key: tunnel.key.unwrap_or(0).to_be_bytes(),
+            // Of an epoch that is nobody's: zero.
+            key: tunnel
+                .key
+                .and_then(GreKey::fixed)
+                .unwrap_or(0)
+                .to_be_bytes(),
             flow_label,
             ttl,
             tos,
             mss_ipv4,
             mss_ipv6,
-            padding: [0; 2],
+            epoch_slot: sent.unwrap_or(0),
         },
         device: TunnelDevice {
             user_ifindex,
@@ -274,6 +294,7 @@ mod tests {
             strict_reverse_path: false,
         },
         heartbeat: None,
+        epochs: None,
     };
 
     fn over_ipv6() -> Tunnel {
@@ -292,11 +313,11 @@ mod tests {
     fn formats_and_what_they_take_of_the_mtu() {
         let plain = tunnel();
         let keyed = Tunnel {
-            key: Some(0),
+            key: Some(GreKey::Fixed(0)),
             ..tunnel()
         };
         let everything = Tunnel {
-            key: Some(9),
+            key: Some(GreKey::Fixed(9)),
             checksum: true,
             sequence: true,
             ..over_ipv6()
@@ -340,7 +361,7 @@ mod tests {
         let was = made(&tunnel()).egress;
         let known = |tunnel: &Tunnel| index_of_former(tunnel, Some(&was), Some(&was));
         let elsewhere = Tunnel {
-            key: Some(9),
+            key: Some(GreKey::Fixed(9)),
             remote_ip: Ipv4Addr::new(10, 0, 3, 10).into(),
             ..tunnel()
         };
@@ -388,11 +409,18 @@ mod tests {
             encapsulation: Encapsulation::GreUdp,
             ..tunnel()
         };
-        let keys = [None, Some(0), Some(1)].map(|key| made(&Tunnel { key, ..tunnel() }).key);
+        let keys = [
+            None,
+            Some(GreKey::Fixed(0)),
+            Some(GreKey::Fixed(1)),
+            Some(GreKey::ClusterEpoch),
+        ]
+        .map(|key| made(&Tunnel { key, ..tunnel() }).key);
         let all = [
             keys[0],
             keys[1],
             keys[2],
+            keys[3],
             made(&in_udp).key,
             made(&over_ipv6()).key,
         ];
@@ -412,7 +440,10 @@ mod tests {
             },
             label: Label::new(None, false),
         };
-        assert_eq!(all[4], AnyKey::Ipv6(expected));
+        assert_eq!(all[5], AnyKey::Ipv6(expected));
+        // A keyed packet that no tunnel has the key of is of an epoch.
+        assert_eq!(keys[1].of_epoch(), Some(keys[3]));
+        assert_eq!((keys[0].of_epoch(), keys[3].of_epoch()), (None, None));
         // Frames and packets of the same addresses and key cannot be told apart when they arrive.
         let bridged = Tunnel {
             encapsulation: Encapsulation::GreBridge,
@@ -424,7 +455,7 @@ mod tests {
     #[test]
     fn addresses_and_key_as_they_are_written() {
         let tunnel = Tunnel {
-            key: Some(0x0102_0304),
+            key: Some(GreKey::Fixed(0x0102_0304)),
             ..tunnel()
         };
         let egress = made(&tunnel).egress;
@@ -438,6 +469,30 @@ mod tests {
         let egress = made(&over_ipv6()).egress;
         assert_eq!(egress.local, LOCAL6.octets());
         assert_eq!(egress.remote, REMOTE6.octets());
+    }
+
+    #[test]
+    fn an_epoch_is_sent_by_members_and_received_by_all() {
+        let tunnel = Tunnel {
+            key: Some(GreKey::ClusterEpoch),
+            ..tunnel()
+        };
+        for (sent, expected) in [(Some(3), (true, 3)), (None, (false, 0))] {
+            let epochs = EpochSlots { sent, received: 9 };
+            let surroundings = Surroundings {
+                epochs: Some(epochs),
+                ..SURROUNDINGS
+            };
+            let Entries {
+                ingress, egress, ..
+            } = entries(&tunnel, &surroundings);
+            assert_eq!(ingress.epoch_slot, 9);
+            assert!(ingress.flags & ingress_flag::EPOCH != 0);
+            let sends = egress.flags & egress_flag::EPOCH != 0;
+            assert_eq!((sends, egress.epoch_slot), expected);
+            // Who has no epoch of his own sends zero.
+            assert_eq!((egress.format, egress.key), (Format::KEY, [0; 4]));
+        }
     }
 
     #[test]

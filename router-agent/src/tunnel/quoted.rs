@@ -42,19 +42,22 @@ pub fn may_be_of(path: &PathMtu, tunnel: &Tunnel) -> bool {
     match key {
         QuotedKey::NotQuoted => true,
         QuotedKey::Absent => tunnel.key.is_none(),
-        QuotedKey::Present(key) => tunnel.key == Some(key),
+        QuotedKey::Present(quoted) => tunnel
+            .key
+            .is_some_and(|key| key.fixed().is_none_or(|fixed| fixed == quoted)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::GreKey;
     use crate::tunnel::testing::tunnel;
 
     #[test]
     fn by_addresses_encapsulation_and_key() {
         let keyed = Tunnel {
-            key: Some(7),
+            key: Some(GreKey::Fixed(7)),
             ..tunnel()
         };
         let udp = Tunnel {

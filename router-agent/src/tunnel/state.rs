@@ -4,6 +4,7 @@ use router_common::time::BootTime;
 
 use super::{
     Entries, HeartbeatListener, Surroundings, Transit, entries,
+    epoch::EpochSlots,
     keepalive::Keepalive,
     mtu::{self, Mtu},
     overhead,
@@ -81,6 +82,7 @@ pub struct TunnelState {
     tunnel: Tunnel,
     index: u32,
     heartbeat: Option<HeartbeatListener>,
+    epochs: Option<EpochSlots>,
     transit: Transit,
     /// Whether the stack would take packets from the device, and give it some.
     device_up: bool,
@@ -121,6 +123,7 @@ impl TunnelState {
         tunnel: Tunnel,
         index: u32,
         heartbeat: Option<HeartbeatListener>,
+        epochs: Option<EpochSlots>,
         transit: Transit,
         underlay: Underlay,
         device: Device,
@@ -130,6 +133,7 @@ impl TunnelState {
             tunnel,
             index,
             heartbeat,
+            epochs,
             transit,
             device_up: true,
             underlay,
@@ -271,6 +275,7 @@ impl TunnelState {
                     ..self.transit
                 },
                 heartbeat: self.heartbeat,
+                epochs: self.epochs,
             },
         );
         if done.entries != Some(entries) {
@@ -369,7 +374,15 @@ mod tests {
     }
 
     fn settled() -> TunnelState {
-        let mut state = TunnelState::new(tunnel(), 3, None, Transit::default(), underlay(), DEVICE);
+        let mut state = TunnelState::new(
+            tunnel(),
+            3,
+            None,
+            None,
+            Transit::default(),
+            underlay(),
+            DEVICE,
+        );
         let actions = settle(&mut state);
         assert!(matches!(actions[..], [Action::SetEntries(_)]));
         state
@@ -401,7 +414,17 @@ mod tests {
     #[test]
     fn a_kept_device_goes_on_with_what_the_path_said() {
         let now = BootTime::from_ns(7);
-        let new = || TunnelState::new(tunnel(), 3, None, Transit::default(), underlay(), DEVICE);
+        let new = || {
+            TunnelState::new(
+                tunnel(),
+                3,
+                None,
+                None,
+                Transit::default(),
+                underlay(),
+                DEVICE,
+            )
+        };
         let mut same = new().with_kept_device(1476, 1476, now);
         assert_eq!(same.path_mtu(), None);
         one_change(&mut same);
@@ -481,7 +504,7 @@ mod tests {
             mtu: Some(1490),
             ..tunnel()
         };
-        let state = TunnelState::new(wide, 0, None, Transit::default(), underlay(), DEVICE);
+        let state = TunnelState::new(wide, 0, None, None, Transit::default(), underlay(), DEVICE);
         assert!(state.notes()[0].contains("do not fit eth0's MTU 1500"));
     }
 
@@ -525,7 +548,15 @@ mod tests {
             enabled: false,
             ..tunnel()
         };
-        let mut state = TunnelState::new(disabled, 0, None, Transit::default(), underlay(), DEVICE);
+        let mut state = TunnelState::new(
+            disabled,
+            0,
+            None,
+            None,
+            Transit::default(),
+            underlay(),
+            DEVICE,
+        );
         assert_eq!(settle(&mut state), []);
     }
 

@@ -15,6 +15,7 @@ pub fn tunnel() -> Tunnel {
         mtu: None,
         multicast: true,
         key: None,
+        epoch_domain: None,
         checksum: false,
         sequence: false,
         ttl: HeaderByte::Fixed(255),

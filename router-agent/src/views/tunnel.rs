@@ -1,7 +1,7 @@
 //! `show interfaces tunnel`, brief as Vyatta shows it and in detail.
 
 use super::{Table, table::printable};
-use crate::control::protocol::{KeepaliveStatus, TunnelStatus};
+use crate::control::protocol::{EpochKeyStatus, KeepaliveStatus, TunnelStatus};
 
 const LEGEND: &str = "Codes: S - State, L - Link, u - Up, D - Down, A - Admin Down\n";
 const HEADER: [&str; 4] = ["Interface", "IP Address", "S/L", "Description"];
@@ -47,6 +47,7 @@ fn detail(tunnel: &TunnelStatus) -> String {
         local,
         remote,
         key,
+        epoch_key,
         ttl,
         tos,
         underlay,
@@ -62,7 +63,10 @@ fn detail(tunnel: &TunnelStatus) -> String {
         notes,
         counters: _,
     } = tunnel;
-    let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
+    let key = match epoch_key {
+        Some(epochs) => epoch_words(epochs),
+        None => key.map_or_else(|| "none".to_owned(), |key| key.to_string()),
+    };
     let reason = xdp_mode_reason
         .as_ref()
         .map_or_else(String::new, |reason| format!(" ({reason})"));
@@ -123,6 +127,18 @@ fn detail(tunnel: &TunnelStatus) -> String {
     )
 }
 
+fn epoch_words(epochs: &EpochKeyStatus) -> String {
+    let EpochKeyStatus {
+        sent,
+        newest_received,
+        domain,
+    } = epochs;
+    let domain = domain
+        .as_ref()
+        .map_or_else(String::new, |domain| format!(" of {}", printable(domain)));
+    format!("cluster-epoch (sends {sent}, takes {newest_received} and newer{domain})")
+}
+
 fn keepalive_words(keepalive: &KeepaliveStatus) -> String {
     let KeepaliveStatus {
         interval_ms,
@@ -163,6 +179,7 @@ mod tests {
             local: "10.0.1.10".to_owned(),
             remote: "10.0.2.10".to_owned(),
             key: None,
+            epoch_key: None,
             ttl: "255".to_owned(),
             tos: "inherit".to_owned(),
             underlay: "eth0".to_owned(),
@@ -215,7 +232,17 @@ mod tests {
             admin_up: false,
             ..tun00.clone()
         };
-        vec![tun00, tun1, tun999]
+        let tun2 = TunnelStatus {
+            name: "tun2".to_owned(),
+            epoch_key: Some(EpochKeyStatus {
+                sent: 0,
+                newest_received: 6,
+                domain: Some("aws".to_owned()),
+            }),
+            counters: [("rx_epoch_errors".to_owned(), 7)].into(),
+            ..tun00.clone()
+        };
+        vec![tun00, tun1, tun2, tun999]
     }
 
     #[test]
@@ -226,6 +253,6 @@ mod tests {
 
     #[test]
     fn detail_tells_all() {
-        golden::check("tunnels-detail", &tunnels_detail(&tunnels()[..2]));
+        golden::check("tunnels-detail", &tunnels_detail(&tunnels()[..3]));
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn check(
         .map(|instance| group(instance, host, report))
         .collect();
     protected_once(instances, report);
+    one_epoch(instances, tunnels, report);
 
     let nodes = nodes_at(&["cluster"]);
     let Some(Value::Ipv4(mcast_group)) = or_default(Some(branch), nodes, "mcast-group") else {
@@ -152,6 +153,14 @@ fn carries_heartbeats(tunnel: &Checked, place: Place, report: &mut Report) {
             format!("write `set interfaces tunnel {name} encapsulation gre`, on both nodes"),
         );
     }
+    if tunnel.epoch_key.is_some() {
+        lacking(
+            "refuses packets of an older epoch, and a node that was deposed could not say so",
+            format!(
+                "remove the line `set interfaces tunnel {name} parameters ip key cluster-epoch`: heartbeats carry the epoch themselves"
+            ),
+        );
+    }
     for (what, stated) in [("checksum", tunnel.checksum), ("sequence", tunnel.sequence)] {
         if stated.is_some() {
             lacking(
@@ -163,6 +172,29 @@ fn carries_heartbeats(tunnel: &Checked, place: Place, report: &mut Report) {
                 ),
             );
         }
+    }
+}
+
+/// With several groups there are several epochs.
+fn one_epoch(groups: &[Instance], tunnels: &[Checked], report: &mut Report) {
+    let [first, second, ..] = groups else {
+        return;
+    };
+    for tunnel in tunnels {
+        let Some(place) = tunnel.epoch_key else {
+            continue;
+        };
+        report.add(
+            Problem::error(
+                place,
+                format!(
+                    "the key of {} is to be the epoch of a group, and of which: `{}` or `{}`?",
+                    tunnel.name, first.name, second.name
+                ),
+            )
+            .help("keep one group: each has epochs of its own, and this version sends those of one")
+            .also(second.branch.place, "the second group"),
+        );
     }
 }
 

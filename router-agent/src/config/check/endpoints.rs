@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::super::diagnostic::{Problem, Report};
-use super::super::model::Encapsulation;
+use super::super::model::{Encapsulation, GreKey};
 use super::super::source::Place;
 use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::Value;
@@ -60,14 +60,14 @@ struct Identity {
     in_udp: bool,
     local: IpAddr,
     remote: IpAddr,
-    key: Option<u32>,
+    key: Option<GreKey>,
 }
 
 /// What tells two tunnels between the same ends apart.
 #[derive(Clone, Copy)]
 pub(super) struct Wire {
     pub encapsulation: Encapsulation,
-    pub key: Option<u32>,
+    pub key: Option<GreKey>,
 }
 
 /// The tunnels met so far.

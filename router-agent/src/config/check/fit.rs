@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::super::diagnostic::{Problem, Report};
-use super::super::model::Encapsulation;
+use super::super::model::{Encapsulation, GreKey};
 use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::Value;
 use super::endpoints::{Ends, family};
-use super::tunnels::parameters;
+use super::tunnels::{key, parameters};
 
 /// The smallest MTU of a link that carries IPv6, in bytes (RFC 8200 §5).
 const SMALLEST_IPV6_MTU: u32 = 1_280;
@@ -24,6 +24,7 @@ pub(super) fn check(
 ) {
     outer_header(instance, ends, report);
     keepalive(instance, ends, encapsulation, report);
+    epoch(instance, report);
     if let Some(encapsulation) = encapsulation {
         adjust_mss(instance, encapsulation, report);
         bridge_group(instance, encapsulation, addresses, report);
@@ -133,6 +134,42 @@ fn keepalive(
             )
             .help(help)
             .also(end.place, "the underlay is IPv6"),
+        );
+    }
+}
+
+fn epoch(instance: &Instance, report: &mut Report) {
+    let name = &instance.name;
+    let Some(gre) = parameters(&instance.branch, "ip") else {
+        return;
+    };
+    let is_epoch = key(gre) == Some(GreKey::ClusterEpoch);
+    if let Some(domain) = gre.value("epoch-domain")
+        && !is_epoch
+        && !gre.is_broken("key")
+    {
+        report.add(
+            Problem::error(
+                domain.place,
+                format!("{name} receives no epochs, of whichever domain"),
+            )
+            .help(format!(
+                "add `set interfaces tunnel {name} parameters ip key cluster-epoch`, or remove the line"
+            )),
+        );
+    }
+    if let Some(stated) = gre.value("key").filter(|_| is_epoch)
+        && let Some(keepalive) = instance.branch.branch("keepalive")
+    {
+        report.add(
+            Problem::error(
+                keepalive.place,
+                format!("keepalives would not come back to {name}: nobody renews the epoch in them"),
+            )
+            .help(format!(
+                "remove the lines that begin with `set interfaces tunnel {name} keepalive`, or give the tunnel a key that is a number"
+            ))
+            .also(stated.place, "the key is an epoch"),
         );
     }
 }

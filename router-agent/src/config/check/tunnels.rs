@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::super::diagnostic::Report;
 use super::super::model::{
-    AdjustMss, BridgePort, Encapsulation, FlowLabel, HeaderByte, Keepalive, Tunnel,
+    AdjustMss, BridgePort, Encapsulation, FlowLabel, GreKey, HeaderByte, Keepalive, Tunnel,
 };
 use super::super::schema::Node;
 use super::super::source::Place;
@@ -30,6 +30,8 @@ pub(super) struct Checked {
     /// Where it is stated, if it is.
     pub checksum: Option<Place>,
     pub sequence: Option<Place>,
+    /// Where it is stated that the key is an epoch, if it is.
+    pub epoch_key: Option<Place>,
     /// None if something is missing or wrong, which is reported.
     pub model: Option<Tunnel>,
 }
@@ -71,13 +73,14 @@ fn checked<'a>(instance: &'a Instance, seen: &mut Seen<'a>, report: &mut Report)
     let wire = match &encapsulation {
         Some(encapsulation) if !key_is_broken => Some(Wire {
             encapsulation: encapsulation.value,
-            key: number(gre, "key"),
+            key: gre.and_then(key),
         }),
         _ => None,
     };
     seen.check(instance, &ends, wire, report);
     fit::check(instance, &ends, encapsulation.as_ref(), &addresses, report);
     let flag = |name| gre?.value(name).map(|stated| stated.place);
+    let is_epoch = gre.and_then(key) == Some(GreKey::ClusterEpoch);
     let mut checked = Checked {
         name: instance.name.clone(),
         place: branch.place,
@@ -90,6 +93,7 @@ fn checked<'a>(instance: &'a Instance, seen: &mut Seen<'a>, report: &mut Report)
         encapsulation,
         checksum: flag("checksum"),
         sequence: flag("sequence"),
+        epoch_key: flag("key").filter(|_| is_epoch),
         model: None,
     };
     checked.model = model(branch, &checked, &ends);
@@ -128,7 +132,10 @@ fn model(branch: &Branch, checked: &Checked, ends: &Ends) -> Option<Tunnel> {
         remote_ip: remote.value,
         mtu: number(Some(branch), "mtu").and_then(|mtu| u16::try_from(mtu).ok()),
         multicast: checked.multicast?,
-        key: number(gre, "key"),
+        key: gre.and_then(key),
+        epoch_domain: gre
+            .and_then(|gre| text(gre, "epoch-domain"))
+            .map(|stated| stated.value),
         checksum: checked.checksum.is_some(),
         sequence: checked.sequence.is_some(),
         ttl,
@@ -173,6 +180,13 @@ fn outer_header(tunnel: &Branch, local: IpAddr) -> Option<OuterHeader> {
         ttl: header_byte(&or_default(stated, nodes, ttl)?, true)?,
         tos: header_byte(&or_default(stated, nodes, tos)?, false)?,
         flow_label,
+    })
+}
+
+pub(super) fn key(gre: &Branch) -> Option<GreKey> {
+    Some(match gre.value("key")?.value {
+        Value::Number(key) => GreKey::Fixed(key),
+        _ => GreKey::ClusterEpoch,
     })
 }
 

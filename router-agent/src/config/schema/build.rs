@@ -91,13 +91,6 @@ pub(super) const fn word(word: &'static str) -> Word {
     }
 }
 
-pub(super) const fn later_word(word: &'static str) -> Word {
-    Word {
-        word,
-        status: Status::Later,
-    }
-}
-
 pub(super) const fn foreign_word(word: &'static str) -> Word {
     Word {
         word,

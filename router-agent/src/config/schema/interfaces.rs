@@ -1,8 +1,6 @@
 //! `interfaces`.
 
-use super::build::{
-    SWITCH, branch, flag, foreign, foreign_word, later_word, leaf, multi, seconds, tag, word,
-};
+use super::build::{SWITCH, branch, flag, foreign, foreign_word, leaf, multi, seconds, tag, word};
 use super::{Node, Type, Word};
 
 const INHERIT: &[Word] = &[word("inherit")];
@@ -195,9 +193,14 @@ static PARAMETERS_IP: &[Node] = &[
         Type::NumberOr {
             min: 0,
             max: u32::MAX,
-            words: &[later_word("cluster-epoch")],
+            words: &[word("cluster-epoch")],
         },
-        "GRE key; packets carry none if not stated",
+        "GRE key, or the cluster's epoch in its place; packets carry none if not stated",
+    ),
+    leaf(
+        "epoch-domain",
+        Type::Name,
+        "The cluster at the far end, where epochs of several clusters come in",
     ),
     flag("sequence", "Send GRE sequence numbers and require them"),
     leaf("tos", HEADER_BYTE, "Type of service byte").default("inherit"),

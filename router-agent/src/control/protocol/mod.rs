@@ -20,7 +20,7 @@ pub use status::{
     Authority, FenceStatus, GateState, GroupStatus, MonitorState, MonitorStatus, NodeState,
     NodeStatus, PathStatus, ServiceStatus, Status, Step, Transition,
 };
-pub use tunnel::{KeepaliveStatus, TunnelStatus};
+pub use tunnel::{EpochKeyStatus, KeepaliveStatus, TunnelStatus};
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;

@@ -20,6 +20,9 @@ pub struct TunnelStatus {
     pub remote: String,
     /// GRE key, if the tunnel has one; zero is a key.
     pub key: Option<u32>,
+    /// If the cluster's epoch is the GRE key.
+    #[serde(default)]
+    pub epoch_key: Option<EpochKeyStatus>,
     /// A number or `inherit`.
     pub ttl: String,
     /// A number or `inherit`.
@@ -50,6 +53,18 @@ pub struct TunnelStatus {
     /// The kernel programs' counters by name, as docs/operations.md lists them.
     #[serde(flatten)]
     pub counters: BTreeMap<String, u64>,
+}
+
+/// The epochs of a tunnel whose key they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochKeyStatus {
+    /// What packets carry that leave: zero from a router that is no member of a cluster, or was never
+    /// active.
+    pub sent: u32,
+    /// Packets of lower ones are refused.
+    pub newest_received: u32,
+    /// Tunnels of one domain share what they received.
+    pub domain: Option<String>,
 }
 
 /// Keepalives of a tunnel.

@@ -31,6 +31,8 @@ fn a_tunnels_key() {
     assert!(labelled(Label::new(None, false)).ends_with("key none, encapsulation gre"));
     assert!(labelled(Label::new(Some(0), true)).ends_with("key 0, encapsulation gre-udp"));
 
+    assert!(labelled(Label::epoch(false)).ends_with("key cluster-epoch, encapsulation gre"));
+
     let mut bytes = [0; 40];
     (bytes[0], bytes[15]) = (0xfd, 2);
     (bytes[16], bytes[31]) = (0xfd, 1);
@@ -52,13 +54,13 @@ fn a_tunnels_directions() {
         vlan: 0,
         heartbeat_address: [169, 254, 0, 1],
         heartbeat_port: 6940,
-        padding: [0; 2],
+        epoch_slot: 0,
     };
     assert_eq!(
         text(&ingress),
         "tunnel_index 3, format key, flags transit, user_ifindex 7, user_interface eth0, \
          user_mac 02:00:00:00:00:ab, vlan none, \
-         heartbeat_address 169.254.0.1, heartbeat_port 6940"
+         heartbeat_address 169.254.0.1, heartbeat_port 6940, epoch_slot none"
     );
     let mut egress = TunnelEgress {
         index: 3,
@@ -73,19 +75,22 @@ fn a_tunnels_directions() {
         tos: 0,
         mss_ipv4: 1436,
         mss_ipv6: 0,
-        padding: [0; 2],
+        epoch_slot: 0,
     };
     egress.local[..4].copy_from_slice(&[10, 0, 1, 10]);
     egress.remote[..4].copy_from_slice(&[10, 0, 2, 10]);
     assert_eq!(
         text(&egress),
         "tunnel_index 3, underlay_ifindex 8, underlay_interface none, local 10.0.1.10, \
-         remote 10.0.2.10, key 5, format key, ttl 255, tos inherit, flow_label 0, \
+         remote 10.0.2.10, key 5, epoch_slot none, format key, ttl 255, tos inherit, flow_label 0, \
          mss_ipv4_bytes 1436, mss_ipv6_bytes none, flags tos-inherit+0x100"
     );
     egress.format = Format::IPV6;
     egress.local[15] = 1;
-    assert!(text(&egress).contains("local a00:10a::1, remote a00:20a::, key none, format ipv6"));
+    assert!(
+        text(&egress)
+            .contains("local a00:10a::1, remote a00:20a::, key none, epoch_slot none, format ipv6")
+    );
 }
 
 #[test]
@@ -108,6 +113,8 @@ fn indices_have_names() {
     assert_eq!(text(&Index::Session(2)), "session_index 2");
     assert_eq!(text(&Index::Reason(1)), "reason outer-options");
     assert_eq!(text(&Index::Reason(999)), "reason 999");
+    assert_eq!(text(&Index::Epoch(MAX_GROUPS - 1)), "group_index 1023");
+    assert_eq!(text(&Index::Epoch(MAX_GROUPS)), "epoch_slot 1024");
 }
 
 #[test]
