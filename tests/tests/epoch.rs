@@ -1,6 +1,6 @@
 //! Packets of a deposed router are refused where they arrive. A far end, of no cluster, has a tunnel to
-//! each router. The active one's clock stands still, as far as its fence can tell: its agent is stopped
-//! and its fence opened for ever, so it goes on forwarding while its peer takes over.
+//! each router. The active one's clock stands still, as far as its fence can tell: its agent is stopped, and
+//! when its peer has taken over its fence stands open for ever, so that it goes on forwarding.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -14,7 +14,7 @@ use router_agent::{
     control::protocol::TunnelStatus,
     dataplane::{DEFAULT_BPFFS, Pins},
 };
-use router_common::map::{Fence, name};
+use router_common::map::{EpochSlot, Fence, MAX_GROUPS, name};
 use router_tests::{
     agent::{self, Agent},
     article::{self, CLIENT, FAR, FAR_ADDRESS, ROUTERS, Router},
@@ -25,8 +25,6 @@ use router_tests::{
 use serde::Deserialize;
 use serde_json::Value;
 
-const OLD: Router = ROUTERS[0];
-const NEW: Router = ROUTERS[1];
 const PORT: u16 = 7000;
 /// So many packets show what becomes of packets, and find room in any queue.
 const MANY: u64 = 100;
@@ -47,12 +45,15 @@ struct Scene {
     sender: UdpSocket,
     receiver: UdpSocket,
     sent: u64,
+    /// Active at first, and its successor.
+    old: Router,
+    new: Router,
     cluster: Cluster,
 }
 
 /// The number of a router's network in the tunnel to the far end, and of the far end's tunnel to it.
 fn number(router: Router) -> u32 {
-    if router == OLD { 1 } else { 2 }
+    if router == ROUTERS[0] { 1 } else { 2 }
 }
 
 /// An address of the far end to which the client goes by `router`.
@@ -94,7 +95,7 @@ set interfaces tunnel tun{number} parameters ip key {key}
 }
 
 impl Scene {
-    /// With the old router active and forwarding.
+    /// With a router active and forwarding.
     fn start(key: &'static str, more: &'static str) -> Self {
         let lab = article::lab_with_far_end().unwrap();
         let cluster = Cluster::start_in(lab, move |router| config(router, key, more)).unwrap();
@@ -122,7 +123,7 @@ impl Scene {
             })
             .unwrap();
         }
-        cluster.settle(OLD).unwrap();
+        let old = cluster.settle_any().unwrap();
         let receiver = cluster
             .lab
             .node(FAR)
@@ -139,11 +140,13 @@ impl Scene {
             sender,
             receiver,
             sent: 0,
+            old,
+            new: old.peer(),
             cluster,
         };
         // Until neighbours and the tunnels of the far end are there, packets are lost.
         poll::until(PATIENCE, || {
-            let wanted = scene.send(OLD);
+            let wanted = scene.send(old);
             scene.await_packet(wanted, Duration::from_millis(100))
         })
         .unwrap();
@@ -195,15 +198,15 @@ impl Scene {
     /// how many were delivered, and how many refused.
     fn many_by_the_old(&mut self) -> (u64, u64) {
         assert_eq!(self.arrived(), [0_u64; 0], "all before have been taken");
-        let before = self.refused(OLD).unwrap();
+        let before = self.refused(self.old).unwrap();
         let first = self.sent + 1;
         for _ in 0..MANY {
-            self.send(OLD);
+            self.send(self.old);
         }
         let mut delivered = Vec::new();
         let refused = poll::until(PATIENCE, || {
             delivered.extend(self.arrived());
-            let refused = self.refused(OLD)? - before;
+            let refused = self.refused(self.old)? - before;
             ensure!(
                 delivered.len() as u64 + refused >= MANY,
                 "of {MANY} packets {} were delivered and {refused} refused",
@@ -221,9 +224,9 @@ impl Scene {
 
     /// Deposes the old router, which does not learn of it.
     fn depose(&mut self) {
-        self.cluster.inject(Fault::StopAgent, OLD).unwrap();
-        open_for_ever(self.cluster.node(OLD)).unwrap();
-        self.cluster.await_active(NEW, PATIENCE).unwrap();
+        self.cluster.inject(Fault::StopAgent, self.old).unwrap();
+        self.cluster.await_active(self.new, PATIENCE).unwrap();
+        open_for_ever(self.cluster.node(self.old)).unwrap();
     }
 }
 
@@ -242,6 +245,15 @@ fn open_for_ever(node: &Node) -> Result<()> {
     })?
 }
 
+/// As a packet of `epoch` would, in the only domain that there is.
+fn raise(node: &Node, epoch: u64) -> Result<()> {
+    let pin = Pins::below(Path::new(DEFAULT_BPFFS)).map(name::EPOCHS);
+    node.run(|| {
+        let mut epochs: Array<_, EpochSlot> = Map::Array(MapData::from_pin(pin)?).try_into()?;
+        Ok(epochs.set(MAX_GROUPS, EpochSlot { epoch }, 0)?)
+    })?
+}
+
 fn tunnel(node: &Node, name: &str) -> Result<TunnelStatus> {
     let text = agent::routerctl(node, &["show", "interfaces", "tunnel", "--json"])?;
     let document: Document = serde_json::from_str(&text)?;
@@ -251,9 +263,9 @@ fn tunnel(node: &Node, name: &str) -> Result<TunnelStatus> {
         .with_context(|| format!("no {name}: {text}"))
 }
 
-/// What each router sends, as its map says: a stopped agent answers nobody.
+/// What the old router sends and the new, as their maps say: a stopped agent answers nobody.
 fn epochs_sent(scene: &Scene) -> [u64; 2] {
-    ROUTERS.map(|router| {
+    [scene.old, scene.new].map(|router| {
         let words = ["maps", "dump", "epochs", "--json"];
         let text = agent::routerctl(scene.cluster.node(router), &words).unwrap();
         let document: Value = serde_json::from_str(&text).unwrap();
@@ -271,13 +283,10 @@ fn a_deposed_router_is_refused(more: &'static str) -> Scene {
     let [first, none] = epochs_sent(&scene);
     assert!(first > 0 && none == 0, "{first} and {none}");
     // Local traffic of the one that was never active is of no epoch either.
-    let standby = scene.cluster.node(NEW);
-    assert!(
-        standby
-            .exec(&["ping", "-c1", "-W1", "169.254.2.2"])
-            .is_err()
-    );
-    assert_eq!(scene.refused(NEW).unwrap(), 1);
+    let far_address = format!("169.254.{}.2", number(scene.new));
+    let standby = scene.cluster.node(scene.new);
+    assert!(standby.exec(&["ping", "-c1", "-W1", &far_address]).is_err());
+    assert_eq!(scene.refused(scene.new).unwrap(), 1);
     assert_eq!(scene.many_by_the_old(), (MANY, 0));
 
     scene.depose();
@@ -290,35 +299,60 @@ fn a_deposed_router_is_refused(more: &'static str) -> Scene {
     );
 
     poll::until(PATIENCE, || {
-        let packet = scene.send(NEW);
+        let packet = scene.send(scene.new);
         scene.await_packet(packet, Duration::from_millis(100))
     })
     .unwrap();
     assert_eq!(scene.many_by_the_old(), (0, MANY));
-    let of_new = scene.far_tunnel(NEW).unwrap();
+    let of_new = scene.far_tunnel(scene.new).unwrap();
     let raises = of_new.counter("rx_epoch_raises") + of_new.counter("slow_epoch_raises");
     assert_eq!(raises, 1);
     let received = of_new.epoch_key.unwrap();
     assert_eq!(u64::from(received.newest_received), successor);
-    let of_old = scene.far_tunnel(OLD).unwrap().epoch_key.unwrap();
+    let of_old = scene.far_tunnel(scene.old).unwrap().epoch_key.unwrap();
     assert_eq!(of_old, received, "the two have one domain");
 
     // Awake, it learns that it is deposed; what it says itself is refused all the same.
-    scene.cluster.heal(Fault::StopAgent, OLD).unwrap();
-    scene.cluster.settle(NEW).unwrap();
+    scene.cluster.heal(Fault::StopAgent, scene.old).unwrap();
+    scene.cluster.settle(scene.new).unwrap();
     assert_eq!(epochs_sent(&scene), [first, successor]);
     scene
 }
 
 #[test]
 fn by_the_stack() {
-    a_deposed_router_is_refused("");
+    let mut scene = a_deposed_router_is_refused("");
+    // A forged packet, or a cluster that has begun anew, leaves a far end that takes nothing; an
+    // operator has it forget.
+    let [_, sent] = epochs_sent(&scene);
+    let forged = sent + 1_000;
+    raise(scene.cluster.lab.node(FAR), forged).unwrap();
+    let lost = scene.send(scene.new);
+    poll::until(PATIENCE, || {
+        let refused = scene.refused(scene.new)?;
+        ensure!(refused >= 2, "{refused} have been refused");
+        Ok(())
+    })
+    .unwrap();
+    assert!(!scene.arrived().contains(&lost));
+    let far = scene.cluster.lab.node(FAR);
+    let words = ["clear", "interfaces", "tunnel", "epochs"];
+    let said = agent::routerctl(far, &words).unwrap();
+    assert_eq!(said, "1 newest epochs forgotten\n");
+    let taken = scene.send(scene.new);
+    scene.await_packet(taken, PATIENCE).unwrap();
+    let received = scene.far_tunnel(scene.new).unwrap().epoch_key.unwrap();
+    assert_eq!(u64::from(received.newest_received), sent);
+    assert_eq!(epochs_sent(&scene)[1], sent);
 }
 
 #[test]
 fn by_the_slow_path() {
     let scene = a_deposed_router_is_refused(CHECKSUM);
-    let slow = scene.far_tunnel(OLD).unwrap().counter("slow_epoch_errors");
+    let slow = scene
+        .far_tunnel(scene.old)
+        .unwrap()
+        .counter("slow_epoch_errors");
     assert!(slow >= MANY, "{slow}");
 }
 
@@ -338,7 +372,7 @@ fn with_a_key_that_says_nothing_the_deposed_goes_on() {
     assert_eq!(scene.many_by_the_old(), (MANY, 0));
     scene.depose();
     poll::until(PATIENCE, || {
-        let packet = scene.send(NEW);
+        let packet = scene.send(scene.new);
         scene.await_packet(packet, Duration::from_millis(100))
     })
     .unwrap();

@@ -38,9 +38,40 @@ enum Command {
     /// Ask the running agent.
     #[command(subcommand)]
     Show(Show),
+    /// Forget what the kernel has learnt; needs no agent, but root.
+    #[command(subcommand)]
+    Clear(Clear),
     /// Look into the pinned maps; needs no agent.
     #[command(subcommand)]
     Maps(Maps),
+}
+
+#[derive(Debug, Subcommand)]
+enum Clear {
+    /// Of interfaces.
+    #[command(subcommand)]
+    Interfaces(ClearInterfaces),
+}
+
+#[derive(Debug, Subcommand)]
+enum ClearInterfaces {
+    /// Of all tunnels.
+    #[command(subcommand)]
+    Tunnel(ClearTunnel),
+}
+
+#[derive(Debug, Subcommand)]
+enum ClearTunnel {
+    /// The newest epochs received by tunnels whose key they are: lower ones are taken again.
+    Epochs(Clearing),
+}
+
+/// Where the pins are.
+#[derive(Debug, Args)]
+struct Clearing {
+    /// Where the BPF file system is mounted.
+    #[arg(long, value_name = "DIRECTORY", env = BPFFS_VARIABLE, default_value = DEFAULT_BPFFS)]
+    bpffs: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -177,6 +208,13 @@ fn run(command: Command) -> Result<()> {
             asking.print(view, || views::heartbeat(&sessions))
         }
         Command::Show(Show::Version(asking)) => show_version(&asking),
+        Command::Clear(Clear::Interfaces(ClearInterfaces::Tunnel(ClearTunnel::Epochs(
+            Clearing { bpffs },
+        )))) => {
+            let cleared = maps::clear_epochs(&PinnedMaps::below(&bpffs)?)?;
+            println!("{cleared} newest epochs forgotten");
+            Ok(())
+        }
         Command::Maps(Maps::List(looking)) => {
             let maps = maps::list(&PinnedMaps::below(&looking.bpffs)?)?;
             looking.print(&maps, || maps::view::list(&maps))

@@ -1,6 +1,5 @@
 //! `maps dump`: reads a map and decodes it.
 
-use aya::maps::Map;
 use bytemuck::{NoUninit, bytes_of};
 use router_common::{
     map::{
@@ -46,12 +45,7 @@ pub fn dump(
     let known = Known::from_name(name)?;
     let name = known.name();
     let failed = |source| MapsError::Read { name, source };
-    let data = pins.open(name)?.ok_or_else(|| MapsError::NotPinned {
-        name,
-        directory: pins.directory().to_owned(),
-    })?;
-    known.check(&data.info().map_err(failed)?)?;
-    let map = Map::from_map_data(data).map_err(failed)?;
+    let map = pins.open_known(known)?;
     let show = Show { all, interfaces };
     let entries = match known {
         Known::Tunnels => hash::<TunnelKey, TunnelIngress>(map).map(|read| show.every(read)),

@@ -1,9 +1,10 @@
 //! The pinned maps as an operator may look into them: without an agent, by their pins alone.
 //!
 //! `pins` finds them, `catalogue` knows what each holds, `dump` reads one, `decode` turns
-//! its bytes' types into named fields, and `view` shows them.
+//! its bytes' types into named fields, and `view` shows them. `clear` is the one that writes.
 
 mod catalogue;
+mod clear;
 mod decode;
 mod dump;
 mod error;
@@ -14,6 +15,7 @@ mod pins;
 mod read;
 pub mod view;
 
+pub use clear::clear_epochs;
 pub use decode::Decode;
 pub use dump::{Dump, Entry, dump};
 pub use error::MapsError;

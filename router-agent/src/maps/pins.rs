@@ -5,10 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::MapData;
+use aya::maps::{Map, MapData};
 use router_common::map::LAYOUT_VERSION;
 
-use super::error::{MapsError, io_error};
+use super::{
+    catalogue::Known,
+    error::{MapsError, io_error},
+};
 use crate::dataplane::Pins;
 
 /// The pinned maps of the layout that this program knows.
@@ -57,6 +60,18 @@ impl PinnedMaps {
                 }),
             }
         })
+    }
+
+    /// Opens a map that must be there, and of the layout that we know.
+    pub(super) fn open_known(&self, known: Known) -> Result<Map, MapsError> {
+        let name = known.name();
+        let failed = |source| MapsError::Read { name, source };
+        let data = self.open(name)?.ok_or_else(|| MapsError::NotPinned {
+            name,
+            directory: self.directory.clone(),
+        })?;
+        known.check(&data.info().map_err(failed)?)?;
+        Map::from_map_data(data).map_err(failed)
     }
 
     fn none_pinned(&self) -> MapsError {
