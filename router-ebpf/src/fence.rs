@@ -44,9 +44,7 @@ pub fn outbound(ctx: &TcContext) -> Result<(), Fenced> {
         return Ok(());
     }
     let gate = Passage::of(group_of(skb.ifindex()));
-    // The outer packets of a tunnel are ours, and came by its device.
-    // SAFETY: only whether there is an element.
-    if !gate.is_open() && unsafe { maps::EGRESS.get(came_by) }.is_some() {
+    if !gate.is_open() && is_dataplane_end(came_by) {
         return Ok(());
     }
     gate.pass(|counters| counters.dropped_out += 1)
@@ -128,10 +126,25 @@ impl Passage {
     }
 }
 
-/// Frames of a VLAN belong to another interface, which is protected by itself.
+/// Whether what came by it are the outer packets of a tunnel, which this host makes. What a tunnel
+/// delivers comes by the other end of its device.
+#[inline(always)]
+fn is_dataplane_end(ifindex: u32) -> bool {
+    // SAFETY: an element may be replaced while we read it; its index stays.
+    let Some(egress) = (unsafe { maps::EGRESS.get(ifindex) }) else {
+        return false;
+    };
+    let device = maps::DEVICES.get(egress.index);
+    device.is_some_and(|device| device.dataplane_ifindex == ifindex)
+}
+
+/// Frames of a VLAN belong to another interface, which is protected by itself; those that have but a
+/// priority (VLAN 0, IEEE 802.1Q clause 9.6) do not.
 #[inline(always)]
 fn is_of_a_vlan(skb: Skb<'_>) -> bool {
-    skb.vlan().is_some() || matches!(skb.protocol(), ETH_P_8021Q | ETH_P_8021AD)
+    const VLAN_ID: u16 = 0x0fff;
+    skb.vlan().is_some_and(|(_, tag)| tag & VLAN_ID != 0)
+        || matches!(skb.protocol(), ETH_P_8021Q | ETH_P_8021AD)
 }
 
 /// Whether the stack would forward the packet: what it takes for itself, and what is no IP, is none

@@ -118,6 +118,7 @@ fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
         newest_echo: BootTime::from_ns(state.newest_echo_ns),
     };
     let peer = NodeId(config.peer_node);
+    let mut may_grant = true;
     match heartbeat::admit(peer, local.generation(), &known, &content, now) {
         Admission::Fresh => {
             record(state, &content, &inner, now);
@@ -128,7 +129,11 @@ fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
             record(state, &content, &inner, now);
             renew_lease(config.group, local.generation(), &content, now);
         }
-        Admission::Unproven => state.unproven += 1,
+        // Granted to nobody knows whom, a lease would still bind us.
+        Admission::Unproven => {
+            state.unproven += 1;
+            may_grant = false;
+        }
         Admission::Stale => {
             state.stale += 1;
             return Err(Refusal::Refused);
@@ -139,7 +144,11 @@ fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
         }
     }
     if matches!(content.kind, Kind::Probe) {
-        let grant = grant(index, content.sender, now);
+        let grant = if may_grant {
+            grant(index, content.sender, now)
+        } else {
+            Length::NONE
+        };
         let reply = heartbeat::reply(&content, config, local, grant, now);
         put_reply(
             frame,
@@ -161,10 +170,6 @@ fn renew_lease(group: u32, generation: u32, message: &Content, now: BootTime) {
     else {
         return;
     };
-    // SAFETY: an array element, aligned and never freed while the program runs; readers take it
-    // word by word. Of two programs at once one may put the other's renewal back, which ends the
-    // lease sooner.
-    let lease = unsafe { &mut *lease };
     let grant = Grant {
         claim: message.claim.to_word(),
         length: message.grant,
@@ -172,15 +177,17 @@ fn renew_lease(group: u32, generation: u32, message: &Content, now: BootTime) {
         echoes_us: message.echo_generation == generation,
     };
     match lease::renew(fence, &grant, now) {
-        Renewal::From(tx) => {
-            if tx.as_ns() > lease.granted_tx_ns {
-                lease.granted_tx_ns = tx.as_ns();
-            }
-            lease.renewals += 1;
-        }
+        // SAFETY: an array element, aligned and never freed while the program runs; its words are
+        // each written whole. If others keep raising it, theirs are as good.
+        Renewal::From(tx) => unsafe {
+            maps::raise(&raw mut (*lease).granted_tx_ns, tx.as_ns());
+            (*lease).renewals += 1;
+        },
         Renewal::NotGranted => {}
-        Renewal::NotForUs => lease.not_for_us += 1,
-        Renewal::TooShort => lease.too_short += 1,
+        // SAFETY: as above; of two at once one may not be counted.
+        Renewal::NotForUs => unsafe { (*lease).not_for_us += 1 },
+        // SAFETY: as above.
+        Renewal::TooShort => unsafe { (*lease).too_short += 1 },
     }
 }
 
@@ -218,6 +225,7 @@ fn begin_generation(state: &mut SessionState, message: &Content) {
         &mut state.probe_sequence,
         &mut state.first_probe_sequence,
         &mut state.probes,
+        &mut state.peer_tx_ns,
         &mut state.reply_sequence,
         &mut state.first_reply_sequence,
         &mut state.replies,
@@ -256,9 +264,12 @@ fn record(state: &mut SessionState, message: &Content, inner: &Ipv4, now: BootTi
     if message.echo_tx.as_ns() > state.newest_echo_ns {
         state.newest_echo_ns = message.echo_tx.as_ns();
     }
-    state.peer_tx_ns = message.tx.as_ns();
-    state.peer_claim = message.claim.to_word();
-    state.peer_status = SessionState::status_word(message.flags, message.agent_age_us);
+    // What it said last counts, not what came last.
+    if message.tx.as_ns() >= state.peer_tx_ns {
+        state.peer_tx_ns = message.tx.as_ns();
+        state.peer_claim = message.claim.to_word();
+        state.peer_status = SessionState::status_word(message.flags, message.agent_age_us);
+    }
     state.peer_address = u64::from(u32::from_ne_bytes(inner.source));
     // Last, so that who sees the new time sees what came with it.
     state.last_heard_ns = now.as_ns();

@@ -163,8 +163,26 @@ fn only_the_active_forwards_and_local_traffic_is_never_fenced() {
     assert!(!cloud.output(&out).unwrap().status.success());
     assert_eq!(number(standby, "fence_counters", "dropped_out").unwrap(), 2);
 
-    client_reaches_server(&cluster).unwrap();
+    // So is what a tunnel delivered.
     let active = cluster.node(PRIMARY);
+    let by_the_tunnel = "route add 10.0.0.100/32 via 169.254.0.2 dev tun00";
+    active.ip_batch(&[by_the_tunnel.to_owned()]).unwrap();
+    let out = [
+        "ping",
+        "-c2",
+        "-i0.05",
+        "-W1",
+        "-I",
+        PRIMARY.tunnel,
+        CLIENT_ADDRESS,
+    ];
+    assert!(!active.output(&out).unwrap().status.success());
+    assert_eq!(number(standby, "fence_counters", "dropped_out").unwrap(), 4);
+    active
+        .ip_batch(&["route delete 10.0.0.100/32".to_owned()])
+        .unwrap();
+
+    client_reaches_server(&cluster).unwrap();
     assert_eq!(dropped(active), 0);
     let opened = number(active, "fences", "opened_ns").unwrap();
     assert!(number(active, "leases", "first_passed_ns").unwrap() >= opened);

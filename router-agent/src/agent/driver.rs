@@ -350,7 +350,8 @@ impl Driver {
                 let local = self.local.read(session.index);
                 let grant = group.core.mandate().grant;
                 if !grant.is_none() {
-                    self.granted.raise(session.index, now);
+                    // Not before what it echoes was heard.
+                    self.granted.raise(session.index, clock::now());
                 }
                 let result = session.prober.probe(&local, &heard, grant, now);
                 let statistics = self.statistics.sessions.get(session.index as usize);

@@ -2,7 +2,7 @@
 //! that would go wrong, then its execution.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
     sync::Arc,
     time::Duration,
@@ -18,7 +18,6 @@ use router_common::{
         EpochSlot, Fence, Granted, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS,
         SessionConfig, SessionKey,
     },
-    time::BootTime,
 };
 use tracing::{info, warn};
 
@@ -206,6 +205,10 @@ pub async fn carry_out(
     netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<Setup> {
+    if !keeps_groups(&config, dataplane)? {
+        info!("the groups are not those of before, or in other places: their fences are closed");
+        dataplane.close_fences()?;
+    }
     let states = make_devices(&config, &plan.underlays, netlink, dataplane).await?;
     if !states.is_empty() {
         netlink.ensure_egress(&dataplane.egress_program()?).await?;
@@ -237,7 +240,14 @@ pub async fn carry_out(
         }
         None => Vec::new(),
     };
-    dataplane.forget_other_sessions(&sessions.iter().map(|session| session.key).collect())?;
+    let kept: HashSet<_> = sessions.iter().map(|session| session.key).collect();
+    for (key, index) in dataplane.former_sessions()? {
+        if !kept.contains(&key) {
+            let group = dataplane.session_config(index)?.group;
+            dataplane.close_fence(group)?;
+        }
+    }
+    dataplane.forget_other_sessions(&kept)?;
     let places = sessions.iter().map(|session| session.facts.index + 1).max();
     let cluster = config.cluster.as_ref();
     let epochs = Arc::new(dataplane.epochs()?);
@@ -274,6 +284,19 @@ pub async fn carry_out(
 
 /// The tunnels with their devices: those that an agent before this one made, as far as they fit, and
 /// new ones.
+/// Whether every session that an agent before this one had is of a group that has the same place now.
+fn keeps_groups(config: &Config, dataplane: &mut Dataplane) -> Result<bool> {
+    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let numbers: Vec<_> = groups.map(|group| session_number(&group.name)).collect();
+    for (key, index) in dataplane.former_sessions()? {
+        let group = dataplane.session_config(index)?.group;
+        if numbers.get(group as usize) != Some(&key.session) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 async fn make_devices(
     config: &Config,
     underlays: &[Link],
@@ -406,7 +429,6 @@ fn open_sessions(
     };
     let (heard, said) = (dataplane.sessions()?, dataplane.local()?);
     let fences = dataplane.fences()?;
-    let mut moved = false;
     let mut sessions = Vec::new();
     for path in &cluster.interfaces {
         let (position, tunnel) = tunnels
@@ -456,10 +478,11 @@ fn open_sessions(
                 .with_context(|| format!("more than {MAX_SESSIONS} sessions"))?;
             let is_same = known.is_some() && {
                 let former = dataplane.session_config(index)?;
-                moved |= former.group != config.group;
                 (former.local_node, former.peer_node) == (node.0, peer.0)
             };
             if !is_same {
+                // Its silence may be taken for ours.
+                dataplane.close_fence(config.group)?;
                 dataplane.clear_session(index)?;
             }
             dataplane.set_session(index, key, config)?;
@@ -481,13 +504,6 @@ fn open_sessions(
                 ),
                 former: FormerLife::of(&said.read(index), &fences.read(config.group)),
             });
-        }
-    }
-    if moved {
-        info!("the groups are in another order: their fences are closed until that is settled");
-        dataplane.close_fences()?;
-        for session in &mut sessions {
-            session.former.opened = BootTime::NEVER;
         }
     }
     Ok(sessions)

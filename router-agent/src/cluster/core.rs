@@ -259,6 +259,11 @@ impl Core {
     /// Starts with an epoch known from an earlier life (the pinned map), so that epochs of the
     /// group grow even if all its agents restart at once.
     pub fn with_floor(policy: Policy, newest: Epoch, now: BootTime) -> Self {
+        // Who never grants has nothing to wait for.
+        let granted = match policy.prefer {
+            Prefer::Availability => BootTime::NEVER,
+            Prefer::Consistency => now,
+        };
         Self {
             policy,
             stage: Stage::Initializing,
@@ -279,7 +284,7 @@ impl Core {
             failed_takeover: None,
             hold_until: BootTime::NEVER,
             ask_not_before: BootTime::NEVER,
-            granted: now,
+            granted,
             granted_is_all: false,
             lapsed: None,
             active_since: BootTime::NEVER,
@@ -479,22 +484,21 @@ impl Core {
 
     /// Until when what we granted keeps us from becoming active.
     fn promised_until(&self) -> BootTime {
-        match (self.policy.prefer, self.standing) {
-            (Prefer::Availability, _) => BootTime::NEVER,
+        match self.standing {
             // It has said that it does not forward; its fence was closed before.
-            (Prefer::Consistency, Standing::Out | Standing::Ready | Standing::Asking) => {
-                BootTime::NEVER
+            Standing::Out | Standing::Ready | Standing::Asking => BootTime::NEVER,
+            Standing::Unknown
+            | Standing::Silent
+            | Standing::Headless
+            | Standing::Owner
+            | Standing::Impaired
+            | Standing::Outdated => {
+                if self.granted.is_never() || self.granted_is_all {
+                    self.policy.lease.promised_until(self.granted)
+                } else {
+                    self.ticked.after(Duration::from_nanos(1))
+                }
             }
-            (
-                Prefer::Consistency,
-                Standing::Unknown
-                | Standing::Silent
-                | Standing::Headless
-                | Standing::Owner
-                | Standing::Impaired
-                | Standing::Outdated,
-            ) if self.granted_is_all => self.policy.lease.promised_until(self.granted),
-            (Prefer::Consistency, _) => self.ticked.after(Duration::from_nanos(1)),
         }
     }
 
@@ -780,19 +784,26 @@ impl Core {
         }
     }
 
+    /// Whether our own authority ended while we did not run for so long.
+    fn has_lapsed(&self, stopped: Duration) -> bool {
+        self.policy.prefer == Prefer::Availability && stopped >= self.policy.agent_dead
+    }
+
     /// Finds out whether we ran on time since the last tick. If not, evidence starts anew.
     fn listen(&mut self, now: BootTime) {
         let gap = now.since(self.ticked);
         if self.ticked.is_never() {
             self.listening_since = now;
+            // A life that goes on was vouched for only so long.
+            let stopped = now.since(self.vouched);
+            if self.stage == Stage::Active && self.has_lapsed(stopped) {
+                self.lapsed = Some(stopped);
+            }
         } else if gap > self.policy.lateness() {
             self.listening_since = now;
             self.entered = self.entered.after(gap).min(now);
             self.standing_since = self.standing_since.after(gap).min(now);
-            if self.stage == Stage::Active
-                && self.policy.prefer == Prefer::Availability
-                && gap >= self.policy.agent_dead
-            {
+            if self.stage == Stage::Active && self.has_lapsed(gap) {
                 self.lapsed = Some(gap);
             }
             self.findings.push(Finding::Stopped {

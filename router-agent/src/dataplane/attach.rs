@@ -206,39 +206,22 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A TC program and its place on an interface.
+/// A TC program and its place on an interface: before all that are there, for one that lets a packet
+/// pass for good ends the row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hook {
     pub program: &'static str,
     pub direction: TcAttachType,
-    pub order: Order,
-}
-
-/// Where among others' programs.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Order {
-    First,
-    Last,
+    /// Of a clsact filter, by which a later agent finds it, too. Numbers such as people do not choose.
+    pub priority: u16,
 }
 
 /// What an underlay has beside its XDP program.
 pub(super) const HANDOVER: Hook = Hook {
     program: program::UNDERLAY_HANDOVER,
     direction: TcAttachType::Ingress,
-    order: Order::First,
+    priority: 0x5254,
 };
-
-impl Order {
-    /// Of a clsact filter, by which a later agent finds it. Numbers such as people do not choose; the
-    /// last is behind those that the kernel gives by itself, from 0xc000 downwards
-    /// (`tcf_auto_prio`).
-    const fn priority(self) -> u16 {
-        match self {
-            Self::First => 0x5254,
-            Self::Last => 0xc001,
-        }
-    }
-}
 
 /// Attaches `hook` to `interface`: a TCX link, pinned at `path`, where the kernel has it (6.6), else a
 /// filter at the clsact qdisc, which stays by itself. What is there already gets the program in place
@@ -247,7 +230,7 @@ pub(super) fn tc(programs: &mut Ebpf, hook: Hook, interface: &str, path: &Path) 
     let Hook {
         program: name,
         direction,
-        order,
+        priority: _,
     } = hook;
     let program: &mut SchedClassifier = loaded(programs, name)?;
     let cannot = || format!("cannot attach {name} to {interface} by TC");
@@ -262,12 +245,9 @@ pub(super) fn tc(programs: &mut Ebpf, hook: Hook, interface: &str, path: &Path) 
     } else {
         None
     };
-    let order = match order {
-        Order::First => LinkOrder::first(),
-        Order::Last => LinkOrder::last(),
-    };
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
-        .attach_with_options(interface, direction, TcAttachOptions::TcxOrder(order))
+        .attach_with_options(interface, direction, order)
         .with_context(cannot)?;
     let link = program.take_link(id)?;
     if let Some(error) = former {
@@ -290,9 +270,8 @@ fn filter(program: &mut SchedClassifier, hook: Hook, interface: &str) -> Result<
     let Hook {
         program: _,
         direction,
-        order,
+        priority,
     } = hook;
-    let priority = order.priority();
     match tc::qdisc_add_clsact(interface) {
         Err(error) if !is_there_already(&error) => return Err(error.into()),
         Err(_) | Ok(()) => {}
@@ -377,7 +356,7 @@ pub(super) fn has_tc(programs: &Ebpf, hook: Hook, interface: &str) -> Result<boo
     let Hook {
         program: name,
         direction,
-        order: _,
+        priority: _,
     } = hook;
     if !has_tcx()? {
         return Ok(true);
@@ -440,7 +419,7 @@ fn detach_filter(interface: &str, hook: Hook) {
     let Hook {
         program,
         direction,
-        order: _,
+        priority: _,
     } = hook;
     match tc::qdisc_detach_program(interface, direction, program) {
         Ok(()) => tracing::debug!(interface, program, "filter removed"),

@@ -9,7 +9,7 @@ use router_common::map::{Fence, MAX_GROUPS, name};
 
 use super::{
     Dataplane,
-    attach::{self, Hook, Order},
+    attach::{self, Hook},
     former, gone,
     pins::Pins,
     program,
@@ -20,12 +20,12 @@ const HOOKS: [Hook; 2] = [
     Hook {
         program: program::FENCE_IN,
         direction: TcAttachType::Ingress,
-        order: Order::Last,
+        priority: 0x5255,
     },
     Hook {
         program: program::FENCE_OUT,
         direction: TcAttachType::Egress,
-        order: Order::Last,
+        priority: 0x5255,
     },
 ];
 
@@ -83,7 +83,15 @@ impl Dataplane {
         })
     }
 
-    /// Closes every fence, for the groups have other places now.
+    /// Closes a group's fence.
+    pub fn close_fence(&mut self, group: u32) -> Result<()> {
+        if group < MAX_GROUPS {
+            self.fences()?.write(group, &Fence::default());
+        }
+        Ok(())
+    }
+
+    /// Closes every fence.
     pub fn close_fences(&mut self) -> Result<()> {
         let fences = self.fences()?;
         for group in 0..MAX_GROUPS {

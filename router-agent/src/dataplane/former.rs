@@ -76,9 +76,7 @@ impl Former {
     /// Closes the former agent's fences, and takes back what the kernel says in its name: from now on
     /// its replies tell the peers that this node is out. Whether there was anything to take back.
     pub fn withdraw(&self) -> Result<bool> {
-        for version in self.pins.versions()? {
-            close_all(&version.join("maps").join(name::FENCES));
-        }
+        close_fences(&self.pins)?;
         let mut any = false;
         for local in self.locals()? {
             any |= local.withdraw();
@@ -151,6 +149,14 @@ fn examine(pins: &Pins) -> Result<Legacy> {
     Ok(Legacy::Maps)
 }
 
+/// Closes the fences of agents of every layout.
+pub(super) fn close_fences(pins: &Pins) -> Result<()> {
+    for version in pins.versions()? {
+        close_all(&version.join("maps").join(name::FENCES));
+    }
+    Ok(())
+}
+
 /// Zero closes a fence in every layout. There may be none.
 fn close_all(path: &Path) {
     let Ok(map) = MapData::from_pin(path) else {
@@ -177,11 +183,12 @@ struct Local {
     words_each: u32,
 }
 
+/// Claim, generation and flags, sign of life, as `router_common::map::LocalState` has them.
+const HEAD: u32 = 3;
+
 impl Local {
     /// `None` if there is no such map, or it is not what it should be.
     fn open(path: &Path) -> Option<Self> {
-        /// Claim, generation and flags, sign of life, as `router_common::map::LocalState` has them.
-        const HEAD: u32 = 3;
         let map = MapData::from_pin(path).ok()?;
         let info = map.info().ok()?;
         let words_each = info.value_size() / 8;
@@ -218,6 +225,10 @@ impl Local {
             }
             any = true;
             self.words.write(first + 1, &(generation_flags & !FLAGS));
+            // What it grants, in the layouts that have that.
+            for word in HEAD..self.words_each {
+                self.words.write(first + word, &0);
+            }
             if generation_flags & u64::from(Flags::FORWARDING.0) != 0 {
                 let nobodys = Claim {
                     owner: NodeId::NONE,

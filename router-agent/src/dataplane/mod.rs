@@ -113,6 +113,7 @@ impl Dataplane {
         if adopts {
             pins.clear_others()?;
         } else {
+            former::close_fences(&pins)?;
             pins.clear()?;
         }
         pins.create()?;
@@ -520,6 +521,8 @@ fn drawn_settings() -> Result<Settings> {
 
 /// Detaches every program and removes every pin.
 fn end(pins: &Pins) -> Result<()> {
+    // The peers hear nothing from here on, and the fences' programs stay.
+    former::close_fences(pins)?;
     attach::detach_filters(&[attach::HANDOVER], &HashSet::new())?;
     pins.remove()
 }

@@ -35,6 +35,8 @@ pub fn protected(config: &Config) -> Vec<Protected> {
 #[derive(Debug, Default)]
 pub struct Fences {
     protected: Vec<Protected>,
+    /// The groups of the interfaces that are there, by their indices.
+    present: BTreeMap<u32, u32>,
     /// Index and name of the interface that has the programs, for each that is protected.
     fenced: BTreeMap<usize, (u32, String)>,
     /// What failed last.
@@ -55,12 +57,12 @@ impl Fences {
             .map(|protected| Dependency::Named(protected.interface.clone()))
     }
 
-    /// As [`Interface::protected_by`](router_common::map::Interface).
+    /// As [`Interface::protected_by`](router_common::map::Interface), whether the programs are on it
+    /// or not.
     pub fn protected_by(&self, ifindex: u32) -> u16 {
-        self.fenced
-            .iter()
-            .find(|(_, (index, _))| *index == ifindex)
-            .and_then(|(position, _)| u16::try_from(self.protected[*position].group + 1).ok())
+        self.present
+            .get(&ifindex)
+            .and_then(|group| u16::try_from(group + 1).ok())
             .unwrap_or(0)
     }
 
@@ -68,6 +70,11 @@ impl Fences {
     /// not have them yet. What failed is tried again with the next call; the first error is told.
     pub fn act(&mut self, present: &[Option<&Link>], dataplane: &mut Dataplane) -> Result<()> {
         let mut outcome = Ok(());
+        self.present = present
+            .iter()
+            .zip(&self.protected)
+            .filter_map(|(link, protected)| Some(((*link)?.index, protected.group)))
+            .collect();
         for (position, link) in present.iter().enumerate() {
             let Protected { interface, group } = &self.protected[position];
             let now = link.map(|link| link.index);
