@@ -8,10 +8,12 @@ use std::{
 };
 
 use router_common::{
-    map::{Reason, SessionState},
+    map::{Reason, RoundTrips, SessionConfig, SessionState},
     net::ipv4_from_word,
     time::BootTime,
 };
+
+use tracing::info;
 
 use super::{
     driver::{ClockStatistics, ProbeStatistics},
@@ -29,12 +31,13 @@ use crate::{
     control::{
         protocol::{
             GroupStatus, HeartbeatStatus, InterfaceStatus, KeepaliveStatus, MonitorState,
-            MonitorStatus, NodeStatus, PathStatus, ServiceStatus, Status, Step as StepStatus,
-            Transition, TunnelStatus,
+            MonitorStatus, NodeStatus, PathStatus, Rotation, ServiceStatus, SessionRotation,
+            Status, Step as StepStatus, Transition, TunnelStatus,
         },
         server::Source,
     },
     dataplane::{Counters, MappedArray, Mode},
+    heartbeat::rotation::Progress,
     slow_path, tunnel,
 };
 
@@ -70,6 +73,9 @@ pub struct Facts {
     pub presents: Arc<Presents>,
     pub sessions: Vec<SessionFacts>,
     pub heard: Arc<MappedArray<SessionState>>,
+    /// The sessions' keys, for the one at a time who changes them.
+    pub keys: Mutex<MappedArray<SessionConfig>>,
+    pub round_trips: MappedArray<RoundTrips>,
     pub counters: Counters,
     pub slow_path: Arc<slow_path::Table>,
     pub clock: Arc<ClockStatistics>,
@@ -215,7 +221,7 @@ impl Facts {
         self.config.cluster.as_ref()
     }
 
-    fn groups(&self) -> &[Group] {
+    pub(super) fn groups(&self) -> &[Group] {
         self.cluster().map_or(&[], |cluster| &cluster.groups)
     }
 
@@ -225,7 +231,7 @@ impl Facts {
             .unwrap_or(Role::Secondary)
     }
 
-    fn peer<'a>(&self, group: &'a Group) -> &'a str {
+    pub(super) fn peer<'a>(&self, group: &'a Group) -> &'a str {
         match self.role(group) {
             Role::Primary => &group.secondary,
             Role::Secondary => &group.primary,
@@ -352,6 +358,13 @@ impl Facts {
             .filter(|session| session.group == group)
         {
             let state = self.heard.read(session.index);
+            if self.rotation(session) != Progress::None {
+                notes.push(format!(
+                    "{}: two secrets are accepted, for the change of pre-shared-secret is not \
+                     finished: see `routerctl show heartbeat`",
+                    session.path
+                ));
+            }
             // Of a session that is down, its path says why.
             if self.session_is_up(&state, now)
                 && let Some(note) = self.session_note(session, now)
@@ -378,6 +391,8 @@ impl Facts {
             .probes(session)
             .map_or(0, |probes| probes.sent.load(Ordering::Relaxed));
         let replied = state.replies > 0;
+        let round_trips = self.round_trips.read(session.index);
+        let quantile = |per_mille| round_trips.quantile_ns(per_mille).map(in_us);
         HeartbeatStatus {
             group: group.name.clone(),
             path: session.path.clone(),
@@ -391,6 +406,11 @@ impl Facts {
             rtt_min_us: replied.then(|| in_us(state.rtt_min_ns)),
             rtt_avg_us: state.rtt_sum_ns.checked_div(state.replies).map(in_us),
             rtt_max_us: replied.then(|| in_us(state.rtt_max_ns)),
+            rtt_p50_us: quantile(500),
+            rtt_p90_us: quantile(900),
+            rtt_p99_us: quantile(990),
+            rtt_p999_us: quantile(999),
+            jitter_us: (state.replies > 1).then(|| in_us(state.jitter_16ths / 16)),
             probes_sent: sent,
             replies_received: state.replies,
             round_trip_loss_percent: loss_percent(
@@ -413,6 +433,7 @@ impl Facts {
             late_ticks: self.clock.late.load(Ordering::Relaxed),
             max_tick_lateness_us: in_us(self.clock.max_lateness_ns.load(Ordering::Relaxed)),
             session_up: self.session_is_up(&state, now),
+            secret_rotation: self.rotation(session).to_string(),
             note: self.session_note(session, now),
         }
     }
@@ -531,5 +552,32 @@ impl Source for Board {
                 .map(|session| facts.heartbeat_status(cluster, session, now))
                 .collect()
         })
+    }
+
+    fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String> {
+        let facts = &self.facts;
+        match rotation {
+            Rotation::Begin(secret) => facts.begin_rotation(secret),
+            Rotation::Finish { force } => facts.finish_rotation(*force),
+        }
+        .map_err(|refusal| refusal.to_string())?;
+        let step = match rotation {
+            Rotation::Begin(_) => "two secrets are accepted",
+            Rotation::Finish { .. } => "one secret is accepted",
+        };
+        info!("the pre-shared secret is being changed: {step}");
+        Ok(facts
+            .sessions
+            .iter()
+            .map(|session| {
+                let group = &facts.groups()[session.group];
+                SessionRotation {
+                    group: group.name.clone(),
+                    path: session.path.clone(),
+                    peer: facts.peer(group).to_owned(),
+                    progress: facts.rotation(session).to_string(),
+                }
+            })
+            .collect())
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use router_common::{
     identity::Epoch,
-    map::{Fence, Granted, LocalState, SessionState},
+    map::{Fence, Granted, LocalState, SessionConfig, SessionState},
     time::BootTime,
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -143,6 +143,7 @@ pub struct Driver {
     pub groups: Vec<Group>,
     pub keepalive: Duration,
     pub generation: u32,
+    pub configs: MappedArray<SessionConfig>,
     pub sessions: Arc<MappedArray<SessionState>>,
     pub local: MappedArray<LocalState>,
     pub granted: MappedArray<Granted>,
@@ -325,7 +326,8 @@ impl Driver {
                 if !grant.is_none() {
                     self.granted.raise(session.index, now);
                 }
-                let result = session.prober.probe(&local, &heard, grant, now);
+                let keys = self.configs.read(session.index).keys;
+                let result = session.prober.probe(&keys, &local, &heard, grant, now);
                 let statistics = self.statistics.sessions.get(session.index as usize);
                 if let Some(statistics) = statistics {
                     statistics.note(&group.name, &result);

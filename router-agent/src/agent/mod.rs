@@ -10,6 +10,7 @@ pub mod preflight;
 pub mod present;
 pub mod realtime;
 pub mod report;
+mod secrets;
 mod setup;
 mod words;
 
@@ -242,6 +243,7 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         keeper,
         sessions,
         keepalive,
+        configs,
         local,
         granted,
         fences,
@@ -274,6 +276,7 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         groups: setup::driven_groups(&facts.config, sessions, newest),
         keepalive,
         generation: facts.generation,
+        configs,
         sessions: Arc::clone(&facts.heard),
         local,
         granted,

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use ipnet::IpNet;
 use router_common::{
     identity::{Epoch, NodeId},
-    kdf::{direction_key, session_number},
+    kdf::{self, session_number},
     lease::Length,
     map::{
         Fence, Granted, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS, SessionConfig,
@@ -32,9 +32,9 @@ use super::{
 use crate::{
     clock,
     cluster::{Core, Policy},
-    config::{Cluster, Config, Group, Role, Tunnel, XdpMode},
+    config::{Cluster, Config, Group, Role, Secret, Tunnel, XdpMode},
     dataplane::{Dataplane, MappedArray, ModeChoice},
-    heartbeat::{Prober, open_socket},
+    heartbeat::{Prober, open_socket, rotation::starting},
     monitor::Monitor,
     net::{Address, Link, Netlink, dataplane_end},
     slow_path,
@@ -188,6 +188,7 @@ pub struct Setup {
     pub keeper: Keeper,
     pub sessions: Vec<OpenSession>,
     pub keepalive: Duration,
+    pub configs: MappedArray<SessionConfig>,
     pub local: MappedArray<LocalState>,
     pub granted: MappedArray<Granted>,
     pub fences: MappedArray<Fence>,
@@ -237,6 +238,7 @@ pub async fn carry_out(
     Ok(Setup {
         keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
         monitors: cluster.map_or_else(Vec::new, monitors),
+        configs: dataplane.session_configs()?,
         local: dataplane.local()?,
         granted: dataplane.granted()?,
         fences: dataplane.fences()?,
@@ -251,6 +253,8 @@ pub async fn carry_out(
                 .map(|session| session.facts.clone())
                 .collect(),
             heard: Arc::new(dataplane.sessions()?),
+            keys: Mutex::new(dataplane.session_keys()?),
+            round_trips: dataplane.round_trips()?,
             counters: dataplane.counters()?,
             slow_path,
             clock: Arc::new(ClockStatistics::of_sessions(sessions.len())),
@@ -367,11 +371,15 @@ fn open_sessions(
                 return Err(anyhow!("more than {MAX_SESSIONS} sessions"));
             }
             let Members { node, peer, name } = members(group, host_name);
-            let secret = cluster.secret.expose().as_bytes();
             let session = session_number(&group.name);
+            let keys_of = |secret: &Secret| {
+                kdf::slot(secret.expose().as_bytes(), &group.name, host_name, name)
+            };
             let config = SessionConfig {
-                rx_key: direction_key(secret, &group.name, name, host_name),
-                tx_key: direction_key(secret, &group.name, host_name, name),
+                keys: starting(
+                    keys_of(&cluster.secret),
+                    cluster.previous_secret.as_ref().map(keys_of),
+                ),
                 session,
                 local_node: node.0,
                 peer_node: peer.0,
@@ -385,7 +393,7 @@ fn open_sessions(
             };
             dataplane.set_session(index, key, config)?;
             let discovery = SocketAddrV4::new(cluster.mcast_group, cluster.heartbeat_port);
-            let prober = Prober::new(Arc::clone(&socket), discovery, session, node, config.tx_key);
+            let prober = Prober::new(Arc::clone(&socket), discovery, session, node);
             sessions.push(OpenSession {
                 facts: SessionFacts {
                     group: number,

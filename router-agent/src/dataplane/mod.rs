@@ -23,8 +23,8 @@ use router_common::{
     identity::Epoch,
     map::{
         Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_GROUPS, MAX_SESSIONS,
-        Reason, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice,
-        TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, name,
+        Reason, RoundTrips, SessionConfig, SessionKey, SessionState, Settings, TunnelCounters,
+        TunnelDevice, TunnelEgress, TunnelIngress, TunnelKey, TunnelKey6, name,
     },
 };
 
@@ -242,6 +242,21 @@ impl Dataplane {
         let mut indices: HashMap<_, SessionKey, u32> = self.map_mut(name::SESSION_INDEX)?;
         indices.insert(key, index, 0)?;
         Ok(())
+    }
+
+    /// What the programs know of the sessions, to be read by who sends probes.
+    pub fn session_configs(&self) -> Result<MappedArray<SessionConfig>> {
+        MappedArray::read_only(self.array(name::SESSION_CONFIG)?, MAX_SESSIONS)
+    }
+
+    /// The same, for the one who changes their keys.
+    pub fn session_keys(&self) -> Result<MappedArray<SessionConfig>> {
+        MappedArray::read_write(self.array(name::SESSION_CONFIG)?, MAX_SESSIONS)
+    }
+
+    /// How the round trips of each session are spread.
+    pub fn round_trips(&self) -> Result<MappedArray<RoundTrips>> {
+        MappedArray::read_only(self.array(name::ROUND_TRIPS)?, MAX_SESSIONS)
     }
 
     /// What the kernel heard, to be read without a system call.

@@ -2,9 +2,9 @@
 
 use aya::maps::{MapInfo, MapType};
 use router_common::map::{
-    Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence, SessionConfig,
-    SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress, TunnelIngress,
-    TunnelKey, TunnelKey6, name,
+    Fence, FenceCounters, Granted, Interface, Lease, LocalState, RoundTrips, Sequence,
+    SessionConfig, SessionKey, SessionState, Settings, TunnelCounters, TunnelDevice, TunnelEgress,
+    TunnelIngress, TunnelKey, TunnelKey6, name,
 };
 
 use super::MapsError;
@@ -24,6 +24,7 @@ pub enum Known {
     SessionIndex,
     SessionConfig,
     Sessions,
+    RoundTrips,
     Local,
     Granted,
     Fences,
@@ -33,7 +34,7 @@ pub enum Known {
 }
 
 impl Known {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Tunnels,
         Self::Tunnels6,
         Self::Devices,
@@ -46,6 +47,7 @@ impl Known {
         Self::SessionIndex,
         Self::SessionConfig,
         Self::Sessions,
+        Self::RoundTrips,
         Self::Local,
         Self::Granted,
         Self::Fences,
@@ -77,6 +79,7 @@ impl Known {
             Self::SessionIndex => name::SESSION_INDEX,
             Self::SessionConfig => name::SESSION_CONFIG,
             Self::Sessions => name::SESSIONS,
+            Self::RoundTrips => name::ROUND_TRIPS,
             Self::Local => name::LOCAL,
             Self::Granted => name::GRANTED,
             Self::Fences => name::FENCES,
@@ -101,6 +104,7 @@ impl Known {
             | Self::Settings
             | Self::SessionConfig
             | Self::Sessions
+            | Self::RoundTrips
             | Self::Local
             | Self::Granted
             | Self::Fences
@@ -124,6 +128,7 @@ impl Known {
             Self::SessionIndex | Self::Protected => size_of::<u32>(),
             Self::SessionConfig => size_of::<SessionConfig>(),
             Self::Sessions => size_of::<SessionState>(),
+            Self::RoundTrips => size_of::<RoundTrips>(),
             Self::Local => size_of::<LocalState>(),
             Self::Granted => size_of::<Granted>(),
             Self::Fences => size_of::<Fence>(),
@@ -146,6 +151,7 @@ impl Known {
             | Self::Settings
             | Self::SessionConfig
             | Self::Sessions
+            | Self::RoundTrips
             | Self::Local
             | Self::Granted
             | Self::Fences

@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use crate::control::protocol::{
-    AgentVersion, HeartbeatStatus, InterfaceStatus, Status, Transition, TunnelStatus,
+    AgentVersion, HeartbeatStatus, InterfaceStatus, SessionRotation, Status, Transition,
+    TunnelStatus,
 };
 
 /// Raised when a field changes its meaning or goes away; new ones may come at any time.
@@ -35,6 +36,7 @@ pub enum View<'a> {
     Tunnels(&'a [TunnelStatus]),
     Interfaces(&'a [InterfaceStatus]),
     Heartbeat(&'a [HeartbeatStatus]),
+    Rotation(&'a [SessionRotation]),
     Transitions(Vec<&'a Transition>),
     Version(Versions<'a>),
 }
