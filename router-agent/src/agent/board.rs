@@ -16,23 +16,24 @@ use router_common::{
 use tracing::info;
 
 use super::{
+    clock_health::ClockHealth,
     driver::{ClockStatistics, ProbeStatistics},
     present::{Present, Presents},
     report::{News, Report, Step, StepDone, View},
     words::{
-        finding_word, header_byte, in_ms, in_us, interface_is_up, loss_percent, own_state,
-        owner_name, peer_state, state_word,
+        finding_word, header_byte, in_ms, in_us, interface_is_up, kind_word, loss_percent,
+        own_state, owner_name, peer_state, preference_word, state_word,
     },
 };
 use crate::{
     clock,
     cluster::{Finding, PeerFinding, State},
-    config::{Cluster, Config, Group, Keepalive, Role, Tunnel},
+    config::{Cluster, Config, Group, Keepalive, Prefer, Role, Tunnel},
     control::{
         protocol::{
-            GroupStatus, HeartbeatStatus, InterfaceStatus, KeepaliveStatus, MonitorState,
-            MonitorStatus, NodeStatus, PathStatus, Rotation, ServiceStatus, SessionRotation,
-            Status, Step as StepStatus, Transition, TunnelStatus,
+            Finding as FindingStatus, GroupStatus, HeartbeatStatus, InterfaceStatus,
+            KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus, Rotation,
+            ServiceStatus, SessionRotation, Status, Step as StepStatus, Transition, TunnelStatus,
         },
         server::Source,
     },
@@ -79,6 +80,7 @@ pub struct Facts {
     pub counters: Counters,
     pub slow_path: Arc<slow_path::Table>,
     pub clock: Arc<ClockStatistics>,
+    pub clock_health: ClockHealth,
 }
 
 /// What the threads reported of a group.
@@ -314,11 +316,21 @@ impl Facts {
             owner: owner_name(claim, group),
             peer_finding: finding_word(view.map_or(PeerFinding::NeverHeard, |view| view.peer))
                 .to_owned(),
-            prefer: "availability".to_owned(),
+            prefer: preference_word(group.prefer).to_owned(),
             monitors: board.monitors.clone(),
             services: board.services.clone(),
             notes: self.notes(number, view, board, now),
             transitions: board.transitions.iter().cloned().collect(),
+            findings: board
+                .findings
+                .iter()
+                .map(|finding| FindingStatus {
+                    at_ns: finding.at().as_ns(),
+                    group: group.name.clone(),
+                    kind: kind_word(finding).to_owned(),
+                    text: finding.to_string(),
+                })
+                .collect(),
         }
     }
 
@@ -373,7 +385,15 @@ impl Facts {
             }
         }
         notes.extend(self.driver_trouble());
-        if let Some(finding) = board.findings.back() {
+        let Group {
+            prefer, protected, ..
+        } = &self.groups()[group];
+        if *prefer == Prefer::Consistency || !protected.is_empty() {
+            notes.extend(self.clock_health.warning());
+        }
+        // What the peer is stands above.
+        let of_us = |finding: &&Finding| !matches!(finding, Finding::Peer { .. });
+        if let Some(finding) = board.findings.iter().rev().find(of_us) {
             notes.push(format!("last finding: {finding}"));
         }
         notes
@@ -505,6 +525,8 @@ impl Source for Board {
             generation: facts.generation,
             agent_uptime_ms: whole_ms(now.since(facts.started)),
             now_ns: now.as_ns(),
+            clock_source: facts.clock_health.source.clone(),
+            virtual_machine: facts.clock_health.virtual_machine,
             groups: boards
                 .iter()
                 .enumerate()

@@ -2,6 +2,7 @@
 //! again at the end.
 
 pub mod board;
+mod clock_health;
 pub mod driver;
 mod ethernets;
 pub mod keeper;
@@ -30,10 +31,11 @@ use tokio::{
         oneshot,
     },
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use self::{
     board::Board,
+    clock_health::ClockWatch,
     driver::{Driver, Input},
     keeper::Keeper,
     realtime::Priority,
@@ -268,6 +270,12 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
     let (path_mtus, reported) = channel(PATH_MTUS);
     let (slow_path, worker) = slow_path::open(Arc::clone(&facts.slow_path), enabled, path_mtus)?;
     let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
+    info!(source = facts.clock_health.source, "clock source");
+    if facts.config.cluster.is_some()
+        && let Some(warning) = facts.clock_health.warning()
+    {
+        warn!("{warning}");
+    }
     let board = Arc::new(Board::new(facts));
     tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
     watch(monitors, &inbox, &reports);
@@ -282,6 +290,7 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         granted,
         fences,
         statistics: Arc::clone(&facts.clock),
+        clock_watch: ClockWatch::default(),
         inbox: inbox_receiver,
         orders,
         reports,

@@ -24,6 +24,7 @@ use tracing::warn;
 use super::{
     Options,
     board::{Facts, SessionFacts, TunnelFacts},
+    clock_health::ClockHealth,
     driver::{ClockStatistics, FenceSlot, Group as DrivenGroup, Session},
     ethernets,
     keeper::{ChooseMode, HeartbeatSocket, Keeper, fences},
@@ -258,6 +259,7 @@ pub async fn carry_out(
             counters: dataplane.counters()?,
             slow_path,
             clock: Arc::new(ClockStatistics::of_sessions(sessions.len())),
+            clock_health: ClockHealth::read(),
             config,
         },
         keeper,

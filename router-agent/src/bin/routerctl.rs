@@ -20,7 +20,7 @@ use router_agent::{
     maps::{self, KernelInterfaces, PinnedMaps},
     views::{
         self,
-        json::{Document, Versions, View, transitions},
+        json::{Document, History, Versions, View},
     },
 };
 use serde::Serialize;
@@ -175,7 +175,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Show(Show::Cluster(Cluster::History(asking))) => {
             let status = asking.agent().status()?;
-            let view = View::Transitions(transitions(&status));
+            let view = View::History(History::of(&status));
             asking.print(view, || views::history(&status))
         }
         Command::Show(Show::Interfaces {

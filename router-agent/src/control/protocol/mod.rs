@@ -19,8 +19,8 @@ pub use heartbeat::HeartbeatStatus;
 pub use interface::{InterfaceRole, InterfaceStatus};
 pub use rotation::{Rotation, SessionRotation};
 pub use status::{
-    GroupStatus, MonitorState, MonitorStatus, NodeState, NodeStatus, PathStatus, ServiceStatus,
-    Status, Step, Transition,
+    Finding, GroupStatus, MonitorState, MonitorStatus, NodeState, NodeStatus, PathStatus,
+    ServiceStatus, Status, Step, Transition,
 };
 pub use tunnel::{KeepaliveStatus, TunnelStatus};
 
