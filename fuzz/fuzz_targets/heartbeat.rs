@@ -2,10 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use router_common::{heartbeat::Heartbeat, packet::Packet as _, siphash::Key};
+use router_common::{heartbeat::Heartbeat, keys::NumberedKey, packet::Packet as _};
 
 fuzz_target!(|payload: &[u8]| {
-    let key: Key = [7, 8];
+    let key = NumberedKey {
+        number: 1,
+        key: [7, 8],
+    };
     let Some(message) = payload.read::<Heartbeat>(0) else {
         return;
     };

@@ -65,6 +65,7 @@ fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config
         cluster: Some(Cluster {
             interfaces: vec!["tun00".to_owned()],
             secret: Secret::new("cloudpack"),
+            previous_secret: None,
             mcast_group: Ipv4Addr::new(239, 251, 252, 253),
             heartbeat_port: 6940,
             keepalive_interval: Duration::from_millis(50),

@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     identity::{Claim, Epoch, Flags, NodeId},
+    keys::NumberedKey,
     lease::Length,
     map::{LocalState, SessionConfig},
     net::Udp,
@@ -45,7 +46,8 @@ pub struct Heartbeat {
     owner: [u8; 4],
     agent_age_us: [u8; 4],
     lease_us: [u8; 4],
-    reserved: [u8; 4],
+    key: [u8; 2],
+    wanted_key: [u8; 2],
     mac: [u8; 16],
 }
 
@@ -84,6 +86,8 @@ pub struct Content {
     pub agent_age_us: u32,
     /// How long the owner of `claim` may forward, from its transmit time that this echoes.
     pub grant: Length,
+    /// Number of the secret that the receiver shall sign with.
+    pub wanted_key: u16,
 }
 
 impl Heartbeat {
@@ -95,7 +99,7 @@ impl Heartbeat {
 
     /// The message under the MAC of `key`.
     #[inline(always)]
-    pub fn signed(content: &Content, key: &Key) -> Self {
+    pub fn signed(content: &Content, key: &NumberedKey) -> Self {
         let Content {
             kind,
             flags,
@@ -109,6 +113,7 @@ impl Heartbeat {
             claim,
             agent_age_us,
             grant,
+            wanted_key,
         } = content;
         let mut message = Self {
             version: VERSION,
@@ -128,20 +133,28 @@ impl Heartbeat {
             owner: claim.owner.0.to_be_bytes(),
             agent_age_us: agent_age_us.to_be_bytes(),
             lease_us: grant.as_us().to_be_bytes(),
-            reserved: [0; 4],
+            key: key.number.to_be_bytes(),
+            wanted_key: wanted_key.to_be_bytes(),
             mac: [0; 16],
         };
-        let [first, second] = message.tag(key);
+        let [first, second] = message.tag(&key.key);
         message.mac = bytemuck::must_cast([first.to_le_bytes(), second.to_le_bytes()]);
         message
     }
 
     /// Whether the message was made with `key`.
     #[inline(always)]
-    pub fn is_authentic(&self, key: &Key) -> bool {
+    pub fn is_authentic(&self, key: &NumberedKey) -> bool {
         let [first, second]: [[u8; 8]; 2] = bytemuck::must_cast(self.mac);
         let claimed = [u64::from_le_bytes(first), u64::from_le_bytes(second)];
-        tags_equal(&claimed, &self.tag(key))
+        self.key_number() == key.number && tags_equal(&claimed, &self.tag(&key.key))
+    }
+
+    /// Number of the secret that it claims to be signed with; to be read before the MAC can be
+    /// checked.
+    #[inline(always)]
+    pub const fn key_number(&self) -> u16 {
+        u16::from_be_bytes(self.key)
     }
 
     /// Which session it claims to be of; to be read before the MAC can be checked.
@@ -175,6 +188,7 @@ impl Heartbeat {
             },
             agent_age_us: u32::from_be_bytes(self.agent_age_us),
             grant: Length::from_us(u32::from_be_bytes(self.lease_us)),
+            wanted_key: u16::from_be_bytes(self.wanted_key),
         })
     }
 
@@ -259,10 +273,12 @@ pub fn admit(
 const PROOF_WINDOW_NS: u64 = PROOF_WINDOW.as_nanos() as u64;
 
 /// The reply to `probe` at `now`: what the node says of itself, an echo of the probe, and what it
-/// grants, which must have been noted before.
+/// grants, which must have been noted before. `key` is for what the probe itself names, not for what
+/// was believed before: its sender may have forgotten that with an earlier life.
 #[inline(always)]
 pub fn reply(
     probe: &Content,
+    key: &NumberedKey,
     config: &SessionConfig,
     local: &LocalState,
     grant: Length,
@@ -282,8 +298,9 @@ pub fn reply(
             claim: local.claim(),
             agent_age_us: now.us_since(local.agent_beat()),
             grant,
+            wanted_key: config.keys.wanted(),
         },
-        &config.tx_key,
+        key,
     )
 }
 
@@ -292,8 +309,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::keys::{Keys, Slot};
 
-    const KEY: Key = [1, 2];
+    const KEY: NumberedKey = NumberedKey {
+        number: 0xabcd,
+        key: [1, 2],
+    };
     const NOW: BootTime = BootTime::from_ns(100_000_000_000);
     const OURS: u32 = 7;
 
@@ -314,6 +335,7 @@ mod tests {
             },
             agent_age_us: 250,
             grant: Length::from_us(150_000),
+            wanted_key: 0x1234,
         }
     }
 
@@ -341,7 +363,7 @@ mod tests {
         assert_eq!(bytes[40..52], [0, 0, 0, 7, 0, 0, 0, 3, 0, 0, 0, 1]);
         assert_eq!(bytes[52..56], 250_u32.to_be_bytes());
         assert_eq!(bytes[56..60], 150_000_u32.to_be_bytes());
-        assert_eq!(bytes[60..64], [0; 4]);
+        assert_eq!(bytes[60..64], [0xab, 0xcd, 0x12, 0x34]);
     }
 
     #[test]
@@ -428,8 +450,11 @@ mod tests {
     #[test]
     fn a_reply_echoes_the_probe() {
         let config = SessionConfig {
-            rx_key: [0; 2],
-            tx_key: KEY,
+            keys: Keys::of(Slot {
+                rx: [0; 2],
+                tx: KEY.key,
+                number: KEY.number.into(),
+            }),
             session: 0xdead_beef,
             local_node: 1,
             peer_node: 2,
@@ -446,7 +471,7 @@ mod tests {
             Flags::FORWARDING,
             BootTime::from_ns(NOW.as_ns() - 2_000_000),
         );
-        let message = reply(&probe(), &config, &local, Length::from_us(7), NOW);
+        let message = reply(&probe(), &KEY, &config, &local, Length::from_us(7), NOW);
         assert!(message.is_authentic(&KEY));
         let content = message.content().unwrap();
         assert_eq!(content.kind, Kind::Reply);
@@ -459,6 +484,7 @@ mod tests {
         assert_eq!(content.grant, Length::from_us(7));
         assert_eq!(content.claim.epoch, Epoch(4));
         assert_eq!(content.flags, Flags::FORWARDING);
+        assert_eq!(content.wanted_key, KEY.number);
     }
 
     #[test]
@@ -475,7 +501,7 @@ mod tests {
         #[test]
         fn content_survives_the_wire(
             session: u32, generation: u32, sequence: u64, tx: u64, epoch: u32, age_us: u32, flags: u16,
-            grant_us: u32,
+            grant_us: u32, wanted_key: u16,
         ) {
             let content = Content {
                 session,
@@ -486,6 +512,7 @@ mod tests {
                 agent_age_us: age_us,
                 flags: Flags(flags),
                 grant: Length::from_us(grant_us),
+                wanted_key,
                 ..probe()
             };
             let message = Heartbeat::signed(&content, &KEY);
@@ -502,8 +529,9 @@ mod tests {
 
         #[test]
         fn another_key_does_not_open_it(key: [u64; 2]) {
-            prop_assume!(key != KEY);
-            prop_assert!(!Heartbeat::signed(&probe(), &KEY).is_authentic(&key));
+            prop_assume!(key != KEY.key);
+            let other = NumberedKey { key, ..KEY };
+            prop_assert!(!Heartbeat::signed(&probe(), &KEY).is_authentic(&other));
         }
     }
 }

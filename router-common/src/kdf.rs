@@ -1,9 +1,9 @@
-//! From the pre-shared secret to the keys of a session, and the session's number.
+//! From the pre-shared secret to its number and the keys of a session, and the session's number.
 
 use hkdf::Hkdf;
 use sha2::{Digest as _, Sha256};
 
-use crate::siphash::Key;
+use crate::{keys::Slot, siphash::Key};
 
 const SALT: &[u8] = b"router heartbeat v1";
 
@@ -26,6 +26,26 @@ pub fn direction_key(secret: &[u8], group: &str, sender: &str, receiver: &str) -
         .expect("RFC 5869 §2.3 allows 255 × 32 bytes of output; this is 16");
     let [first, second]: [[u8; 8]; 2] = bytemuck::must_cast(okm);
     [u64::from_le_bytes(first), u64::from_le_bytes(second)]
+}
+
+/// The number by which messages name the secret that they are signed with: two bytes of the same
+/// HKDF with an info that is shorter than any of a key, so that it tells nothing of the keys. Never
+/// zero.
+pub fn secret_number(secret: &[u8]) -> u16 {
+    let mut okm = [0; 2];
+    Hkdf::<Sha256>::new(Some(SALT), secret)
+        .expand(b"number", &mut okm)
+        .expect("RFC 5869 §2.3 allows 255 × 32 bytes of output; this is 2");
+    u16::from_be_bytes(okm).max(1)
+}
+
+/// The keys of `secret` in `group` at `host`, whose peer is `peer`.
+pub fn slot(secret: &[u8], group: &str, host: &str, peer: &str) -> Slot {
+    Slot {
+        rx: direction_key(secret, group, peer, host),
+        tx: direction_key(secret, group, host, peer),
+        number: secret_number(secret).into(),
+    }
 }
 
 /// The number by which both nodes name the session of `group`: the first four bytes of the
@@ -62,6 +82,7 @@ mod tests {
             EXPECTED
         );
         assert_eq!(session_number("aws"), EXPECTED_SESSION);
+        assert_eq!(secret_number(b"cloudpack"), 0x89c4);
     }
 
     const EXPECTED: Key = [0xb245_3096_321e_c449, 0xd3ee_2a26_18f5_64fa];

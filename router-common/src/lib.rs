@@ -10,9 +10,11 @@ pub mod checksum;
 pub mod ecn;
 pub mod gre;
 pub mod heartbeat;
+pub mod histogram;
 pub mod identity;
 #[cfg(feature = "user")]
 pub mod kdf;
+pub mod keys;
 pub mod lease;
 pub mod map;
 pub mod martian;

@@ -8,12 +8,15 @@ use core::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 
-pub use crate::gre::{Format, TunnelKey, TunnelKey6};
+pub use crate::{
+    gre::{Format, TunnelKey, TunnelKey6},
+    histogram::RoundTrips,
+};
 use crate::{
     identity::{Claim, Flags, NodeId},
+    keys::{Keys, Named},
     lease::Length,
     net::Mac,
-    siphash::Key,
     time::BootTime,
 };
 
@@ -57,10 +60,12 @@ pub mod name {
     pub const SETTINGS: &str = "SETTINGS";
     /// [`SessionKey`](super::SessionKey) → session index.
     pub const SESSION_INDEX: &str = "SESSION_INDEX";
-    /// Session index → [`SessionConfig`](super::SessionConfig).
+    /// Session index → [`SessionConfig`](super::SessionConfig), memory-mapped, agent writes.
     pub const SESSION_CONFIG: &str = "SESSION_CONFIG";
     /// Session index → [`SessionState`](super::SessionState), memory-mapped, kernel writes.
     pub const SESSIONS: &str = "SESSIONS";
+    /// Session index → [`RoundTrips`](super::RoundTrips), memory-mapped, kernel writes.
+    pub const ROUND_TRIPS: &str = "ROUND_TRIPS";
     /// Session index → [`LocalState`](super::LocalState), memory-mapped, agent writes.
     pub const LOCAL: &str = "LOCAL";
     /// Session index → [`Granted`](super::Granted), memory-mapped, kernel and agent write.
@@ -76,7 +81,7 @@ pub mod name {
     /// Epoch slot → [`EpochSlot`](super::EpochSlot), memory-mapped, kernel and agent write.
     pub const EPOCHS: &str = "EPOCHS";
 
-    pub const ALL: [&str; 22] = [
+    pub const ALL: [&str; 23] = [
         TUNNELS,
         TUNNELS6,
         SLOTS,
@@ -92,6 +97,7 @@ pub mod name {
         SESSION_INDEX,
         SESSION_CONFIG,
         SESSIONS,
+        ROUND_TRIPS,
         LOCAL,
         GRANTED,
         FENCES,
@@ -374,12 +380,12 @@ pub struct SessionKey {
     pub session: u32,
 }
 
-/// What the kernel needs to verify and answer a session's messages. Holds secrets.
+/// What the kernel needs to verify and answer a session's messages; its one writer is the agent.
+/// Holds secrets.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub struct SessionConfig {
-    pub rx_key: Key,
-    pub tx_key: Key,
+    pub keys: Keys,
     pub session: u32,
     pub local_node: u32,
     pub peer_node: u32,
@@ -393,8 +399,7 @@ pub struct SessionConfig {
 impl core::fmt::Debug for SessionConfig {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Self {
-            rx_key: _,
-            tx_key: _,
+            keys: _,
             session,
             local_node,
             peer_node,
@@ -434,7 +439,9 @@ pub struct SessionState {
     pub peer_address: u64,
     /// The newest transmit time of ours that a believed message echoed.
     pub newest_echo_ns: u64,
-    // From here to the round trips: of this generation.
+    /// [`Named::to_word`] of the newest message.
+    pub peer_keys: u64,
+    // From here to the jitter: of this generation.
     pub probe_sequence: u64,
     pub reply_sequence: u64,
     /// Sequence of the first probe heard, for the loss.
@@ -448,7 +455,13 @@ pub struct SessionState {
     pub rtt_min_ns: u64,
     pub rtt_max_ns: u64,
     pub rtt_sum_ns: u64,
-    /// Messages whose MAC was wrong.
+    /// Our clock at the newest reply less the peer's at its sending, modulo 2⁶⁴: of use only as a
+    /// difference to the next.
+    pub transit_ns: u64,
+    /// Of the replies on their way to us, smoothed, in sixteenths of a nanosecond (RFC 3550 §6.4.1,
+    /// §A.8).
+    pub jitter_16ths: u64,
+    /// Messages whose MAC was wrong, or that name a secret which we do not have.
     pub mac_failures: u64,
     /// Our clock at the newest of them.
     pub last_mac_failure_ns: u64,
@@ -466,6 +479,11 @@ impl SessionState {
 
     pub const fn claim(&self) -> Claim {
         Claim::from_word(self.peer_claim)
+    }
+
+    /// The secrets that the peer last named.
+    pub const fn peer_keys(&self) -> Named {
+        Named::from_word(self.peer_keys)
     }
 
     /// The peer's generation that is believed; zero if none.
@@ -699,8 +717,9 @@ const _: () = {
     assert!(size_of::<Traffic>() == 32);
     assert!(size_of::<TunnelEvents>() == 112);
     assert!(size_of::<SessionKey>() == 8);
-    assert!(size_of::<SessionConfig>() == 56);
-    assert!(size_of::<SessionState>() == 24 * 8);
+    assert!(size_of::<SessionConfig>() == 112);
+    assert!(size_of::<SessionState>() == 27 * 8);
+    assert!(size_of::<RoundTrips>() == 98 * 8);
     assert!(size_of::<LocalState>() == 32);
     assert!(core::mem::offset_of!(LocalState, claim) == 0);
     assert!(core::mem::offset_of!(LocalState, generation_flags) == 8);
@@ -719,9 +738,9 @@ const _: () = {
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence,
-        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress,
-        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6,
+        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, RoundTrips,
+        Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice,
+        TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6,
     };
 
     macro_rules! pod {
@@ -741,6 +760,7 @@ mod user {
         Interface,
         Lease,
         LocalState,
+        RoundTrips,
         Sequence,
         SessionConfig,
         SessionKey,

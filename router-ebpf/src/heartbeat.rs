@@ -5,8 +5,9 @@ use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_boot_ns, prog
 use router_common::{
     heartbeat::{self, Admission, Content, Heartbeat, Kind, Known},
     identity::NodeId,
+    keys::Named,
     lease::{self, Grant, Length, Renewal},
-    map::{SessionKey, SessionState},
+    map::{RoundTrips, SessionKey, SessionState},
     net::{Ethernet, Ipv4, PROTO_UDP, Udp},
     packet::Packet as _,
     time::BootTime,
@@ -27,10 +28,13 @@ const TTL: u8 = 255;
 pub fn receive(ctx: &XdpContext, arrived: &Arrived) -> Result<Action, Refusal> {
     match admit(ctx.ctx, arrived) {
         Admitted::Reply => Ok(Action::Consume),
-        Admitted::Probe => match turn_round(ctx.ctx, arrived.outer_offset) {
-            Some(()) => Ok(Action::Answer),
-            None => Err(Refusal::NotHeartbeat),
-        },
+        Admitted::Probe => {
+            let answered = answer(ctx.ctx, arrived);
+            answered
+                .and_then(|()| turn_round(ctx.ctx, arrived.outer_offset))
+                .map(|()| Action::Answer)
+                .ok_or(Refusal::NotHeartbeat)
+        }
         Admitted::NotHeartbeat => Err(Refusal::NotHeartbeat),
         Admitted::NoSession => Err(Refusal::NoSession),
         Admitted::Refused => Err(Refusal::Refused),
@@ -48,8 +52,10 @@ enum Admitted {
     Refused,
 }
 
-/// Verifies the message and keeps what it says. A probe's inner packet is then its reply's.
-// This and `turn_round` have frames of their own, for the limit of a program's stack.
+/// Verifies the message and keeps what it says.
+// This, `answer` and `turn_round` have frames of their own, one after the other, for the limit of a
+// program's stack.
+// VERIFIER: "combined stack size of 2 calls is 528. Too large", with the reply made in here.
 #[inline(never)]
 fn admit(ctx: *mut xdp_md, arrived: &Arrived) -> Admitted {
     match verify(&XdpContext::new(ctx), arrived) {
@@ -65,7 +71,6 @@ fn admit(ctx: *mut xdp_md, arrived: &Arrived) -> Admitted {
 fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
     let frame = Frame(ctx);
     let Arrived {
-        tunnel,
         inner_offset,
         inner_length,
         ..
@@ -82,12 +87,7 @@ fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
     }
     let message_offset = inner_offset + Ipv4::LEN + Udp::LEN;
     let message: Heartbeat = frame.load(message_offset).ok_or(Refusal::NotHeartbeat)?;
-    let key = SessionKey {
-        tunnel_index: tunnel.index,
-        session: message.session(),
-    };
-    // SAFETY: the value is one integer.
-    let index = *unsafe { maps::SESSION_INDEX.get(key) }.ok_or(Refusal::NoSession)?;
+    let index = session_index(arrived, &message).ok_or(Refusal::NoSession)?;
     let config = maps::SESSION_CONFIG.get(index).ok_or(Refusal::NoSession)?;
     let local = maps::LOCAL.get(index).ok_or(Refusal::NoSession)?;
     let state = maps::SESSIONS
@@ -102,7 +102,12 @@ fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
     // SAFETY: a helper without arguments.
     let now = BootTime::from_ns(unsafe { bpf_ktime_get_boot_ns() });
 
-    if !message.is_authentic(&config.rx_key) {
+    let used = message.key_number();
+    let authentic = match config.keys.find(used) {
+        Some(slot) => message.is_authentic(&slot.rx()),
+        None => false,
+    };
+    if !authentic {
         state.mac_failures += 1;
         state.last_mac_failure_ns = now.as_ns();
         return Err(Refusal::Refused);
@@ -118,22 +123,17 @@ fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
         newest_echo: BootTime::from_ns(state.newest_echo_ns),
     };
     let peer = NodeId(config.peer_node);
-    let mut may_grant = true;
     match heartbeat::admit(peer, local.generation(), &known, &content, now) {
         Admission::Fresh => {
-            record(state, &content, &inner, now);
+            record(state, index, used, &content, &inner, now);
             renew_lease(config.group, local.generation(), &content, now);
         }
         Admission::NewGeneration => {
             begin_generation(state, &content);
-            record(state, &content, &inner, now);
+            record(state, index, used, &content, &inner, now);
             renew_lease(config.group, local.generation(), &content, now);
         }
-        // Granted to nobody knows whom, a lease would still bind us.
-        Admission::Unproven => {
-            state.unproven += 1;
-            may_grant = false;
-        }
+        Admission::Unproven => state.unproven += 1,
         Admission::Stale => {
             state.stale += 1;
             return Err(Refusal::Refused);
@@ -143,24 +143,54 @@ fn verify(ctx: &XdpContext, arrived: &Arrived) -> Result<Kind, Refusal> {
             return Err(Refusal::Refused);
         }
     }
-    if matches!(content.kind, Kind::Probe) {
-        let grant = if may_grant {
-            grant(index, content.sender, now)
-        } else {
-            Length::NONE
-        };
-        let reply = heartbeat::reply(&content, config, local, grant, now);
-        put_reply(
-            frame,
-            inner_offset,
-            &inner,
-            &udp,
-            config.local_address,
-            &reply,
-        )
-        .ok_or(Refusal::NotHeartbeat)?;
-    }
     Ok(content.kind)
+}
+
+/// Makes the inner packet of an admitted probe that of its reply.
+#[inline(never)]
+fn answer(ctx: *mut xdp_md, arrived: &Arrived) -> Option<()> {
+    let ctx = XdpContext::new(ctx);
+    let frame = Frame(&ctx);
+    let inner: Ipv4 = frame.read(arrived.inner_offset)?;
+    let udp: Udp = frame.read(arrived.inner_offset + Ipv4::LEN)?;
+    let message: Heartbeat = frame.load(arrived.inner_offset + Ipv4::LEN + Udp::LEN)?;
+    let index = session_index(arrived, &message)?;
+    let config = maps::SESSION_CONFIG.get(index)?;
+    let local = maps::LOCAL.get(index)?;
+    let content = message.content()?;
+    let named = Named {
+        used: message.key_number(),
+        wanted: content.wanted_key,
+    };
+    let slot = config.keys.sign_for(named)?;
+    // SAFETY: a helper without arguments.
+    let now = BootTime::from_ns(unsafe { bpf_ktime_get_boot_ns() });
+    // Of nobody knows whom, a lease would still bind us.
+    let is_believed = maps::SESSIONS.get(index)?.generation() == content.generation;
+    let grant = if is_believed {
+        grant(index, content.sender, now)
+    } else {
+        Length::NONE
+    };
+    let reply = heartbeat::reply(&content, &slot.tx(), config, local, grant, now);
+    put_reply(
+        frame,
+        arrived.inner_offset,
+        &inner,
+        &udp,
+        config.local_address,
+        &reply,
+    )
+}
+
+#[inline(always)]
+fn session_index(arrived: &Arrived, message: &Heartbeat) -> Option<u32> {
+    let key = SessionKey {
+        tunnel_index: arrived.tunnel.index,
+        session: message.session(),
+    };
+    // SAFETY: the value is one integer.
+    unsafe { maps::SESSION_INDEX.get(key) }.copied()
 }
 
 /// Takes what a believed message grants.
@@ -232,6 +262,7 @@ fn begin_generation(state: &mut SessionState, message: &Content) {
         &mut state.rtt_min_ns,
         &mut state.rtt_max_ns,
         &mut state.rtt_sum_ns,
+        &mut state.jitter_16ths,
     ] {
         // Volatile, or LLVM makes it one call, which needs a stack of its own and clears byte by
         // byte.
@@ -241,7 +272,14 @@ fn begin_generation(state: &mut SessionState, message: &Content) {
 }
 
 #[inline(always)]
-fn record(state: &mut SessionState, message: &Content, inner: &Ipv4, now: BootTime) {
+fn record(
+    state: &mut SessionState,
+    index: u32,
+    used: u16,
+    message: &Content,
+    inner: &Ipv4,
+    now: BootTime,
+) {
     match message.kind {
         Kind::Probe => {
             state.probe_sequence = message.sequence;
@@ -257,7 +295,10 @@ fn record(state: &mut SessionState, message: &Content, inner: &Ipv4, now: BootTi
             }
             state.replies += 1;
             state.last_reply_ns = now.as_ns();
-            record_round_trip(state, now.as_ns().saturating_sub(message.echo_tx.as_ns()));
+            record_transit(state, now.as_ns().wrapping_sub(message.tx.as_ns()));
+            let rtt_ns = now.as_ns().saturating_sub(message.echo_tx.as_ns());
+            record_round_trip(state, rtt_ns);
+            count_round_trip(index, rtt_ns);
         }
     }
     // Messages of one kind may overtake those of the other.
@@ -269,6 +310,11 @@ fn record(state: &mut SessionState, message: &Content, inner: &Ipv4, now: BootTi
         state.peer_tx_ns = message.tx.as_ns();
         state.peer_claim = message.claim.to_word();
         state.peer_status = SessionState::status_word(message.flags, message.agent_age_us);
+        state.peer_keys = Named {
+            used,
+            wanted: message.wanted_key,
+        }
+        .to_word();
     }
     state.peer_address = u64::from(u32::from_ne_bytes(inner.source));
     // Last, so that who sees the new time sees what came with it.
@@ -284,6 +330,38 @@ fn record_round_trip(state: &mut SessionState, rtt_ns: u64) {
     }
     if rtt_ns > state.rtt_max_ns {
         state.rtt_max_ns = rtt_ns;
+    }
+}
+
+/// The jitter of replies on their way to us: both stamps are those of kernels.
+#[inline(always)]
+fn record_transit(state: &mut SessionState, transit_ns: u64) {
+    // RFC 3550 §A.8. The first reply of a generation has nothing to differ from.
+    if state.replies > 1 {
+        let difference = (transit_ns.wrapping_sub(state.transit_ns) as i64).unsigned_abs();
+        state.jitter_16ths = state
+            .jitter_16ths
+            .wrapping_add(difference)
+            .wrapping_sub((state.jitter_16ths + 8) >> 4);
+    }
+    state.transit_ns = transit_ns;
+}
+
+#[inline(always)]
+fn count_round_trip(session: u32, rtt_ns: u64) {
+    let Some(round_trips) = maps::ROUND_TRIPS.get_ptr_mut(session) else {
+        return;
+    };
+    // SAFETY: an array element, aligned and never freed while the program runs; readers take it
+    // word by word.
+    let buckets = unsafe { &mut (*round_trips).buckets };
+    // VERIFIER: "math between map_value pointer and register with unbounded min value is not
+    // allowed". LLVM knows that a bucket is in bounds, and leaves out the comparison which tells.
+    let mut bucket = RoundTrips::bucket(rtt_ns);
+    // SAFETY: a register is given its own value.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) bucket, options(pure, nomem)) };
+    if let Some(replies) = buckets.get_mut(bucket) {
+        *replies += 1;
     }
 }
 

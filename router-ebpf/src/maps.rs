@@ -8,9 +8,9 @@ use aya_ebpf::{
 use router_common::{
     map::{
         EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_EPOCHS,
-        MAX_GROUPS, MAX_INTERFACES, MAX_SESSIONS, MAX_TUNNELS, Reason, Sequence, SessionConfig,
-        SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress, TunnelEvents,
-        TunnelIngress, TunnelKey, TunnelKey6,
+        MAX_GROUPS, MAX_INTERFACES, MAX_SESSIONS, MAX_TUNNELS, Reason, RoundTrips, Sequence,
+        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress,
+        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6,
     },
     slot::{self, TunnelSlot, TunnelSlot6},
 };
@@ -58,10 +58,14 @@ pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 pub static SESSION_INDEX: HashMap<SessionKey, u32> = HashMap::with_max_entries(MAX_SESSIONS, 0);
 
 #[map]
-pub static SESSION_CONFIG: Array<SessionConfig> = Array::with_max_entries(MAX_SESSIONS, 0);
+pub static SESSION_CONFIG: Array<SessionConfig> =
+    Array::with_max_entries(MAX_SESSIONS, BPF_F_MMAPABLE);
 
 #[map]
 pub static SESSIONS: Array<SessionState> = Array::with_max_entries(MAX_SESSIONS, BPF_F_MMAPABLE);
+
+#[map]
+pub static ROUND_TRIPS: Array<RoundTrips> = Array::with_max_entries(MAX_SESSIONS, BPF_F_MMAPABLE);
 
 #[map]
 pub static LOCAL: Array<LocalState> = Array::with_max_entries(MAX_SESSIONS, BPF_F_MMAPABLE);

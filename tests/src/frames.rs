@@ -6,14 +6,14 @@ use router_common::{
     gre::Format,
     heartbeat::{Content, Heartbeat, Kind},
     identity::{Claim, Epoch, Flags, NodeId},
-    kdf::{direction_key, session_number},
+    kdf::{session_number, slot},
+    keys::{NumberedKey, Slot},
     lease::Length,
     map::Settings,
     net::{
         ETH_P_IPV4, ETH_P_IPV6, Ethernet, GRE_UDP_PORT, Ipv4, Ipv6, Mac, PROTO_DESTINATION_OPTIONS,
         PROTO_GRE, PROTO_TCP, PROTO_UDP, Udp,
     },
-    siphash::Key,
     time::BootTime,
 };
 
@@ -45,12 +45,17 @@ pub const SESSION_SLOT: u32 = 5;
 pub const OUR_GENERATION: u32 = 1000;
 pub const PEER_GENERATION: u32 = 2000;
 
-pub fn from_peer(secret: &[u8]) -> Key {
-    direction_key(secret, GROUP, "vyatta-c", "vyatta-a")
+pub fn from_peer(secret: &[u8]) -> NumberedKey {
+    keys(secret).rx()
 }
 
-pub fn to_peer() -> Key {
-    direction_key(b"cloudpack", GROUP, "vyatta-a", "vyatta-c")
+pub fn to_peer() -> NumberedKey {
+    keys(b"cloudpack").tx()
+}
+
+/// Ours.
+pub fn keys(secret: &[u8]) -> Slot {
+    slot(secret, GROUP, "vyatta-a", "vyatta-c")
 }
 
 pub fn our_claim() -> Claim {
@@ -232,14 +237,15 @@ pub fn probe() -> Content {
         claim: our_claim(),
         agent_age_us: 10,
         grant: Length::NONE,
+        wanted_key: from_peer(b"cloudpack").number,
     }
 }
 
 /// The IPv4 packet of a heartbeat.
-pub fn heartbeat_packet(content: &Content, key: &Key) -> Vec<u8> {
+pub fn heartbeat_packet(content: &Content, key: &NumberedKey) -> Vec<u8> {
     inner_udp(PORT, bytes_of(&Heartbeat::signed(content, key)))
 }
 
-pub fn heartbeat(content: &Content, key: &Key) -> Vec<u8> {
+pub fn heartbeat(content: &Content, key: &NumberedKey) -> Vec<u8> {
     gre(ETH_P_IPV4, None, &heartbeat_packet(content, key))
 }

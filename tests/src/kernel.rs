@@ -16,6 +16,7 @@ use router_common::{
     gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
     identity::Flags,
     kdf::session_number,
+    keys::Keys,
     map::{
         EpochSlot, Fence, Granted, Interface, Lease, LocalState, MAX_EPOCHS, Reason, Sequence,
         SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelCounters, TunnelDevice,
@@ -29,8 +30,8 @@ use crate::{
     clock,
     frames::{
         GROUP, INNER_LOCAL, KEY, KEYED_TUNNEL, LOCAL, LOCAL6, OUR_GENERATION, PLAIN_TUNNEL, PORT,
-        REMOTE, REMOTE6, SESSION_SLOT, SETTINGS, TUNNEL, USER_IFINDEX, USER_MAC, VLAN, from_peer,
-        our_claim, to_peer,
+        REMOTE, REMOTE6, SESSION_SLOT, SETTINGS, TUNNEL, USER_IFINDEX, USER_MAC, VLAN, keys,
+        our_claim,
     },
 };
 
@@ -265,8 +266,7 @@ impl Kernel {
             kernel.add_tunnel(AnyKey::Ipv4(key), &ingress(index, Format::default()));
         }
         let config = SessionConfig {
-            rx_key: from_peer(b"cloudpack"),
-            tx_key: to_peer(),
+            keys: Keys::of(keys(b"cloudpack")),
             session: session_number(GROUP),
             local_node: 1,
             peer_node: 2,
@@ -276,11 +276,7 @@ impl Kernel {
         };
         let local = LocalState::new(our_claim(), OUR_GENERATION, Flags::ELIGIBLE, clock::now());
         kernel.add_session(PLAIN_TUNNEL);
-        let map = kernel.programs.map_mut(name::SESSION_CONFIG).unwrap();
-        Array::<_, SessionConfig>::try_from(map)
-            .unwrap()
-            .set(SESSION_SLOT, config, 0)
-            .unwrap();
+        kernel.set_session(&config);
         kernel.set_local(&local);
         for program in [program::UNDERLAY, program::PASS] {
             kernel.xdp(program).load().unwrap();
@@ -291,6 +287,25 @@ impl Kernel {
             program.load().unwrap();
         }
         kernel
+    }
+
+    /// What the program is to know of the session.
+    pub fn set_session(&mut self, config: &SessionConfig) {
+        let map = self.programs.map_mut(name::SESSION_CONFIG).unwrap();
+        Array::<_, SessionConfig>::try_from(map)
+            .unwrap()
+            .set(SESSION_SLOT, config, 0)
+            .unwrap();
+    }
+
+    /// The session's keys are these from now on.
+    pub fn set_keys(&mut self, keys: Keys) {
+        let map = self.programs.map(name::SESSION_CONFIG).unwrap();
+        let config = Array::<_, SessionConfig>::try_from(map)
+            .unwrap()
+            .get(&SESSION_SLOT, 0)
+            .unwrap();
+        self.set_session(&SessionConfig { keys, ..config });
     }
 
     /// Takes heartbeats of tunnel `index` for those of the session.

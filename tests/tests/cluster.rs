@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use router_agent::control::protocol::{GroupStatus, MonitorState};
 use router_common::time::BootTime;
 use router_tests::{
@@ -191,6 +191,77 @@ fn a_one_way_cut_is_found_and_healed() {
     cluster.await_active(SECONDARY, PATIENCE).unwrap();
     article::heal_tunnel(&cluster.lab).unwrap();
     cluster.settle_any().unwrap();
+}
+
+/// The findings of `kind` that `router` has recorded, in order.
+fn recorded(cluster: &Cluster, router: Router, kind: &str) -> Result<Vec<String>> {
+    let findings = cluster.group(router)?.findings;
+    let of_kind = findings.into_iter().filter(|finding| finding.kind == kind);
+    Ok(of_kind.map(|finding| finding.text).collect())
+}
+
+/// Status names what `router` finds now, and history keeps it.
+fn found(cluster: &Cluster, router: Router, finding: &str, text: &str) {
+    poll::until(PATIENCE, || {
+        let status = cluster.status_text(router)?;
+        ensure!(status.contains(finding), "{finding} is not in: {status}");
+        let node = cluster.node(router);
+        let history = agent::routerctl(node, &["show", "cluster", "history"])?;
+        ensure!(history.contains(text), "{text} is not in: {history}");
+        let json = agent::routerctl(node, &["show", "cluster", "history", "--json"])?;
+        ensure!(json.contains(text), "{text} is not in: {json}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// The four findings of a peer and of ourselves, each by its cause.
+#[test]
+fn each_finding_is_named_and_recorded() {
+    let mut cluster = formed(Router::article_config);
+
+    // The path, one way: who hears nothing cannot tell it from a death, who is not heard can.
+    article::cut_tunnel_from(&cluster.lab, article::PRIMARY).unwrap();
+    found(&cluster, SECONDARY, "kernel-silent", "and is silent");
+    found(&cluster, PRIMARY, "alive-and-deaf", "and does not hear us");
+    article::heal_tunnel(&cluster.lab).unwrap();
+    let active = cluster.settle_any().unwrap();
+    let standby = active.peer();
+    for router in ROUTERS {
+        found(
+            &cluster,
+            router,
+            "Peer:             alive\n",
+            "and is alive",
+        );
+    }
+
+    // The agent of the standby, which moves nothing. When it goes on, it knows why it heard nothing.
+    let before = cluster.group(active).unwrap().transitions;
+    cluster.inject(Fault::StopAgent, standby).unwrap();
+    found(&cluster, active, "agent-dead", "alive without its agent");
+    cluster.heal(Fault::StopAgent, standby).unwrap();
+    found(
+        &cluster,
+        standby,
+        "last finding: this node's agent was stopped for",
+        "agent was stopped for",
+    );
+    cluster.settle(active).unwrap();
+    assert_eq!(cluster.group(active).unwrap().transitions, before);
+
+    // The node.
+    let earlier = recorded(&cluster, active, "peer").unwrap().len();
+    cluster.inject(Fault::KillNode, standby).unwrap();
+    found(&cluster, active, "kernel-silent", "and is silent");
+    let later = recorded(&cluster, active, "peer").unwrap();
+    assert!(
+        later[earlier..]
+            .iter()
+            .any(|text| text.contains("and is silent")),
+        "{later:?}"
+    );
+    assert_eq!(recorded(&cluster, active, "clock").unwrap(), [""; 0]);
 }
 
 #[test]

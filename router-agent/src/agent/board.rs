@@ -8,34 +8,39 @@ use std::{
 };
 
 use router_common::{
-    map::{EpochSlot, Fence, Lease, Reason, SessionState},
+    map::{EpochSlot, Fence, Lease, Reason, RoundTrips, SessionConfig, SessionState},
     net::ipv4_from_word,
     time::BootTime,
 };
 
+use tracing::info;
+
 use super::{
+    clock_health::ClockHealth,
     driver::{ClockStatistics, ProbeStatistics},
     fenced,
     present::{Present, Presents},
     report::{News, Report, Step, StepDone, View},
     words::{
-        finding_word, header_byte, in_ms, in_us, interface_is_up, loss_percent, own_state,
-        owner_name, peer_state, state_word,
+        finding_word, header_byte, in_ms, in_us, interface_is_up, kind_word, loss_percent,
+        own_state, owner_name, peer_state, state_word,
     },
 };
 use crate::{
     clock,
     cluster::{Finding, PeerFinding, State},
-    config::{Cluster, Config, GreKey, Group, Keepalive, Role, Tunnel},
+    config::{Cluster, Config, GreKey, Group, Keepalive, Prefer, Role, Tunnel},
     control::{
         protocol::{
-            EpochKeyStatus, FenceStatus, GroupStatus, HeartbeatStatus, InterfaceStatus,
-            KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus, ServiceStatus,
-            Status, Step as StepStatus, Transition, TunnelStatus,
+            EpochKeyStatus, FenceStatus, Finding as FindingStatus, GroupStatus, HeartbeatStatus,
+            InterfaceStatus, KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus,
+            Rotation, ServiceStatus, SessionRotation, Status, Step as StepStatus, Transition,
+            TunnelStatus,
         },
         server::Source,
     },
     dataplane::{Counters, MappedArray, Mode},
+    heartbeat::rotation::Progress,
     slow_path,
     tunnel::{self, epoch::EpochSlots},
 };
@@ -77,9 +82,13 @@ pub struct Facts {
     pub heard: Arc<MappedArray<SessionState>>,
     pub fences: MappedArray<Fence>,
     pub leases: MappedArray<Lease>,
+    /// The sessions' keys, for the one at a time who changes them.
+    pub keys: Mutex<MappedArray<SessionConfig>>,
+    pub round_trips: MappedArray<RoundTrips>,
     pub counters: Counters,
     pub slow_path: Arc<slow_path::Table>,
     pub clock: Arc<ClockStatistics>,
+    pub clock_health: ClockHealth,
 }
 
 /// What the threads reported of a group.
@@ -222,7 +231,7 @@ impl Facts {
         self.config.cluster.as_ref()
     }
 
-    fn groups(&self) -> &[Group] {
+    pub(super) fn groups(&self) -> &[Group] {
         self.cluster().map_or(&[], |cluster| &cluster.groups)
     }
 
@@ -232,7 +241,7 @@ impl Facts {
             .unwrap_or(Role::Secondary)
     }
 
-    fn peer<'a>(&self, group: &'a Group) -> &'a str {
+    pub(super) fn peer<'a>(&self, group: &'a Group) -> &'a str {
         match self.role(group) {
             Role::Primary => &group.secondary,
             Role::Secondary => &group.primary,
@@ -322,6 +331,16 @@ impl Facts {
             fence: self.fence_status(number, now),
             notes: self.notes(number, view, board, now),
             transitions: board.transitions.iter().cloned().collect(),
+            findings: board
+                .findings
+                .iter()
+                .map(|finding| FindingStatus {
+                    at_ns: finding.at().as_ns(),
+                    group: group.name.clone(),
+                    kind: kind_word(finding).to_owned(),
+                    text: finding.to_string(),
+                })
+                .collect(),
         }
     }
 
@@ -374,6 +393,13 @@ impl Facts {
             .filter(|session| session.group == group)
         {
             let state = self.heard.read(session.index);
+            if self.rotation(session) != Progress::None {
+                notes.push(format!(
+                    "{}: two secrets are accepted, for the change of pre-shared-secret is not \
+                     finished: see `routerctl show heartbeat`",
+                    session.path
+                ));
+            }
             // Of a session that is down, its path says why.
             if self.session_is_up(&state, now)
                 && let Some(note) = self.session_note(session, now)
@@ -382,7 +408,15 @@ impl Facts {
             }
         }
         notes.extend(self.driver_trouble());
-        if let Some(finding) = board.findings.back() {
+        let Group {
+            prefer, protected, ..
+        } = &self.groups()[group];
+        if *prefer == Prefer::Consistency || !protected.is_empty() {
+            notes.extend(self.clock_health.warning());
+        }
+        // What the peer is stands above.
+        let of_us = |finding: &&Finding| !matches!(finding, Finding::Peer { .. });
+        if let Some(finding) = board.findings.iter().rev().find(of_us) {
             notes.push(format!("last finding: {finding}"));
         }
         notes
@@ -400,6 +434,8 @@ impl Facts {
             .probes(session)
             .map_or(0, |probes| probes.sent.load(Ordering::Relaxed));
         let replied = state.replies > 0;
+        let round_trips = self.round_trips.read(session.index);
+        let quantile = |per_mille| round_trips.quantile_ns(per_mille).map(in_us);
         HeartbeatStatus {
             group: group.name.clone(),
             path: session.path.clone(),
@@ -413,6 +449,11 @@ impl Facts {
             rtt_min_us: replied.then(|| in_us(state.rtt_min_ns)),
             rtt_avg_us: state.rtt_sum_ns.checked_div(state.replies).map(in_us),
             rtt_max_us: replied.then(|| in_us(state.rtt_max_ns)),
+            rtt_p50_us: quantile(500),
+            rtt_p90_us: quantile(900),
+            rtt_p99_us: quantile(990),
+            rtt_p999_us: quantile(999),
+            jitter_us: (state.replies > 1).then(|| in_us(state.jitter_16ths / 16)),
             probes_sent: sent,
             replies_received: state.replies,
             round_trip_loss_percent: loss_percent(
@@ -435,6 +476,7 @@ impl Facts {
             late_ticks: self.clock.late.load(Ordering::Relaxed),
             max_tick_lateness_us: in_us(self.clock.max_lateness_ns.load(Ordering::Relaxed)),
             session_up: self.session_is_up(&state, now),
+            secret_rotation: self.rotation(session).to_string(),
             note: self.session_note(session, now),
         }
     }
@@ -515,6 +557,8 @@ impl Source for Board {
             generation: facts.generation,
             agent_uptime_ms: whole_ms(now.since(facts.started)),
             now_ns: now.as_ns(),
+            clock_source: facts.clock_health.source.clone(),
+            virtual_machine: facts.clock_health.virtual_machine,
             groups: boards
                 .iter()
                 .enumerate()
@@ -562,5 +606,32 @@ impl Source for Board {
                 .map(|session| facts.heartbeat_status(cluster, session, now))
                 .collect()
         })
+    }
+
+    fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String> {
+        let facts = &self.facts;
+        match rotation {
+            Rotation::Begin(secret) => facts.begin_rotation(secret),
+            Rotation::Finish { force } => facts.finish_rotation(*force),
+        }
+        .map_err(|refusal| refusal.to_string())?;
+        let step = match rotation {
+            Rotation::Begin(_) => "two secrets are accepted",
+            Rotation::Finish { .. } => "one secret is accepted",
+        };
+        info!("the pre-shared secret is being changed: {step}");
+        Ok(facts
+            .sessions
+            .iter()
+            .map(|session| {
+                let group = &facts.groups()[session.group];
+                SessionRotation {
+                    group: group.name.clone(),
+                    path: session.path.clone(),
+                    peer: facts.peer(group).to_owned(),
+                    progress: facts.rotation(session).to_string(),
+                }
+            })
+            .collect())
     }
 }

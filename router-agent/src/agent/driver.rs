@@ -13,19 +13,20 @@ use std::{
 
 use router_common::{
     identity::Epoch,
-    map::{EpochSlot, Fence, Granted, LocalState, SessionState},
+    map::{EpochSlot, Fence, Granted, LocalState, SessionConfig, SessionState},
     time::BootTime,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
 use super::{
+    clock_health::{ClockWatch, Reading},
     realtime::{self, Priority},
     report::{News, Report, View},
 };
 use crate::{
     clock,
-    cluster::{Advertisement, Command, Core, Event, Finding, PeerReport},
+    cluster::{Advertisement, Command, Core, Event, Finding, PeerFinding, PeerReport},
     dataplane::MappedArray,
     heartbeat::Prober,
     takeover::Order,
@@ -156,12 +157,14 @@ pub struct Driver {
     pub groups: Vec<Group>,
     pub keepalive: Duration,
     pub generation: u32,
+    pub configs: MappedArray<SessionConfig>,
     pub sessions: Arc<MappedArray<SessionState>>,
     pub local: MappedArray<LocalState>,
     pub granted: MappedArray<Granted>,
     pub fences: MappedArray<Fence>,
     pub epochs: Arc<MappedArray<EpochSlot>>,
     pub statistics: Arc<ClockStatistics>,
+    pub clock_watch: ClockWatch,
     pub inbox: Receiver<Input>,
     pub orders: UnboundedSender<Order>,
     pub reports: UnboundedSender<Report>,
@@ -233,6 +236,9 @@ impl Driver {
     }
 
     fn tick(&mut self, now: BootTime) {
+        if let Some(by) = self.clock_watch.observe(Reading::now()) {
+            self.tell_of_the_clock(Finding::Clock { at: now, by });
+        }
         for group in 0..self.groups.len() {
             let report = self.newest_report(group);
             self.handle(group, Event::Tick(report), now);
@@ -339,7 +345,23 @@ impl Driver {
             info!(group = name, epoch = transition.epoch.0, "{transition}");
         }
         for finding in findings {
-            warn!(group = name, "{finding}");
+            if let Finding::Peer { to, .. } = finding
+                && to == PeerFinding::Alive
+            {
+                info!(group = name, "{finding}");
+            } else {
+                warn!(group = name, "{finding}");
+            }
+        }
+    }
+
+    /// Of all groups, for all of them live by the clock.
+    fn tell_of_the_clock(&self, finding: Finding) {
+        warn!("{finding}");
+        for group in 0..self.groups.len() {
+            let news = News::Finding(finding);
+            // Without a reader there is nobody to tell.
+            let _ = self.reports.send(Report { group, news });
         }
     }
 
@@ -353,7 +375,8 @@ impl Driver {
                     // Not before what it echoes was heard.
                     self.granted.raise(session.index, clock::now());
                 }
-                let result = session.prober.probe(&local, &heard, grant, now);
+                let keys = self.configs.read(session.index).keys;
+                let result = session.prober.probe(&keys, &local, &heard, grant, now);
                 let statistics = self.statistics.sessions.get(session.index as usize);
                 if let Some(statistics) = statistics {
                     statistics.note(&group.name, &result);
@@ -402,6 +425,6 @@ impl Driver {
 fn is_notable(finding: &Finding) -> bool {
     match finding {
         Finding::Stopped { length, .. } => *length >= NOTABLE_STOP,
-        Finding::DualActivity { .. } => true,
+        Finding::DualActivity { .. } | Finding::Peer { .. } | Finding::Clock { .. } => true,
     }
 }

@@ -2,6 +2,7 @@
 //! again at the end.
 
 pub mod board;
+mod clock_health;
 pub mod driver;
 mod ethernets;
 mod fenced;
@@ -11,6 +12,7 @@ pub mod preflight;
 pub mod present;
 pub mod realtime;
 pub mod report;
+mod secrets;
 mod setup;
 mod words;
 
@@ -40,6 +42,7 @@ use tracing::{error, info, warn};
 
 use self::{
     board::Board,
+    clock_health::ClockWatch,
     driver::{Driver, Input},
     keeper::Keeper,
     realtime::Priority,
@@ -310,6 +313,7 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         keeper,
         sessions,
         keepalive,
+        configs,
         local,
         granted,
         fences,
@@ -346,6 +350,12 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         path_mtus,
     )?;
     let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
+    info!(source = facts.clock_health.source, "clock source");
+    if facts.config.cluster.is_some()
+        && let Some(warning) = facts.clock_health.warning()
+    {
+        warn!("{warning}");
+    }
     let board = Arc::new(Board::new(facts));
     tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
     let were_well = beginnings.iter().map(|beginning| beginning.was_well);
@@ -355,12 +365,14 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         groups: beginnings.into_iter().map(|b| b.group).collect(),
         keepalive,
         generation: facts.generation,
+        configs,
         sessions: Arc::clone(&facts.heard),
         local,
         granted,
         fences,
         epochs,
         statistics: Arc::clone(&facts.clock),
+        clock_watch: ClockWatch::default(),
         inbox: inbox_receiver,
         orders,
         reports,

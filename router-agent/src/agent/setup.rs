@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use ipnet::IpNet;
 use router_common::{
     identity::{Epoch, NodeId},
-    kdf::{direction_key, session_number},
+    kdf::{self, session_number},
     lease::Length,
     map::{
         EpochSlot, Fence, Granted, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS,
@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use super::{
     Options,
     board::{Facts, SessionFacts, TunnelFacts},
+    clock_health::ClockHealth,
     driver::{ClockStatistics, FenceSlot, Group as DrivenGroup, Session},
     ethernets,
     keeper::{ChooseMode, HeartbeatSocket, Keeper, fences},
@@ -32,9 +33,9 @@ use super::{
 use crate::{
     clock,
     cluster::{Core, FormerLife, Policy, State},
-    config::{Cluster, Config, Group, Role, Tunnel, XdpMode},
+    config::{Cluster, Config, Group, Role, Secret, Tunnel, XdpMode},
     dataplane::{Dataplane, MappedArray, ModeChoice},
-    heartbeat::{Prober, open_socket},
+    heartbeat::{Prober, open_socket, rotation::starting},
     monitor::Monitor,
     net::{Address, Link, Netlink, Pair, dataplane_end},
     slow_path,
@@ -188,6 +189,7 @@ pub struct Setup {
     pub keeper: Keeper,
     pub sessions: Vec<OpenSession>,
     pub keepalive: Duration,
+    pub configs: MappedArray<SessionConfig>,
     pub local: MappedArray<LocalState>,
     pub granted: MappedArray<Granted>,
     pub fences: MappedArray<Fence>,
@@ -254,6 +256,7 @@ pub async fn carry_out(
     Ok(Setup {
         keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
         monitors: cluster.map_or_else(Vec::new, monitors),
+        configs: dataplane.session_configs()?,
         local: dataplane.local()?,
         granted: dataplane.granted()?,
         fences: dataplane.fences()?,
@@ -272,9 +275,12 @@ pub async fn carry_out(
             heard: Arc::new(dataplane.sessions()?),
             fences: dataplane.fences()?,
             leases: dataplane.leases()?,
+            keys: Mutex::new(dataplane.session_keys()?),
+            round_trips: dataplane.round_trips()?,
             counters: dataplane.counters()?,
             slow_path,
             clock: Arc::new(ClockStatistics::of_sessions(places.unwrap_or(0) as usize)),
+            clock_health: ClockHealth::read(),
             config,
         },
         keeper,
@@ -453,11 +459,15 @@ fn open_sessions(
         }
         for (number, group) in cluster.groups.iter().enumerate() {
             let Members { node, peer, name } = members(group, host_name);
-            let secret = cluster.secret.expose().as_bytes();
             let session = session_number(&group.name);
+            let keys_of = |secret: &Secret| {
+                kdf::slot(secret.expose().as_bytes(), &group.name, host_name, name)
+            };
             let config = SessionConfig {
-                rx_key: direction_key(secret, &group.name, name, host_name),
-                tx_key: direction_key(secret, &group.name, host_name, name),
+                keys: starting(
+                    keys_of(&cluster.secret),
+                    cluster.previous_secret.as_ref().map(keys_of),
+                ),
                 session,
                 local_node: node.0,
                 peer_node: peer.0,
@@ -499,7 +509,6 @@ fn open_sessions(
                     discovery,
                     session,
                     node,
-                    config.tx_key,
                     heard.read(index).reply_sequence,
                 ),
                 former: FormerLife::of(&said.read(index), &fences.read(config.group)),

@@ -6,7 +6,7 @@ use router_common::identity::{Claim, Flags, NodeId};
 
 use super::report::View;
 use crate::{
-    cluster::{PeerFinding, State},
+    cluster::{Finding, PeerFinding, State},
     config::{Group, HeaderByte, Role},
     control::protocol::{MonitorState, MonitorStatus, NodeState},
 };
@@ -85,6 +85,15 @@ pub(super) fn finding_word(finding: PeerFinding) -> &'static str {
         PeerFinding::AliveAndDeaf => "alive-and-deaf",
         PeerFinding::KernelSilent => "kernel-silent",
         PeerFinding::AgentDead => "agent-dead",
+    }
+}
+
+pub(super) fn kind_word(finding: &Finding) -> &'static str {
+    match finding {
+        Finding::Stopped { .. } => "stopped",
+        Finding::DualActivity { .. } => "dual-activity",
+        Finding::Peer { .. } => "peer",
+        Finding::Clock { .. } => "clock",
     }
 }
 

@@ -1,27 +1,33 @@
 //! The operator's tool: shows what the agent does and what the kernel's maps hold.
 
 use std::{
-    io::{self, ErrorKind, Write as _},
-    path::PathBuf,
+    fs::File,
+    io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use router_agent::{
+    config::Secret,
     control::{
         DEFAULT_SOCKET, SOCKET_VARIABLE,
         client::Client,
-        protocol::{AgentVersion, TunnelStatus},
+        protocol::{AgentVersion, Rotation, TunnelStatus},
     },
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS},
     maps::{self, KernelInterfaces, PinnedMaps},
     views::{
         self,
-        json::{Document, Versions, View, transitions},
+        json::{Document, History, Versions, View},
     },
 };
 use serde::Serialize;
+use zeroize::Zeroizing;
+
+/// Bytes; what is longer would not fit a request.
+const LONGEST_SECRET: u64 = 4096;
 
 /// Shows what a redundant router does.
 ///
@@ -41,6 +47,24 @@ enum Command {
     /// Forget what the kernel has learnt; needs no agent, but root.
     #[command(subcommand)]
     Clear(Clear),
+    /// Change the pre-shared secret of the running agent, without a missed heartbeat.
+    ///
+    /// Run it on both nodes with the same secret, then, once both use it, with --finish on both. The
+    /// secret is one line of the standard input or of a file. The agent forgets it when it stops:
+    /// write it into the configuration, too.
+    RotateSecret {
+        /// Read the new secret from here.
+        #[arg(long, value_name = "FILE", conflicts_with = "finish")]
+        file: Option<PathBuf>,
+        /// Accept the old secret no more.
+        #[arg(long)]
+        finish: bool,
+        /// Although the peer may not have the new one.
+        #[arg(long, requires = "finish")]
+        force: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
     /// Look into the pinned maps; needs no agent.
     #[command(subcommand)]
     Maps(Maps),
@@ -182,7 +206,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Show(Show::Cluster(Cluster::History(asking))) => {
             let status = asking.agent().status()?;
-            let view = View::Transitions(transitions(&status));
+            let view = View::History(History::of(&status));
             asking.print(view, || views::history(&status))
         }
         Command::Show(Show::Interfaces {
@@ -215,6 +239,21 @@ fn run(command: Command) -> Result<()> {
             println!("{cleared} newest epochs forgotten");
             Ok(())
         }
+        Command::RotateSecret {
+            file,
+            finish,
+            force,
+            asking,
+        } => {
+            let rotation = if finish {
+                Rotation::Finish { force }
+            } else {
+                Rotation::Begin(read_secret(file.as_deref())?)
+            };
+            let sessions = asking.agent().rotate(rotation)?;
+            let view = View::Rotation(&sessions);
+            asking.print(view, || views::rotation(&sessions))
+        }
         Command::Maps(Maps::List(looking)) => {
             let maps = maps::list(&PinnedMaps::below(&looking.bpffs)?)?;
             looking.print(&maps, || maps::view::list(&maps))
@@ -225,6 +264,37 @@ fn run(command: Command) -> Result<()> {
             looking.print(&dump, || maps::view::dump(&dump))
         }
     }
+}
+
+/// One line. It never comes by the command line, which others can read.
+fn read_secret(file: Option<&Path>) -> Result<Secret> {
+    let mut text = Zeroizing::new(String::new());
+    match file {
+        Some(file) => {
+            File::open(file)
+                .and_then(|file| file.take(LONGEST_SECRET).read_to_string(&mut text))
+                .with_context(|| format!("cannot read {}", file.display()))?;
+        }
+        None if io::stdin().is_terminal() => {
+            bail!("the secret would be shown: name a --file, or send it to the standard input");
+        }
+        None => {
+            io::stdin()
+                .take(LONGEST_SECRET)
+                .read_to_string(&mut text)
+                .context("cannot read the standard input")?;
+        }
+    }
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    if line.is_empty() {
+        bail!("there is no secret on the first line");
+    }
+    if line.contains(['\n', '\'', '"']) {
+        bail!(
+            "a secret is one line without quotation marks, so that the configuration can state it"
+        );
+    }
+    Ok(Secret::new(line))
 }
 
 fn show_tunnels(which: Option<String>, extent: Option<Extent>, asking: &Asking) -> Result<()> {

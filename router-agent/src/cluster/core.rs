@@ -841,7 +841,7 @@ impl Core {
             self.standing = standing;
             self.standing_since = now;
         }
-        self.peer_finding = match standing {
+        let finding = match standing {
             Standing::Unknown => self.peer_finding,
             Standing::Silent if self.report.last_heard.is_never() => PeerFinding::NeverHeard,
             Standing::Silent => PeerFinding::KernelSilent,
@@ -853,6 +853,14 @@ impl Core {
             | Standing::Impaired
             | Standing::Outdated => self.hears_us(),
         };
+        if finding != self.peer_finding {
+            self.findings.push(Finding::Peer {
+                at: now,
+                from: self.peer_finding,
+                to: finding,
+            });
+            self.peer_finding = finding;
+        }
     }
 
     /// Of a peer that is alive: whether it says that it hears us.

@@ -7,6 +7,7 @@ use router_common::{identity::Epoch, time::BootTime};
 use super::{
     cause::{Cause, Measured},
     core::State,
+    report::PeerFinding,
 };
 
 /// One change of state.
@@ -53,6 +54,25 @@ pub enum Finding {
         proven: Duration,
         at_most: Duration,
     },
+    /// What the peer is found to be has changed.
+    Peer {
+        at: BootTime,
+        from: PeerFinding,
+        to: PeerFinding,
+    },
+    /// The time of day jumped ahead of the boottime clock: that stood still, or it was set.
+    Clock { at: BootTime, by: Duration },
+}
+
+impl Finding {
+    pub const fn at(&self) -> BootTime {
+        match *self {
+            Self::Stopped { at, .. }
+            | Self::DualActivity { at, .. }
+            | Self::Peer { at, .. }
+            | Self::Clock { at, .. } => at,
+        }
+    }
 }
 
 impl fmt::Display for Finding {
@@ -72,6 +92,12 @@ impl fmt::Display for Finding {
                 Measured(proven),
                 Measured(at_most),
                 epoch.0
+            ),
+            Self::Peer { at: _, from, to } => write!(f, "the peer was {from} and is {to}"),
+            Self::Clock { at: _, by } => write!(
+                f,
+                "this node's clock stood still for about {}, or the time of day was set",
+                Measured(by)
             ),
         }
     }

@@ -92,9 +92,9 @@ impl fmt::Display for PeerFinding {
         f.write_str(match self {
             Self::NeverHeard => "never heard",
             Self::Alive => "alive",
-            Self::AliveAndDeaf => "alive, does not hear us",
-            Self::KernelSilent => "silent",
-            Self::AgentDead => "agent dead",
+            Self::AliveAndDeaf => "alive and does not hear us (the path to it is cut)",
+            Self::KernelSilent => "silent (its node is dead, or the path from it is cut)",
+            Self::AgentDead => "alive without its agent",
         })
     }
 }

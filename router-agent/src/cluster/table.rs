@@ -283,6 +283,12 @@ fn silence_is_acted_on_at_the_very_deadline_and_in_one_call() {
     b.tick();
     assert_eq!(b.core.state(), State::Active);
     assert_eq!(b.core.peer_finding(), PeerFinding::KernelSilent);
+    let silent = Finding::Peer {
+        at: b.now,
+        from: PeerFinding::Alive,
+        to: PeerFinding::KernelSilent,
+    };
+    assert_eq!(b.core.findings().last(), Some(silent));
     assert_eq!(b.commands, [Command::Take { epoch: Epoch(6) }]);
     assert_eq!(b.core.next_deadline(), None);
 }

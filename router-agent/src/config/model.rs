@@ -196,6 +196,8 @@ pub struct Cluster {
     /// numbers or an epoch for its key.
     pub interfaces: Vec<String>,
     pub secret: Secret,
+    /// Still accepted, while the secret is being changed.
+    pub previous_secret: Option<Secret>,
     /// Kept as stated; heartbeats are unicast inside the tunnel.
     pub mcast_group: Ipv4Addr,
     /// UDP, default 6940.

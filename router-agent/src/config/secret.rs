@@ -2,10 +2,21 @@
 
 use std::fmt;
 
+use zeroize::{Zeroize as _, ZeroizeOnDrop};
+
 /// A secret of the configuration. `Debug` prints `***` and there is no `Display`, so that it
-/// reaches a log only through [`Secret::expose`], which is easy to search for.
+/// reaches a log only through [`Secret::expose`], which is easy to search for. Wiped from memory when
+/// it is dropped.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Secret {}
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {

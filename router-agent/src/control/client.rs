@@ -14,12 +14,13 @@ use rustix::{
         sockopt::{Timeout, set_socket_timeout},
     },
 };
+use zeroize::Zeroizing;
 
 use super::{
     permission,
     protocol::{
         AgentVersion, Body, Command, Failure, HeartbeatStatus, InterfaceStatus, Outcome, Request,
-        Response, Status, TunnelStatus, VERSION,
+        Response, Rotation, SessionRotation, Status, TunnelStatus, VERSION,
     },
 };
 
@@ -109,17 +110,29 @@ impl Client {
         }
     }
 
+    /// Makes a step of the change of the secret.
+    pub fn rotate(&self, rotation: Rotation) -> Result<Vec<SessionRotation>, ClientError> {
+        match self.request(&Request::rotate(rotation))? {
+            Body::RotateSecret(sessions) => Ok(sessions),
+            other => Err(self.answers_another_question(&other)),
+        }
+    }
+
     fn ask(&self, command: Command) -> Result<Body, ClientError> {
+        self.request(&Request::new(command))
+    }
+
+    fn request(&self, request: &Request) -> Result<Body, ClientError> {
         let line = self
-            .exchange(Request::new(command))
+            .exchange(request)
             .map_err(|error| self.explain(error))?;
         self.read_response(&line)
     }
 
-    fn exchange(&self, request: Request) -> io::Result<Vec<u8>> {
+    fn exchange(&self, request: &Request) -> io::Result<Vec<u8>> {
         let deadline = Instant::now() + self.timeout;
         let mut stream = connect(&self.socket, self.timeout)?;
-        let mut text = serde_json::to_vec(&request)?;
+        let mut text = Zeroizing::new(serde_json::to_vec(request)?);
         text.push(b'\n');
         stream.set_write_timeout(Some(remaining(deadline)?))?;
         stream.write_all(&text)?;
@@ -177,6 +190,7 @@ impl Client {
             Body::Heartbeat(_) => Command::Heartbeat,
             Body::Interfaces(_) => Command::Interfaces,
             Body::Version(_) => Command::Version,
+            Body::RotateSecret(_) => Command::RotateSecret,
         };
         self.not_understood(&format!("it answered {kind}, which was not asked"))
     }

@@ -1,6 +1,11 @@
-//! Explains to an operator why the control socket does not let him in.
+//! Who may do what at the control socket, and why it does not let an operator in.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+/// Whether a client of this user may change anything. Its file's mode says who may ask.
+pub fn may_change(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
 
 /// What to do about "permission denied" at `socket`.
 pub fn remedy(socket: &Path) -> String {

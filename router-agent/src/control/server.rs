@@ -10,7 +10,9 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet, time::sleep};
 
-use super::protocol::{HeartbeatStatus, InterfaceStatus, Status, TunnelStatus};
+use super::protocol::{
+    HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus,
+};
 
 pub use bind::bind;
 
@@ -21,6 +23,8 @@ pub trait Source {
     fn tunnels(&self) -> Vec<TunnelStatus>;
     fn interfaces(&self) -> Vec<InterfaceStatus>;
     fn heartbeat(&self) -> Vec<HeartbeatStatus>;
+    /// Makes a step of the change of the secret; how far each session is then, or why it cannot be.
+    fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String>;
 }
 
 /// A source as connections share it.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    protocol::{HeartbeatStatus, InterfaceStatus, Status, TunnelStatus},
+    protocol::{HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus},
     server::{Limits, SharedSource, Source, bind, serve_within},
 };
 
@@ -38,6 +38,13 @@ impl Source for Fixed {
 
     fn heartbeat(&self) -> Vec<HeartbeatStatus> {
         vec![HeartbeatStatus::default()]
+    }
+
+    fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String> {
+        match rotation {
+            Rotation::Begin(_) => Ok(vec![SessionRotation::default()]),
+            Rotation::Finish { .. } => Err("no change is under way".to_owned()),
+        }
     }
 }
 

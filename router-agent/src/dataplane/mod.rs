@@ -29,9 +29,9 @@ use router_common::{
     identity::Epoch,
     map::{
         EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_EPOCHS,
-        MAX_GROUPS, MAX_SESSIONS, Reason, Sequence, SessionConfig, SessionKey, SessionState,
-        Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress,
-        TunnelKey, TunnelKey6, name,
+        MAX_GROUPS, MAX_SESSIONS, Reason, RoundTrips, Sequence, SessionConfig, SessionKey,
+        SessionState, Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents,
+        TunnelIngress, TunnelKey, TunnelKey6, name,
     },
     slot::{TunnelSlot, TunnelSlot6},
 };
@@ -376,6 +376,8 @@ impl Dataplane {
         configs.set(index, SessionConfig::zeroed(), 0)?;
         let mut sessions: Array<_, SessionState> = self.map_mut(name::SESSIONS)?;
         sessions.set(index, SessionState::default(), 0)?;
+        let mut round_trips: Array<_, RoundTrips> = self.map_mut(name::ROUND_TRIPS)?;
+        round_trips.set(index, RoundTrips::zeroed(), 0)?;
         Ok(())
     }
 
@@ -389,6 +391,21 @@ impl Dataplane {
             }
         }
         Ok(())
+    }
+
+    /// What the programs know of the sessions, to be read by who sends probes.
+    pub fn session_configs(&self) -> Result<MappedArray<SessionConfig>> {
+        MappedArray::read_only(self.array(name::SESSION_CONFIG)?, MAX_SESSIONS)
+    }
+
+    /// The same, for the one who changes their keys.
+    pub fn session_keys(&self) -> Result<MappedArray<SessionConfig>> {
+        MappedArray::read_write(self.array(name::SESSION_CONFIG)?, MAX_SESSIONS)
+    }
+
+    /// How the round trips of each session are spread.
+    pub fn round_trips(&self) -> Result<MappedArray<RoundTrips>> {
+        MappedArray::read_only(self.array(name::ROUND_TRIPS)?, MAX_SESSIONS)
     }
 
     /// What the kernel heard, to be read without a system call.

@@ -1,7 +1,9 @@
 //! The probes that a node sends on its clock. What comes back the kernel keeps.
 
+pub mod rotation;
+
 use std::{
-    fmt, io,
+    io,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     sync::Arc,
 };
@@ -9,10 +11,10 @@ use std::{
 use router_common::{
     heartbeat::{Content, Heartbeat, Kind},
     identity::NodeId,
+    keys::Keys,
     lease::Length,
     map::{LocalState, SessionState},
     net::ipv4_from_word,
-    siphash::Key,
     time::BootTime,
 };
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -45,25 +47,15 @@ pub fn bind_again(socket: &UdpSocket, tunnel: &str, address: Ipv4Addr) -> io::Re
     socket.set_multicast_if_v4(&address)
 }
 
-/// Sends the probes of one session. Holds a secret.
+/// Sends the probes of one session.
+#[derive(Debug)]
 pub struct Prober {
     socket: Arc<UdpSocket>,
     /// Where to probe while the peer's address is not known.
     discovery: SocketAddrV4,
     session: u32,
     node: NodeId,
-    key: Key,
     sequence: u64,
-}
-
-impl fmt::Debug for Prober {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prober")
-            .field("session", &self.session)
-            .field("node", &self.node)
-            .field("sequence", &self.sequence)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Prober {
@@ -74,7 +66,6 @@ impl Prober {
         discovery: SocketAddrV4,
         session: u32,
         node: NodeId,
-        key: Key,
         sequence: u64,
     ) -> Self {
         Self {
@@ -82,20 +73,23 @@ impl Prober {
             discovery,
             session,
             node,
-            key,
             sequence,
         }
     }
 
-    /// Sends one probe that says `local` of us and echoes what was `heard`. What it grants must have
-    /// been noted before.
+    /// Sends one probe that says `local` of us and echoes what was `heard`, signed with the one of
+    /// `keys` that the peer wants. What it grants must have been noted before.
     pub fn probe(
         &mut self,
+        keys: &Keys,
         local: &LocalState,
         heard: &SessionState,
         grant: Length,
         now: BootTime,
     ) -> io::Result<()> {
+        let slot = keys
+            .sign_for(heard.peer_keys())
+            .ok_or_else(|| io::Error::other("the session has no secret"))?;
         self.sequence += 1;
         let message = Heartbeat::signed(
             &Content {
@@ -111,8 +105,9 @@ impl Prober {
                 claim: local.claim(),
                 agent_age_us: now.us_since(local.agent_beat()),
                 grant,
+                wanted_key: keys.wanted(),
             },
-            &self.key,
+            &slot.tx(),
         );
         let to = match ipv4_from_word(heard.peer_address) {
             Some(address) => SocketAddrV4::new(address, self.discovery.port()),

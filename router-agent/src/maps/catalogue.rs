@@ -3,9 +3,9 @@
 use aya::maps::{MapInfo, MapType};
 use router_common::{
     map::{
-        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence,
-        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress,
-        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, name,
+        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, RoundTrips,
+        Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice,
+        TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, name,
     },
     slot::{TunnelSlot, TunnelSlot6},
 };
@@ -30,6 +30,7 @@ pub enum Known {
     SessionIndex,
     SessionConfig,
     Sessions,
+    RoundTrips,
     Local,
     Granted,
     Fences,
@@ -40,7 +41,7 @@ pub enum Known {
 }
 
 impl Known {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Tunnels,
         Self::Tunnels6,
         Self::Slots,
@@ -56,6 +57,7 @@ impl Known {
         Self::SessionIndex,
         Self::SessionConfig,
         Self::Sessions,
+        Self::RoundTrips,
         Self::Local,
         Self::Granted,
         Self::Fences,
@@ -91,6 +93,7 @@ impl Known {
             Self::SessionIndex => name::SESSION_INDEX,
             Self::SessionConfig => name::SESSION_CONFIG,
             Self::Sessions => name::SESSIONS,
+            Self::RoundTrips => name::ROUND_TRIPS,
             Self::Local => name::LOCAL,
             Self::Granted => name::GRANTED,
             Self::Fences => name::FENCES,
@@ -119,6 +122,7 @@ impl Known {
             | Self::Settings
             | Self::SessionConfig
             | Self::Sessions
+            | Self::RoundTrips
             | Self::Local
             | Self::Granted
             | Self::Fences
@@ -146,6 +150,7 @@ impl Known {
             Self::SessionIndex | Self::Protected => size_of::<u32>(),
             Self::SessionConfig => size_of::<SessionConfig>(),
             Self::Sessions => size_of::<SessionState>(),
+            Self::RoundTrips => size_of::<RoundTrips>(),
             Self::Local => size_of::<LocalState>(),
             Self::Granted => size_of::<Granted>(),
             Self::Fences => size_of::<Fence>(),
@@ -173,6 +178,7 @@ impl Known {
             | Self::Settings
             | Self::SessionConfig
             | Self::Sessions
+            | Self::RoundTrips
             | Self::Local
             | Self::Granted
             | Self::Fences

@@ -5,9 +5,9 @@ use router_common::{
     identity::{Claim, Flags, NodeId},
     map::{
         EpochSlot, Fence, FenceCounters, Format, Granted, Interface, Lease, LocalState, MAX_GROUPS,
-        Reason, Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice,
-        TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, egress_flag,
-        ingress_flag, interface_flag,
+        Reason, RoundTrips, Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic,
+        TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6,
+        egress_flag, ingress_flag, interface_flag,
     },
     net::{Mac, ipv4_from_word},
     slot::{TunnelSlot, TunnelSlot6},
@@ -382,8 +382,7 @@ impl Decode for SessionKey {
 impl Decode for SessionConfig {
     fn decode(&self, _: &dyn InterfaceNames) -> Fields {
         let Self {
-            rx_key: _,
-            tx_key: _,
+            keys,
             session,
             local_node,
             peer_node,
@@ -397,8 +396,11 @@ impl Decode for SessionConfig {
             .with("peer_node", peer_node)
             .with("local_address", ipv4(local_address))
             .with("group_index", group)
-            .with("rx_key", SECRET)
-            .with("tx_key", SECRET)
+            .with(
+                "secrets",
+                keys.slots.iter().filter(|slot| !slot.is_empty()).count(),
+            )
+            .with("keys", SECRET)
     }
 }
 
@@ -413,6 +415,7 @@ impl Decode for SessionState {
             peer_status: _,
             peer_address,
             newest_echo_ns,
+            peer_keys: _,
             probe_sequence,
             reply_sequence,
             first_probe_sequence,
@@ -423,6 +426,8 @@ impl Decode for SessionState {
             rtt_min_ns,
             rtt_max_ns,
             rtt_sum_ns,
+            transit_ns,
+            jitter_16ths,
             mac_failures,
             last_mac_failure_ns,
             stale,
@@ -455,12 +460,31 @@ impl Decode for SessionState {
         .with("rtt_min_ns", rtt_min_ns)
         .with("rtt_max_ns", rtt_max_ns)
         .with("rtt_sum_ns", rtt_sum_ns)
+        .with("transit_ns", transit_ns)
+        .with("jitter_ns", jitter_16ths / 16)
         .with("mac_failures", mac_failures)
         .with("last_mac_failure_ns", last_mac_failure_ns)
         .with("stale", stale)
         .with("unproven", unproven)
         .with("wrong_sender", wrong_sender)
         .with("not_understood", not_understood)
+    }
+}
+
+/// Its quantiles: the buckets themselves are too many to be read.
+impl Decode for RoundTrips {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        [
+            ("p50_ns", 500),
+            ("p99_ns", 990),
+            ("p999_ns", 999),
+            ("max_ns", 1_000),
+        ]
+        .into_iter()
+        .fold(
+            Fields::default().with("replies", self.count()),
+            |fields, (name, per_mille)| fields.with(name, self.quantile_ns(per_mille)),
+        )
     }
 }
 

@@ -3,9 +3,9 @@
 use bytemuck::{NoUninit, bytes_of};
 use router_common::{
     map::{
-        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, Sequence,
-        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice, TunnelEgress,
-        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6,
+        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, RoundTrips,
+        Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice,
+        TunnelEgress, TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6,
     },
     slot::{TunnelSlot, TunnelSlot6},
 };
@@ -68,6 +68,7 @@ pub fn dump(
             array::<SessionConfig>(map).map(|read| show.used(read, Index::Session))
         }
         Known::Sessions => array::<SessionState>(map).map(|read| show.used(read, Index::Session)),
+        Known::RoundTrips => array::<RoundTrips>(map).map(|read| show.used(read, Index::Session)),
         Known::Local => array::<LocalState>(map).map(|read| show.used(read, Index::Session)),
         Known::Granted => array::<Granted>(map).map(|read| show.used(read, Index::Session)),
         Known::Fences => array::<Fence>(map).map(|read| show.used(read, Index::Group)),

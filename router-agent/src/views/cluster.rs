@@ -148,6 +148,14 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
         table.row(["Note:", note]);
     }
     table.row(["Agent:", &format!("up {}", span(status.agent_uptime_ms))]);
+    if !status.clock_source.is_empty() {
+        let machine = if status.virtual_machine {
+            ", in a virtual machine"
+        } else {
+            ""
+        };
+        table.row(["Clock:", &format!("{}{machine}", status.clock_source)]);
+    }
     if let Some(last) = group.transitions.last() {
         table.row(["Last transition:", &transition(last, status.now_ns)]);
     }

@@ -1,6 +1,6 @@
 //! `show heartbeat`: the sessions, their times and losses.
 
-use super::{Table, table::printable};
+use super::{Table, rotation::progress, table::printable};
 use crate::control::protocol::HeartbeatStatus;
 
 /// A block for each session.
@@ -21,10 +21,15 @@ fn block(session: &HeartbeatStatus) -> String {
         last_heard_ms_ago,
         peer_generation,
         peer_agent_age_ms,
-        rtt_last_us,
-        rtt_min_us,
-        rtt_avg_us,
-        rtt_max_us,
+        rtt_last_us: _,
+        rtt_min_us: _,
+        rtt_avg_us: _,
+        rtt_max_us: _,
+        rtt_p50_us: _,
+        rtt_p90_us: _,
+        rtt_p99_us: _,
+        rtt_p999_us: _,
+        jitter_us: _,
         probes_sent,
         replies_received,
         round_trip_loss_percent,
@@ -39,6 +44,7 @@ fn block(session: &HeartbeatStatus) -> String {
         late_ticks,
         max_tick_lateness_us,
         session_up,
+        secret_rotation,
         note,
     } = session;
     let mut table = Table::without_header();
@@ -58,16 +64,7 @@ fn block(session: &HeartbeatStatus) -> String {
             &format!("generation {peer_generation}, age of its agent {peer_agent_age_ms:.1} ms"),
         ]);
     }
-    table.row([
-        "Round trip:".to_owned(),
-        format!(
-            "last {}, min {}, avg {}, max {}",
-            us(*rtt_last_us),
-            us(*rtt_min_us),
-            us(*rtt_avg_us),
-            us(*rtt_max_us)
-        ),
-    ]);
+    round_trips(&mut table, session);
     table.row([
         "Probes:",
         &format!("{probes_sent} sent, {replies_received} answered"),
@@ -94,11 +91,38 @@ fn block(session: &HeartbeatStatus) -> String {
         "Probe clock:",
         &format!("{late_ticks} late ticks, worst {max_tick_lateness_us:.1} us late"),
     ]);
+    if !matches!(&**secret_rotation, "" | "none") {
+        table.row(["Secret:", progress(secret_rotation)]);
+    }
     let title = format!(
         "Session of group {group} over {path} with {peer}: {}",
         if *session_up { "up" } else { "down" }
     );
     format!("{}\n{}", printable(&title), table.render(4))
+}
+
+fn round_trips(table: &mut Table, session: &HeartbeatStatus) {
+    table.row([
+        "Round trip:".to_owned(),
+        format!(
+            "last {}, min {}, avg {}, max {}",
+            us(session.rtt_last_us),
+            us(session.rtt_min_us),
+            us(session.rtt_avg_us),
+            us(session.rtt_max_us)
+        ),
+    ]);
+    table.row([
+        "Percentiles:".to_owned(),
+        format!(
+            "50 % {}, 90 % {}, 99 % {}, 99.9 % {}",
+            us(session.rtt_p50_us),
+            us(session.rtt_p90_us),
+            us(session.rtt_p99_us),
+            us(session.rtt_p999_us)
+        ),
+    ]);
+    table.row(["Jitter:".to_owned(), us(session.jitter_us)]);
 }
 
 fn us(value: Option<f64>) -> String {
@@ -128,6 +152,11 @@ mod tests {
             rtt_min_us: Some(180.0),
             rtt_avg_us: Some(205.26),
             rtt_max_us: Some(9_000.0),
+            rtt_p50_us: Some(204.8),
+            rtt_p90_us: Some(229.376),
+            rtt_p99_us: Some(262.144),
+            rtt_p999_us: Some(9_175.04),
+            jitter_us: Some(3.75),
             probes_sent: 1_000,
             replies_received: 999,
             round_trip_loss_percent: Some(0.1),
@@ -138,6 +167,7 @@ mod tests {
             late_ticks: 2,
             max_tick_lateness_us: 91.5,
             session_up: true,
+            secret_rotation: "peer-has-it".to_owned(),
             ..HeartbeatStatus::default()
         };
         let down = HeartbeatStatus {

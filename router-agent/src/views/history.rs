@@ -3,25 +3,44 @@
 use super::{
     Table,
     instant::{ago, signed_ms},
-    json::transitions,
+    json::History,
     table::printable,
 };
-use crate::control::protocol::{Status, Transition};
+use crate::control::protocol::{Finding, Status, Transition};
 
-/// Every transition that the agent remembers, the newest last.
+/// Every transition and finding that the agent remembers, the newest last.
 pub fn history(status: &Status) -> String {
-    let transitions = transitions(status);
-    if transitions.is_empty() {
+    let History {
+        transitions,
+        findings,
+    } = History::of(status);
+    if transitions.is_empty() && findings.is_empty() {
         return format!(
             "No transition on {} since its agent started.\n",
             status.node
         );
     }
-    let blocks: Vec<String> = transitions
+    let transitions = transitions
         .into_iter()
-        .map(|transition| block(transition, status.now_ns))
-        .collect();
-    blocks.join("\n")
+        .map(|transition| (transition.at_ns, block(transition, status.now_ns)));
+    let findings = findings
+        .into_iter()
+        .map(|finding| (finding.at_ns, line(finding, status.now_ns)));
+    let mut entries: Vec<(u64, String)> = transitions.chain(findings).collect();
+    entries.sort_by_key(|(at_ns, _)| *at_ns);
+    let entries: Vec<String> = entries.into_iter().map(|(_, entry)| entry).collect();
+    entries.join("\n")
+}
+
+fn line(finding: &Finding, now_ns: u64) -> String {
+    let Finding {
+        at_ns,
+        group,
+        kind: _,
+        text,
+    } = finding;
+    let ago = ago(*at_ns, now_ns);
+    printable(&format!("Group {group}: found, {ago}: {text}")) + "\n"
 }
 
 fn block(transition: &Transition, now_ns: u64) -> String {
@@ -78,7 +97,7 @@ fn offset(origin_ns: u64, at_ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use crate::{
-        control::protocol::{GroupStatus, Status, Step, Transition},
+        control::protocol::{Finding, GroupStatus, Status, Step, Transition},
         views::{golden, history},
     };
 
@@ -130,6 +149,12 @@ mod tests {
             groups: vec![
                 GroupStatus {
                     transitions: vec![transition(1_000_000_000, "aws"), takeover],
+                    findings: vec![Finding {
+                        at_ns: 10_000_100_000,
+                        group: "aws".to_owned(),
+                        kind: "peer".to_owned(),
+                        text: "the peer was alive and is silent".to_owned(),
+                    }],
                     ..GroupStatus::default()
                 },
                 GroupStatus {

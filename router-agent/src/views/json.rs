@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use crate::control::protocol::{
-    AgentVersion, HeartbeatStatus, InterfaceStatus, Status, Transition, TunnelStatus,
+    AgentVersion, Finding, HeartbeatStatus, InterfaceStatus, SessionRotation, Status, Transition,
+    TunnelStatus,
 };
 
 /// Raised when a field changes its meaning or goes away; new ones may come at any time.
@@ -35,8 +36,33 @@ pub enum View<'a> {
     Tunnels(&'a [TunnelStatus]),
     Interfaces(&'a [InterfaceStatus]),
     Heartbeat(&'a [HeartbeatStatus]),
-    Transitions(Vec<&'a Transition>),
+    Rotation(&'a [SessionRotation]),
     Version(Versions<'a>),
+    #[serde(untagged)]
+    History(History<'a>),
+}
+
+/// What happened, the newest last.
+#[derive(Clone, Debug, Serialize)]
+pub struct History<'a> {
+    pub transitions: Vec<&'a Transition>,
+    pub findings: Vec<&'a Finding>,
+}
+
+impl<'a> History<'a> {
+    /// Of all groups.
+    pub fn of(status: &'a Status) -> Self {
+        let mut findings: Vec<&Finding> = status
+            .groups
+            .iter()
+            .flat_map(|group| &group.findings)
+            .collect();
+        findings.sort_by_key(|finding| finding.at_ns);
+        Self {
+            transitions: transitions(status),
+            findings,
+        }
+    }
 }
 
 /// This program and the agent, if it answered.
@@ -46,8 +72,7 @@ pub struct Versions<'a> {
     pub agent: Option<&'a AgentVersion>,
 }
 
-/// The transitions of all groups, the newest last.
-pub fn transitions(status: &Status) -> Vec<&Transition> {
+fn transitions(status: &Status) -> Vec<&Transition> {
     let mut transitions: Vec<&Transition> = status
         .groups
         .iter()
@@ -67,12 +92,12 @@ mod tests {
         let document = Document::of(View::Status(&status));
         assert_eq!(
             serde_json::to_string(&document).unwrap(),
-            r#"{"schema_version":1,"status":{"node":"","generation":0,"agent_uptime_ms":0,"now_ns":0,"groups":[],"paths":[]}}"#
+            r#"{"schema_version":1,"status":{"node":"","generation":0,"agent_uptime_ms":0,"now_ns":0,"clock_source":"","virtual_machine":false,"groups":[],"paths":[]}}"#
         );
-        let document = Document::of(View::Transitions(Vec::new()));
+        let document = Document::of(View::History(History::of(&status)));
         assert_eq!(
             serde_json::to_string(&document).unwrap(),
-            r#"{"schema_version":1,"transitions":[]}"#
+            r#"{"schema_version":1,"transitions":[],"findings":[]}"#
         );
     }
 }

@@ -24,6 +24,7 @@ use router_common::{
     bench::{Bench, HEADERS},
     gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
     heartbeat::Content,
+    keys::NumberedKey,
     map::Sequence,
     net::{ETH_P_IPV4, ETH_P_IPV6, Ethernet, PROTO_TCP},
 };
@@ -291,7 +292,14 @@ fn steady(pass: f64) -> Result<Section> {
         &inner_udp(9, &[0; INNER_PAYLOAD]),
     );
     let unknown6 = Outer::new(Format::IPV6).around(ETH_P_IPV4, &inner_udp(9, &[0; INNER_PAYLOAD]));
-    let forged = heartbeat(&probe(), &from_peer(b"another secret"));
+    let other = from_peer(b"another secret");
+    // Who forges knows the number of the secret, from any message.
+    let forged = NumberedKey {
+        number: from_peer(b"cloudpack").number,
+        ..other
+    };
+    let unknown_secret = heartbeat(&probe(), &other);
+    let forged = heartbeat(&probe(), &forged);
     let subjects = [
         ("pass program", program::PASS, plain, PASS),
         (
@@ -316,6 +324,12 @@ fn steady(pass: f64) -> Result<Section> {
             "heartbeat, wrong MAC, refused",
             program::UNDERLAY,
             forged,
+            DROP,
+        ),
+        (
+            "heartbeat, unknown secret, refused",
+            program::UNDERLAY,
+            unknown_secret,
             DROP,
         ),
     ];

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use router_common::kdf::secret_number;
+
 use super::super::diagnostic::{Problem, Report};
-use super::super::model::{Cluster, Encapsulation, Group, Prefer};
+use super::super::model::{Cluster, Encapsulation, Group, Prefer, Secret};
 use super::super::source::Place;
 use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::{Value, is_tunnel_name};
@@ -48,10 +50,12 @@ pub(super) fn check(
     else {
         return None;
     };
+    let previous_secret = previous_secret(branch, &secret, report);
     let intervals = intervals?;
     Some(Cluster {
         interfaces,
         secret,
+        previous_secret,
         mcast_group,
         heartbeat_port: u16::try_from(port).ok()?,
         keepalive_interval: intervals.keepalive,
@@ -61,6 +65,36 @@ pub(super) fn check(
         monitor_dead_interval: intervals.monitor_dead,
         groups: groups.into_iter().collect::<Option<_>>()?,
     })
+}
+
+/// Messages name their secrets by numbers of 16 bits, which must differ.
+fn previous_secret(branch: &Branch, secret: &Secret, report: &mut Report) -> Option<Secret> {
+    let stated = branch.value("previous-pre-shared-secret")?;
+    let Value::Secret(previous) = &stated.value else {
+        return None;
+    };
+    let number = |secret: &Secret| secret_number(secret.expose().as_bytes());
+    if previous == secret {
+        report.add(
+            Problem::error(
+                stated.place,
+                "`previous-pre-shared-secret` is the same as `pre-shared-secret`",
+            )
+            .help("remove the line, or state the secret that was used before"),
+        );
+        return None;
+    }
+    if number(previous) == number(secret) {
+        report.add(
+            Problem::error(
+                stated.place,
+                "heartbeats cannot tell these two secrets apart: by chance they have the same number",
+            )
+            .help("choose another `pre-shared-secret`"),
+        );
+        return None;
+    }
+    Some(previous.clone())
 }
 
 /// Heartbeats need a tunnel of this file that is up, takes IPv4 and carries multicast, and that

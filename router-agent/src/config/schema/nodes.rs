@@ -73,6 +73,11 @@ static CLUSTER: &[Node] = &[
     multi("interface", Type::InterfaceName, "Tunnel that carries the heartbeats").required("tunN"),
     leaf("pre-shared-secret", Type::Secret, "Secret that both nodes share").required("'TEXT'"),
     leaf(
+        "previous-pre-shared-secret",
+        Type::Secret,
+        "Secret that is still accepted while pre-shared-secret is being changed",
+    ),
+    leaf(
         "mcast-group",
         Type::McastGroup,
         "Accepted for old configurations; heartbeats are unicast inside the tunnel",

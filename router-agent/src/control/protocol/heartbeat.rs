@@ -22,13 +22,21 @@ pub struct HeartbeatStatus {
     pub rtt_min_us: Option<f64>,
     pub rtt_avg_us: Option<f64>,
     pub rtt_max_us: Option<f64>,
+    /// Of all replies since the agent started: what half of them did not exceed; within a quarter, as
+    /// the kernel counts them.
+    pub rtt_p50_us: Option<f64>,
+    pub rtt_p90_us: Option<f64>,
+    pub rtt_p99_us: Option<f64>,
+    pub rtt_p999_us: Option<f64>,
+    /// Of replies on their way from the peer's kernel to ours (RFC 3550 §6.4.1).
+    pub jitter_us: Option<f64>,
     pub probes_sent: u64,
     pub replies_received: u64,
     /// Of our probes from the first that was answered to the last, those that brought no reply.
     pub round_trip_loss_percent: Option<f64>,
     /// Of the peer's probes, those that did not arrive.
     pub inbound_loss_percent: Option<f64>,
-    /// Messages with a wrong MAC.
+    /// Messages with a wrong MAC, or under a secret that this node does not have.
     pub mac_failures: u64,
     /// Authentic messages that were old or repeated.
     pub stale: u64,
@@ -45,6 +53,8 @@ pub struct HeartbeatStatus {
     pub max_tick_lateness_us: f64,
     /// Whether the peer's messages are being heard and believed.
     pub session_up: bool,
+    /// How far a change of the secret is: `none`, `peer-lacks-it`, `peer-has-it` or `both-use-it`.
+    pub secret_rotation: String,
     /// Why there is no session, in plain words.
     pub note: Option<String>,
 }

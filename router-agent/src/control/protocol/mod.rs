@@ -7,6 +7,7 @@
 
 mod heartbeat;
 mod interface;
+mod rotation;
 mod status;
 mod tunnel;
 
@@ -16,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 pub use heartbeat::HeartbeatStatus;
 pub use interface::{InterfaceRole, InterfaceStatus};
+pub use rotation::{Rotation, SessionRotation};
 pub use status::{
-    Authority, FenceStatus, GateState, GroupStatus, MonitorState, MonitorStatus, NodeState,
-    NodeStatus, PathStatus, ServiceStatus, Status, Step, Transition,
+    Authority, FenceStatus, Finding, GateState, GroupStatus, MonitorState, MonitorStatus,
+    NodeState, NodeStatus, PathStatus, ServiceStatus, Status, Step, Transition,
 };
 pub use tunnel::{EpochKeyStatus, KeepaliveStatus, TunnelStatus};
 
@@ -26,10 +28,13 @@ pub use tunnel::{EpochKeyStatus, KeepaliveStatus, TunnelStatus};
 pub const VERSION: u32 = 1;
 
 /// What a client sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     pub version: u32,
     pub command: Command,
+    /// Of [`Command::RotateSecret`] alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
 }
 
 impl Request {
@@ -38,11 +43,21 @@ impl Request {
         Self {
             version: VERSION,
             command,
+            rotation: None,
+        }
+    }
+
+    /// A step of the change of the secret.
+    pub const fn rotate(rotation: Rotation) -> Self {
+        Self {
+            version: VERSION,
+            command: Command::RotateSecret,
+            rotation: Some(rotation),
         }
     }
 }
 
-/// What a client may ask for. Each only reads.
+/// What a client may ask for. Each only reads, unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
@@ -56,15 +71,19 @@ pub enum Command {
     Heartbeat,
     /// Answered by [`Body::Version`].
     Version,
+    /// Changes which secrets are accepted; of root and the agent's user only. Answered by
+    /// [`Body::RotateSecret`].
+    RotateSecret,
 }
 
 impl Command {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Status,
         Self::Tunnels,
         Self::Interfaces,
         Self::Heartbeat,
         Self::Version,
+        Self::RotateSecret,
     ];
 
     /// The command's word in a request.
@@ -75,6 +94,7 @@ impl Command {
             Self::Interfaces => "interfaces",
             Self::Heartbeat => "heartbeat",
             Self::Version => "version",
+            Self::RotateSecret => "rotate-secret",
         }
     }
 
@@ -129,6 +149,7 @@ pub enum Body {
     Interfaces(Vec<InterfaceStatus>),
     Heartbeat(Vec<HeartbeatStatus>),
     Version(AgentVersion),
+    RotateSecret(Vec<SessionRotation>),
 }
 
 /// Which program answers.
@@ -173,6 +194,10 @@ pub enum FailureCode {
     TooLong,
     /// The line did not end in time.
     TimedOut,
+    /// This client's user may not do that.
+    Forbidden,
+    /// Not possible as things are.
+    Impossible,
     /// One of a later agent's.
     #[serde(other)]
     Other,
@@ -187,6 +212,7 @@ impl fmt::Display for Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secret;
 
     #[test]
     fn requests_are_written_as_documented() {
@@ -195,6 +221,23 @@ mod tests {
             assert_eq!(text, format!(r#"{{"version":1,"command":"{command}"}}"#));
             assert_eq!(Command::from_name(command.name()), Some(command));
         }
+    }
+
+    #[test]
+    fn steps_of_a_rotation_are_written_as_documented_and_shown_without_the_secret() {
+        let begin = Request::rotate(Rotation::Begin(Secret::new("cloudpack")));
+        let text = serde_json::to_string(&begin).unwrap();
+        assert_eq!(
+            text,
+            r#"{"version":1,"command":"rotate-secret","rotation":{"begin":"cloudpack"}}"#
+        );
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), begin);
+        assert!(!format!("{begin:?}").contains("cloudpack"));
+        let finish = Request::rotate(Rotation::Finish { force: false });
+        assert_eq!(
+            serde_json::to_string(&finish).unwrap(),
+            r#"{"version":1,"command":"rotate-secret","rotation":{"finish":{"force":false}}}"#
+        );
     }
 
     #[test]
@@ -209,6 +252,7 @@ mod tests {
                 ..HeartbeatStatus::default()
             }])),
             Response::ok(Body::Version(AgentVersion::own())),
+            Response::ok(Body::RotateSecret(vec![SessionRotation::default()])),
             Response::error(FailureCode::BadRequest, "no"),
         ];
         for response in responses {

@@ -14,6 +14,9 @@ pub struct Status {
     pub agent_uptime_ms: u64,
     /// The boottime clock when the agent answered; every instant here compares with it.
     pub now_ns: u64,
+    /// What drives this node's clocks, as the kernel names it.
+    pub clock_source: String,
+    pub virtual_machine: bool,
     pub groups: Vec<GroupStatus>,
     /// The cluster's interfaces.
     pub paths: Vec<PathStatus>,
@@ -49,6 +52,8 @@ pub struct GroupStatus {
     pub notes: Vec<String>,
     /// The newest last.
     pub transitions: Vec<Transition>,
+    /// What was found of the peer, of this node and of its clock; the newest last.
+    pub findings: Vec<Finding>,
 }
 
 /// A node of a group.
@@ -212,6 +217,17 @@ pub struct Transition {
     pub decided_ns: u64,
     /// What was done for it, in order.
     pub steps: Vec<Step>,
+}
+
+/// Something that was found, without being a change of state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub at_ns: u64,
+    pub group: String,
+    /// `peer`, `stopped`, `dual-activity` or `clock`.
+    pub kind: String,
+    /// In plain words.
+    pub text: String,
 }
 
 /// A step of a takeover or release.

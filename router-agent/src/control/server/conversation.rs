@@ -7,9 +7,13 @@ use tokio::{
     net::{UnixStream, unix::OwnedWriteHalf},
     time::timeout,
 };
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Limits, Source};
-use crate::control::protocol::{AgentVersion, Body, Command, FailureCode, Response, VERSION};
+use crate::control::{
+    permission,
+    protocol::{AgentVersion, Body, Command, FailureCode, Response, Rotation, VERSION},
+};
 
 /// Talks with a client until it closes the connection or breaks a limit.
 pub async fn hold(
@@ -17,14 +21,18 @@ pub async fn hold(
     source: &(dyn Source + Send + Sync),
     limits: Limits,
 ) -> io::Result<()> {
+    let client = Client {
+        may_change: permission::may_change(stream.peer_cred()?.uid()),
+    };
     let (read, mut write) = stream.into_split();
     let mut reader = BufReader::new(read);
-    let mut line = Vec::new();
+    // A request may bring a secret.
+    let mut line = Zeroizing::new(Vec::new());
     loop {
-        line.clear();
+        line.zeroize();
         let reading = read_line(&mut reader, &mut line, limits.request_bytes);
         let (response, goes_on) = match timeout(limits.read, reading).await {
-            Ok(Ok(Line::Whole)) => (answer(&line, source), true),
+            Ok(Ok(Line::Whole)) => (answer(&line, client, source), true),
             Ok(Ok(Line::TooLong)) => (too_long(limits), false),
             Ok(Ok(Line::End)) => return Ok(()),
             Ok(Err(error)) => return Err(error),
@@ -37,6 +45,12 @@ pub async fn hold(
             return Ok(());
         }
     }
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+struct Client {
+    may_change: bool,
 }
 
 enum Line {
@@ -71,7 +85,7 @@ async fn send(write: &mut OwnedWriteHalf, response: &Response, limits: Limits) -
 }
 
 /// Takes a request apart field by field, so that each mistake gets its own answer.
-fn answer(line: &[u8], source: &(dyn Source + Send + Sync)) -> Response {
+fn answer(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
     #[derive(serde::Deserialize)]
     struct OnlyVersion {
         version: u32,
@@ -108,7 +122,33 @@ fn answer(line: &[u8], source: &(dyn Source + Send + Sync)) -> Response {
         Command::Interfaces => Body::Interfaces(source.interfaces()),
         Command::Heartbeat => Body::Heartbeat(source.heartbeat()),
         Command::Version => Body::Version(AgentVersion::own()),
+        Command::RotateSecret => return rotate(line, client, source),
     })
+}
+
+fn rotate(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
+    #[derive(serde::Deserialize)]
+    struct OnlyRotation {
+        rotation: Rotation,
+    }
+
+    if !client.may_change {
+        return Response::error(
+            FailureCode::Forbidden,
+            "only root and the agent's own user may change the secret",
+        );
+    }
+    // What is wrong with it is not told: it may be the secret.
+    let Ok(OnlyRotation { rotation }) = serde_json::from_slice(line) else {
+        return Response::error(
+            FailureCode::BadRequest,
+            r#"no step such as "rotation":{"begin":"SECRET"} or "rotation":{"finish":{"force":false}}"#,
+        );
+    };
+    match source.rotate(&rotation) {
+        Ok(sessions) => Response::ok(Body::RotateSecret(sessions)),
+        Err(reason) => Response::error(FailureCode::Impossible, reason),
+    }
 }
 
 fn bad_request(error: &serde_json::Error) -> Response {

@@ -64,6 +64,33 @@ fn one_connection_takes_many_requests() {
 }
 
 #[test]
+fn what_changes_something_says_what_it_did_or_why_not_and_never_the_secret() {
+    let scratch = Scratch::new();
+    let _serving = Serving::at(scratch.socket(), Limits::default());
+    let mut stream = connect(&scratch);
+    let mut asked = |rotation: &str| {
+        let request =
+            format!(r#"{{"version":1,"command":"rotate-secret","rotation":{rotation}}}"#) + "\n";
+        ask(&mut stream, request.as_bytes())
+    };
+    assert!(matches!(
+        asked(r#"{"begin":"s3cr3t"}"#).outcome,
+        Outcome::Ok(Body::RotateSecret(_))
+    ));
+    let refused = asked(r#"{"finish":{"force":false}}"#);
+    assert_eq!(code(&refused), FailureCode::Impossible);
+    for wrong in [
+        r#"{"began":"s3cr3t"}"#,
+        r#""s3cr3t""#,
+        r#"{"begin":["s3cr3t"]}"#,
+    ] {
+        let response = asked(wrong);
+        assert_eq!(code(&response), FailureCode::BadRequest);
+        assert!(!format!("{response:?}").contains("s3cr3t"), "{response:?}");
+    }
+}
+
+#[test]
 fn mistakes_are_named_and_the_connection_goes_on() {
     let scratch = Scratch::new();
     let _serving = Serving::at(scratch.socket(), Limits::default());

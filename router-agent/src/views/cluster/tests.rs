@@ -35,6 +35,8 @@ fn pair() -> Status {
         generation: 7,
         agent_uptime_ms: 3_725_000,
         now_ns: 101 * SECOND + 532_400_000,
+        clock_source: "kvm-clock".to_owned(),
+        virtual_machine: true,
         groups: vec![GroupStatus {
             group: "aws".to_owned(),
             this_node: "vyatta-a".to_owned(),

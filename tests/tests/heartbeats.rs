@@ -1,0 +1,266 @@
+//! Heartbeats of a running pair: the secret changes under them, and what was said once is not believed
+//! again.
+
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use router_agent::control::protocol::{HeartbeatStatus, Transition};
+use router_tests::{
+    agent,
+    article::{self, CLOUD, ROUTERS, Router},
+    capture::Capture,
+    cluster::{Cluster, PATIENCE},
+    poll,
+    talk::send_frame,
+};
+use serde::Deserialize;
+
+const PRIMARY: Router = ROUTERS[0];
+const SECONDARY: Router = ROUTERS[1];
+const TIMING: &str = "
+set cluster keepalive-interval 10
+set cluster dead-interval 100
+";
+const NEW: &str = "a-new-secret-of-both";
+
+fn config(router: Router) -> String {
+    router.article_config() + TIMING
+}
+
+fn formed(config: impl Fn(Router) -> String + 'static) -> Cluster {
+    let cluster = Cluster::start(config).unwrap();
+    cluster.settle(PRIMARY).unwrap();
+    cluster
+}
+
+/// The router's only session.
+fn session(cluster: &Cluster, router: Router) -> Result<HeartbeatStatus> {
+    #[derive(Deserialize)]
+    struct Document {
+        heartbeat: Vec<HeartbeatStatus>,
+    }
+    let text = agent::routerctl(cluster.node(router), &["show", "heartbeat", "--json"])?;
+    let Document { mut heartbeat } = serde_json::from_str(&text)?;
+    heartbeat.pop().context("a session")
+}
+
+fn transitions(cluster: &Cluster) -> Vec<Vec<Transition>> {
+    ROUTERS
+        .map(|router| cluster.group(router).unwrap().transitions)
+        .to_vec()
+}
+
+fn rotate(cluster: &Cluster, router: Router, words: &[&str]) -> Result<String> {
+    agent::routerctl(cluster.node(router), &[&["rotate-secret"], words].concat())
+}
+
+/// Begins the change on a router.
+fn begin(cluster: &Cluster, router: Router) -> Result<String> {
+    let file = cluster.node(router).directory().join("secret");
+    fs::write(&file, format!("{NEW}\n"))?;
+    rotate(
+        cluster,
+        router,
+        &["--file", file.to_str().context("UTF-8")?],
+    )
+}
+
+fn progress(cluster: &Cluster, router: Router, expected: &str) {
+    poll::until(PATIENCE, || {
+        let session = session(cluster, router)?;
+        ensure!(
+            session.secret_rotation == expected,
+            "{} is at {}",
+            router.name,
+            session.secret_rotation
+        );
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_secret_changes_on_both_nodes_without_a_missed_heartbeat() {
+    for order in [[PRIMARY, SECONDARY], [SECONDARY, PRIMARY]] {
+        let [first, second] = order;
+        let cluster = formed(config);
+        let before = transitions(&cluster);
+        begin(&cluster, first).unwrap();
+        progress(&cluster, first, "peer-lacks-it");
+        let refusal = rotate(&cluster, first, &["--finish"]).unwrap_err();
+        assert!(
+            format!("{refusal:#}").contains("does not use the new secret yet"),
+            "{refusal:#}"
+        );
+        let status = cluster.status_text(first).unwrap();
+        assert!(status.contains("two secrets are accepted"), "{status}");
+
+        let text = begin(&cluster, second).unwrap();
+        assert!(text.contains("previous-pre-shared-secret"), "{text}");
+        for router in order {
+            progress(&cluster, router, "both-use-it");
+        }
+        for router in order {
+            rotate(&cluster, router, &["--finish"]).unwrap();
+            progress(&cluster, router, "none");
+        }
+        // Some more under the new one alone.
+        for router in order {
+            let replies = session(&cluster, router).unwrap().replies_received;
+            poll::until(PATIENCE, || {
+                ensure!(session(&cluster, router)?.replies_received > replies + 20);
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert_eq!(transitions(&cluster), before, "nobody noticed");
+        for router in order {
+            let session = session(&cluster, router).unwrap();
+            assert_eq!(session.mac_failures, 0, "{}", router.name);
+            assert_eq!(session.inbound_loss_percent, Some(0.0), "{}", router.name);
+            assert_eq!(
+                session.round_trip_loss_percent,
+                Some(0.0),
+                "{}",
+                router.name
+            );
+            let dump = agent::routerctl(cluster.node(router), &["maps", "dump", "session_config"]);
+            let said = agent::log(cluster.node(router)) + &dump.unwrap();
+            assert!(
+                said.contains("pre-shared secret is being changed"),
+                "{said}"
+            );
+            assert!(!said.contains(NEW), "{said}");
+        }
+    }
+}
+
+#[test]
+fn an_agent_may_restart_in_the_middle_of_the_change() {
+    let stated = Arc::new(Mutex::new(String::new()));
+    let of_now = Arc::clone(&stated);
+    let mut cluster = formed(move |router| match &**of_now.lock().unwrap() {
+        "" => config(router),
+        changed => config(router).replace("set cluster pre-shared-secret cloudpack", changed),
+    });
+    for router in ROUTERS {
+        begin(&cluster, router).unwrap();
+    }
+    progress(&cluster, PRIMARY, "both-use-it");
+    for secrets in [
+        // The operator had not written it down yet: the peer goes back to what this one has.
+        "set cluster pre-shared-secret cloudpack".to_owned(),
+        format!(
+            "set cluster pre-shared-secret {NEW}\nset cluster previous-pre-shared-secret cloudpack"
+        ),
+    ] {
+        stated.lock().unwrap().clone_from(&secrets);
+        cluster.take_agent(SECONDARY).unwrap().terminate().unwrap();
+        cluster.start_agent(SECONDARY).unwrap();
+        cluster.settle(PRIMARY).unwrap();
+    }
+    for router in ROUTERS {
+        progress(&cluster, router, "both-use-it");
+        rotate(&cluster, router, &["--finish"]).unwrap();
+    }
+    cluster.settle(PRIMARY).unwrap();
+}
+
+#[test]
+fn only_root_changes_the_secret() {
+    let cluster = formed(config);
+    let node = cluster.node(PRIMARY);
+    let routerctl = agent::binary("routerctl").unwrap();
+    // A member of the socket's group, who may ask. The program may lie where only root can go.
+    let run = |words: &str| {
+        let script = format!(
+            "exec setpriv --reuid=65534 --regid=0 --clear-groups /proc/self/fd/9 {words} 9<{}",
+            routerctl.display()
+        );
+        node.exec(&["sh", "-c", &script])
+    };
+    run("show version").unwrap();
+    let refusal = run("rotate-secret --finish").unwrap_err();
+    let refusal = format!("{refusal:#}");
+    assert!(refusal.contains("only root"), "{refusal}");
+}
+
+/// The heartbeats that were on their way to a router.
+fn bound_for(frames: &[Vec<u8>], router: Router) -> Vec<Vec<u8>> {
+    const HEARTBEAT: usize = 146;
+    let zone = if router == PRIMARY { 1 } else { 2 };
+    let mac = [2, 0, 0, 0, zone, 0x0a];
+    frames
+        .iter()
+        .filter(|frame| frame.starts_with(&mac) && frame.len() == HEARTBEAT)
+        .cloned()
+        .collect()
+}
+
+fn refused(session: &HeartbeatStatus) -> u64 {
+    session.stale + session.unproven
+}
+
+#[test]
+fn a_recorded_session_is_not_believed_after_either_agent_restarted() {
+    const FRAMES: u32 = 120;
+    let mut cluster = formed(config);
+    let captures = ROUTERS.map(|router| {
+        let cloud = cluster.lab.node(CLOUD);
+        Capture::start(
+            cloud,
+            article::cloud_interface(router.name),
+            "ip proto 47",
+            FRAMES,
+        )
+        .unwrap()
+    });
+    let recorded = captures.map(|mut capture| {
+        capture.wait_within(PATIENCE).unwrap();
+        capture.finish().unwrap()
+    });
+    let recorded = [
+        bound_for(&recorded[0], PRIMARY),
+        bound_for(&recorded[1], SECONDARY),
+    ];
+    for restarted in ROUTERS {
+        cluster.take_agent(restarted).unwrap().kill().unwrap();
+        cluster.start_agent(restarted).unwrap();
+        cluster.settle_any().unwrap();
+        let before = transitions(&cluster);
+        for (router, frames) in ROUTERS.into_iter().zip(&recorded) {
+            assert!(frames.len() > 40, "{} frames", frames.len());
+            let known = session(&cluster, router).unwrap();
+            let interface = article::cloud_interface(router.name);
+            for frame in frames {
+                send_frame(cluster.lab.node(CLOUD), interface, frame).unwrap();
+            }
+            poll::until(PATIENCE, || {
+                let now = session(&cluster, router)?;
+                let more = refused(&now) - refused(&known);
+                ensure!(
+                    more >= frames.len() as u64,
+                    "{more} of {} refused",
+                    frames.len()
+                );
+                Ok(())
+            })
+            .unwrap();
+            let after = session(&cluster, router).unwrap();
+            assert_eq!(after.peer_generation, known.peer_generation);
+            assert_eq!(after.mac_failures, 0);
+        }
+        poll::throughout(Duration::from_millis(300), || {
+            ensure!(transitions(&cluster) == before, "there was a transition");
+            Ok(())
+        })
+        .unwrap();
+        for router in ROUTERS {
+            assert_eq!(cluster.group(router).unwrap().peer_finding, "alive");
+        }
+    }
+}
