@@ -11,7 +11,7 @@ use aya::{
 };
 use router_agent::dataplane::{OBJECT, program};
 use router_common::{
-    bench::{self, Bench},
+    bench::{self, Bench, BenchHeartbeat},
     gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
     identity::Flags,
     kdf::session_number,
@@ -187,6 +187,15 @@ impl Kernel {
     pub fn set_bench(&mut self, bench: &Bench) {
         let map = self.programs.map_mut(bench::MAP).unwrap();
         Array::<_, Bench>::try_from(map)
+            .unwrap()
+            .set(0, bench, 0)
+            .unwrap();
+    }
+
+    /// Tells the programs that are measured which heartbeat arrives.
+    pub fn set_bench_heartbeat(&mut self, bench: &BenchHeartbeat) {
+        let map = self.programs.map_mut(bench::HEARTBEAT_MAP).unwrap();
+        Array::<_, BenchHeartbeat>::try_from(map)
             .unwrap()
             .set(0, bench, 0)
             .unwrap();
