@@ -18,7 +18,7 @@ enum What {
     /// Nanoseconds of each program, by the kernel's test run
     Dataplane,
     /// What heartbeats cost, how regular they are, and what disturbs them
-    Heartbeat,
+    Heartbeat(heartbeat::Arguments),
     /// Packets per second through veth into a tunnel, one core
     Live(live::Arguments),
     /// Time to make and remove thousands of tunnels
@@ -30,7 +30,7 @@ enum What {
 fn main() -> Result<()> {
     match Arguments::parse().what {
         None | Some(What::Dataplane) => dataplane::run(),
-        Some(What::Heartbeat) => heartbeat::run(),
+        Some(What::Heartbeat(arguments)) => heartbeat::run(&arguments),
         Some(What::Live(arguments)) => live::run(&arguments),
         Some(What::Tunnels(arguments)) => tunnels::run(&arguments),
         Some(What::VmRatio(arguments)) => vm_ratio::run(&arguments),

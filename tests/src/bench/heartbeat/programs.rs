@@ -150,8 +150,18 @@ fn subjects() -> Result<[Subject; 5]> {
         )?,
         subject("reply, taken", heartbeat(&reply, &key), DROP, replies)?,
         subject("probe, answered", heartbeat(&probe(), &key), TX, probes)?,
-        subject("probe, granted a lease", heartbeat(&probe(), &key), TX, probes)?,
-        subject("probe, renews a lease", heartbeat(&granted, &key), TX, renewals)?,
+        subject(
+            "probe, granted a lease",
+            heartbeat(&probe(), &key),
+            TX,
+            probes,
+        )?,
+        subject(
+            "probe, renews a lease",
+            heartbeat(&granted, &key),
+            TX,
+            renewals,
+        )?,
     ];
     subjects[3].kernel.set_local(&granting);
     subjects[4].kernel.set_fence(GROUP, &held);
