@@ -131,7 +131,7 @@ fn flood(during: Duration) -> Result<Flood> {
     let (used, after) = look()?;
     let shares = used.since(&usage);
     let runs = used.program().runs - usage.program().runs;
-    let time = used.program().time - usage.program().time;
+    let time = used.program().time.saturating_sub(usage.program().time);
     let refused = after.mac_failures - before.mac_failures;
     #[expect(clippy::cast_precision_loss, reason = "far fewer packets than 2^52")]
     Ok(Flood {

@@ -25,10 +25,12 @@ const TIGHTER_MS: [u64; 5] = [20, 10, 6, 4, 3];
 
 /// What happened while a pair of agents ran.
 #[derive(Debug, Serialize)]
-struct Round {
+struct Trial {
     name: String,
     dead_interval_ms: u64,
     seconds: u64,
+    /// Whether one was active and the other standby when it began.
+    settled: bool,
     /// Times that the group changed hands; nothing was the matter with either node.
     false_failovers: u32,
     /// Changes of state of both nodes.
@@ -47,70 +49,75 @@ struct Round {
 }
 
 pub fn measure(seconds: u64) -> Result<()> {
-    let rounds = [
-        round("idle", DEAD_MS, seconds, false)?,
-        round("all CPUs busy", DEAD_MS, seconds, true)?,
+    let trials = [
+        trial("idle", DEAD_MS, seconds, false)?,
+        trial("all CPUs busy", DEAD_MS, seconds, true)?,
     ];
     println!("\nheartbeat, live: {}", rounds::machine());
     println!(
         "  keepalive {KEEPALIVE:?}, dead-interval {DEAD_MS} ms, {seconds} s each; busy: two processes a CPU"
     );
     println!("{:<34}{}   µs", "", Distribution::heading());
-    for round in &rounds {
+    for trial in &trials {
         for (what, distribution) in [
-            ("round trip", &round.round_trip),
-            ("gap between messages", &round.gaps),
-            ("lateness of the probe clock", &round.lateness),
+            ("round trip", &trial.round_trip),
+            ("gap between messages", &trial.gaps),
+            ("lateness of the probe clock", &trial.lateness),
         ] {
-            println!("  {:<32}{distribution}", format!("{}: {what}", round.name));
+            println!("  {:<32}{distribution}", format!("{}: {what}", trial.name));
         }
     }
-    print_verdicts(&rounds);
-    let curves: Vec<_> = rounds
+    print_verdicts(&trials);
+    let curves: Vec<_> = trials
         .iter()
-        .flat_map(|round| {
-            let name = &round.name;
+        .flat_map(|trial| {
+            let name = &trial.name;
             [
-                (format!("round trip, {name}"), round.round_trip.points()),
-                (format!("gap, {name}"), round.gaps.points()),
+                (format!("round trip, {name}"), trial.round_trip.points()),
+                (format!("gap, {name}"), trial.gaps.points()),
             ]
         })
         .collect();
     let svg = output_directory()?.join("heartbeat-live.svg");
     plot::percentiles("heartbeats, µs", &curves, &svg)?;
     println!("written: {}", svg.display());
-    publish("heartbeat-live", &rounds)
+    publish("heartbeat-live", &trials)
 }
 
 pub fn measure_tightest(seconds: u64) -> Result<()> {
     println!(
         "\nheartbeat, tightest timing: all CPUs busy, keepalive {KEEPALIVE:?}, {seconds} s each"
     );
-    let mut rounds = Vec::new();
+    let mut trials = Vec::new();
     for dead_ms in TIGHTER_MS {
-        rounds.push(round(
+        trials.push(trial(
             &format!("dead-interval {dead_ms} ms"),
             dead_ms,
             seconds,
             true,
         )?);
     }
-    print_verdicts(&rounds);
-    publish("heartbeat-tightest", &rounds)
+    print_verdicts(&trials);
+    publish("heartbeat-tightest", &trials)
 }
 
-fn print_verdicts(rounds: &[Round]) {
-    for round in rounds {
+fn print_verdicts(trials: &[Trial]) {
+    for trial in trials {
         println!(
-            "  {}: {} false failovers, {} changes of state; {} of {} probes answered; longest gap \
+            "  {}{}: {} false failovers, {} changes of state; {} of {} probes answered; longest gap \
              {:.1} ms; {} packets unseen",
-            round.name,
-            round.false_failovers,
-            round.transitions,
-            round.replies,
-            round.probes,
-            round.gaps.max_us / 1e3,
-            round.unseen,
+            trial.name,
+            if trial.settled {
+                ""
+            } else {
+                " (not settled before)"
+            },
+            trial.false_failovers,
+            trial.transitions,
+            trial.replies,
+            trial.probes,
+            trial.gaps.max_us / 1e3,
+            trial.unseen,
         );
     }
 }
@@ -134,9 +141,10 @@ fn changes(cluster: &Cluster) -> Result<(u32, usize)> {
     Ok((epoch, transitions))
 }
 
-fn round(name: &str, dead_ms: u64, seconds: u64, busy: bool) -> Result<Round> {
+fn trial(name: &str, dead_ms: u64, seconds: u64, busy: bool) -> Result<Trial> {
     let cluster = Cluster::start(move |router| config(router, dead_ms))?;
-    cluster.settle_any()?;
+    // Too tight a timing may not let them; that is a figure as well.
+    let settled = cluster.settle_any().is_ok();
     let during = Duration::from_secs(seconds);
     let before = changes(&cluster)?;
     let load = busy
@@ -153,10 +161,11 @@ fn round(name: &str, dead_ms: u64, seconds: u64, busy: bool) -> Result<Round> {
     let [round_trip, gaps, lateness] = heard.distributions();
     #[expect(clippy::cast_precision_loss, reason = "spans of minutes at most")]
     let in_us = |ns: u64| ns as f64 / 1e3;
-    Ok(Round {
+    Ok(Trial {
         name: name.into(),
         dead_interval_ms: dead_ms,
         seconds,
+        settled,
         false_failovers: after.0 - before.0,
         transitions: after.1.saturating_sub(before.1),
         round_trip,

@@ -95,7 +95,8 @@ impl Usage {
 
     pub fn since(&self, before: &Self) -> Shares {
         let seconds = self.at.duration_since(before.at).as_secs_f64();
-        let share = |now: Duration, before: Duration| (now - before).as_secs_f64() / seconds;
+        let share =
+            |now: Duration, before: Duration| now.saturating_sub(before).as_secs_f64() / seconds;
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
         let runs = (self.program.runs - before.program.runs) as f64;
         Shares {
