@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     agent,
-    article::{PRIMARY, ROUTERS, Router, SECONDARY},
+    article::{self, PRIMARY, ROUTERS, Router, SECONDARY},
     clock,
     cluster::Cluster,
     poll,
@@ -35,6 +35,8 @@ struct Case {
     keepalive_ms: u64,
     seconds: u64,
     nodes: Vec<NodeUse>,
+    /// The same while the cloud drops what tunnels send, so that a probe's way ends there.
+    cut: Vec<NodeUse>,
     /// Of both nodes, whose messages were believed within the dead-interval at the end.
     sessions_up: usize,
     failovers: u32,
@@ -52,21 +54,23 @@ pub fn measure(seconds: u64) -> Result<()> {
     println!("  both agents, {seconds} s each; in percent of one core");
     println!("  sending through tunnel and underlay is in the agent's system time");
     println!(
-        "{:>10}{:>11} {:<10}{:>8}{:>8}{:>8}{:>9}{:>12}{:>9}",
+        "{:>10}{:>11} {:<14}{:>8}{:>8}{:>8}{:>9}{:>12}{:>9}",
         "sessions", "keepalive", "node", "agent", "user", "system", "program", "runs/s", "RSS MiB"
     );
     let mut cases = Vec::new();
     for (count, keepalive_ms, dead_ms) in CASES {
         let case = case(count, keepalive_ms, dead_ms, seconds)?;
-        for NodeUse {
-            node,
-            cores,
-            resident_kb,
-        } in &case.nodes
-        {
+        let cut = case.cut.iter().map(|used| (", cut", used));
+        for (state, used) in case.nodes.iter().map(|used| ("", used)).chain(cut) {
+            let NodeUse {
+                node,
+                cores,
+                resident_kb,
+            } = used;
             println!(
-                "{count:>10}{:>11} {node:<10}{:>8.2}{:>8.2}{:>8.2}{:>9.3}{:>12.0}{:>9.1}",
+                "{count:>10}{:>11} {:<14}{:>8.2}{:>8.2}{:>8.2}{:>9.3}{:>12.0}{:>9.1}",
                 format!("{keepalive_ms} ms"),
+                format!("{node}{state}"),
                 100.0 * (cores.user + cores.system),
                 100.0 * cores.user,
                 100.0 * cores.system,
@@ -140,17 +144,23 @@ fn case(count: u32, keepalive_ms: u64, dead_ms: u64, seconds: u64) -> Result<Cas
             })
             .collect()
     };
-    let before = look()?;
-    sleep(Duration::from_secs(seconds));
-    let after = look()?;
-    let mut nodes = Vec::new();
+    let used = || -> Result<Vec<NodeUse>> {
+        let before = look()?;
+        sleep(Duration::from_secs(seconds));
+        let pairs = look()?.into_iter().zip(before);
+        pairs
+            .map(|((router, agent, after), (_, _, before))| {
+                Ok(NodeUse {
+                    node: router.name,
+                    cores: after.since(&before),
+                    resident_kb: resident_kb(agent)?,
+                })
+            })
+            .collect()
+    };
+    let nodes = used()?;
     let mut sessions_up = 0;
-    for ((router, agent, after), (_, _, before)) in after.into_iter().zip(before) {
-        nodes.push(NodeUse {
-            node: router.name,
-            cores: after.since(&before),
-            resident_kb: resident_kb(agent)?,
-        });
+    for router in ROUTERS {
         let states = sessions(cluster.node(router), count)?;
         let now = clock::now();
         sessions_up += states
@@ -159,11 +169,16 @@ fn case(count: u32, keepalive_ms: u64, dead_ms: u64, seconds: u64) -> Result<Cas
             .count();
     }
     let failovers = settled(&cluster).map_or(u32::MAX, |now| now - epochs);
+    article::cut_tunnel(&cluster.lab)?;
+    // Both take over what they have not.
+    sleep(Duration::from_secs(2));
+    let cut = used()?;
     Ok(Case {
         sessions: count,
         keepalive_ms,
         seconds,
         nodes,
+        cut,
         sessions_up,
         failovers,
     })
