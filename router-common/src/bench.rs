@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::heartbeat::Heartbeat;
+
 /// Name of the map with the one [`Bench`].
 pub const MAP: &str = "BENCH";
 
@@ -43,6 +45,22 @@ pub struct Arrivals {
     pub padding: [u8; 4],
 }
 
+/// Name of the map with the one [`BenchHeartbeat`].
+pub const HEARTBEAT_MAP: &str = "BENCH_HEARTBEAT";
+
+/// Bytes of a heartbeat's frame: Ethernet, IPv4, GRE without options, and the inner packet.
+pub const HEARTBEAT_FRAME: usize = 14 + 20 + 4 + Heartbeat::IPV4_LENGTH as usize;
+
+/// The heartbeat that arrives over and over, as if it were the next each time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct BenchHeartbeat {
+    pub frame: [u8; HEARTBEAT_FRAME],
+    pub padding: [u8; 2],
+    /// The session's place in the maps.
+    pub session: u32,
+}
+
 #[cfg(feature = "user")]
 // SAFETY: `bytemuck::Pod` already demands what `aya::Pod` does.
 unsafe impl aya::Pod for Bench {}
@@ -50,3 +68,7 @@ unsafe impl aya::Pod for Bench {}
 #[cfg(feature = "user")]
 // SAFETY: as above.
 unsafe impl aya::Pod for Arrivals {}
+
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for BenchHeartbeat {}

@@ -4,6 +4,10 @@
 //! [`bench_decapsulate`] does that itself, and [`bench_restore`] does nothing else: what the first
 //! takes longer, decapsulation takes, but for the one move of the packet's start that the second
 //! makes too. What that costs [`bench_adjust_head`] tells, which makes two.
+//!
+//! A heartbeat is refused the second time. So [`bench_heartbeat`] has the session forget its number
+//! and gives the frame, which may have become the reply, its bytes back; [`bench_heartbeat_again`]
+//! does nothing else.
 
 use aya_ebpf::{
     bindings::{
@@ -16,12 +20,12 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use router_common::{
-    bench::{Arrivals, Bench},
+    bench::{Arrivals, Bench, BenchHeartbeat},
     net::{Ethernet, Ipv4},
     packet::Packet as _,
 };
 
-use crate::{frame::Frame, from_lan, on_underlay, verdict};
+use crate::{frame::Frame, from_lan, maps, on_underlay, verdict};
 
 #[map]
 static BENCH: Array<Bench> = Array::with_max_entries(1, 0);
@@ -79,6 +83,39 @@ pub fn bench_adjust_head(ctx: XdpContext) -> u32 {
     } else {
         XDP_ABORTED
     }
+}
+
+#[map]
+static BENCH_HEARTBEAT: Array<BenchHeartbeat> = Array::with_max_entries(1, 0);
+
+#[xdp]
+pub fn bench_heartbeat(ctx: XdpContext) -> u32 {
+    let verdict = on_underlay(&ctx);
+    if again(&ctx).is_none() {
+        return XDP_ABORTED;
+    }
+    verdict
+}
+
+#[xdp]
+pub fn bench_heartbeat_again(ctx: XdpContext) -> u32 {
+    if again(&ctx).is_none() {
+        return XDP_ABORTED;
+    }
+    XDP_PASS
+}
+
+/// Makes the heartbeat new to its session.
+#[inline(always)]
+fn again(ctx: &XdpContext) -> Option<()> {
+    let bench = BENCH_HEARTBEAT.get(0)?;
+    let state = maps::SESSIONS.get_ptr_mut(bench.session)?;
+    // SAFETY: an array element; the measuring process alone runs these programs, on one CPU.
+    unsafe {
+        (*state).probe_sequence = 0;
+        (*state).reply_sequence = 0;
+    }
+    Frame(ctx).store(0, &bench.frame)
 }
 
 /// Sends the frame out of an interface, with the headers that it shall have: the memory of a live

@@ -71,6 +71,11 @@ impl Agent {
         })
     }
 
+    /// Its process id as seen from outside.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Orderly stop.
     pub fn terminate(mut self) -> Result<ExitStatus> {
         self.process.signal(Signal::TERM)?;

@@ -218,7 +218,7 @@ impl Cluster {
         Ok(text)
     }
 
-    fn agent(&self, router: Router) -> Result<&Agent> {
+    pub fn agent(&self, router: Router) -> Result<&Agent> {
         self.agents
             .get(router.name)
             .with_context(|| format!("{} runs no agent", router.name))

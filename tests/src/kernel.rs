@@ -12,7 +12,7 @@ use aya::{
 };
 use router_agent::dataplane::{MappedArray, OBJECT, program};
 use router_common::{
-    bench::{self, Arrivals, Bench},
+    bench::{self, Arrivals, Bench, BenchHeartbeat},
     gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
     identity::Flags,
     kdf::session_number,
@@ -248,6 +248,15 @@ impl Kernel {
         let arrivals = PerCpuArray::<_, Arrivals>::try_from(map).unwrap();
         let arrivals = arrivals.get(&0, 0).unwrap();
         arrivals.iter().map(|arrivals| arrivals.packets).sum()
+    }
+
+    /// Tells the programs that are measured which heartbeat arrives.
+    pub fn set_bench_heartbeat(&mut self, bench: &BenchHeartbeat) {
+        let map = self.programs.map_mut(bench::HEARTBEAT_MAP).unwrap();
+        Array::<_, BenchHeartbeat>::try_from(map)
+            .unwrap()
+            .set(0, bench, 0)
+            .unwrap();
     }
 
     fn prepared(programs: Ebpf) -> Self {

@@ -10,7 +10,7 @@ use clap::ValueEnum as _;
 
 use crate::build::build_program;
 use crate::build_ebpf::{self, Programs};
-use crate::process::exec;
+use crate::process::{exec, heading, run};
 use crate::vm::{self, Kernel};
 use crate::{setup, workspace};
 
@@ -23,6 +23,11 @@ pub fn bench(mut arguments: Vec<OsString>) -> Result<ExitCode> {
     setup::test_tools()?;
     build_ebpf::build_with(&setup::toolchain()?, Programs::Bench)?;
     let mut bench = build_program("router-bench")?;
+    if arguments.first().is_some_and(|what| what == "heartbeat") {
+        heading("build: the optimized agent, whose use of the CPU is measured");
+        run(workspace::cargo("build")?.args(["--release", "--package", "router-agent"]))?;
+        bench.env("ROUTER_BIN_DIR", workspace::target_dir()?.join("release"));
+    }
     let output = workspace::target_dir()?.join("bench");
     bench
         .args(arguments)

@@ -187,7 +187,7 @@ impl Driver {
             let now = clock::now();
             self.tick(now);
             if now >= next_probe {
-                self.probe(now);
+                self.probe();
                 farewell = farewell.map(|left: u32| left - 1);
                 next_probe = self.next_probe(next_probe, now);
             }
@@ -365,15 +365,18 @@ impl Driver {
         }
     }
 
-    fn probe(&mut self, now: BootTime) {
+    /// Sends a probe in each session. What it echoes was heard before the moment that it tells, and at
+    /// which its grant is noted: this thread may be stopped at any place, and there may be hundreds of
+    /// sessions before this one.
+    fn probe(&mut self) {
         for group in &mut self.groups {
             for session in &mut group.sessions {
                 let heard = self.sessions.read(session.index);
                 let local = self.local.read(session.index);
+                let now = clock::now();
                 let grant = group.core.mandate().grant;
                 if !grant.is_none() {
-                    // Not before what it echoes was heard.
-                    self.granted.raise(session.index, clock::now());
+                    self.granted.raise(session.index, now);
                 }
                 let keys = self.configs.read(session.index).keys;
                 let result = session.prober.probe(&keys, &local, &heard, grant, now);

@@ -12,6 +12,50 @@ const ROW_HEIGHT: u32 = 26;
 const MARGIN: u32 = 110;
 const LABELS: u32 = 330;
 
+/// Each curve: what part of all values is no more than that. Both axes are logarithmic, the first by
+/// the part that is more.
+pub fn percentiles(caption: &str, curves: &[(String, [(f64, f64); 4])], path: &Path) -> Result<()> {
+    let area = SVGBackend::new(path, (WIDTH, WIDTH * 9 / 16)).into_drawing_area();
+    draw_percentiles(&area, caption, curves).map_err(|error| anyhow!("cannot plot: {error}"))
+}
+
+fn draw_percentiles<'a>(
+    area: &DrawingArea<SVGBackend<'a>, plotters::coord::Shift>,
+    caption: &str,
+    curves: &[(String, [(f64, f64); 4])],
+) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>> {
+    area.fill(&WHITE)?;
+    let highest = curves
+        .iter()
+        .flat_map(|(_, points)| points.map(|(_, value)| value))
+        .fold(10.0, f64::max);
+    let mut chart = ChartBuilder::on(area)
+        .caption(caption, ("sans-serif", 18))
+        .margin(10)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d((1.0..1_000.0).log_scale(), (1.0..highest * 1.5).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc("one of so many is longer")
+        .y_desc("µs")
+        .draw()?;
+    for (index, (name, points)) in curves.iter().enumerate() {
+        let colour = Palette99::pick(index).to_rgba();
+        let points = points.map(|(part, value)| (1.0 / (1.0 - part), value.max(1.0)));
+        chart
+            .draw_series([PathElement::new(points, colour.stroke_width(2))])?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
+    area.present()
+}
+
 pub fn bars(report: &Report, path: &Path) -> Result<()> {
     let rows: Vec<&Row> = report
         .sections

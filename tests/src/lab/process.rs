@@ -24,6 +24,11 @@ impl Process {
         }
     }
 
+    /// Its process id as seen from outside.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.context("a process has a positive id")?;
