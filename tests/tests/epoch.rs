@@ -286,7 +286,8 @@ fn a_deposed_router_is_refused(more: &'static str) -> Scene {
     let far_address = format!("169.254.{}.2", number(scene.new));
     let standby = scene.cluster.node(scene.new);
     assert!(standby.exec(&["ping", "-c1", "-W1", &far_address]).is_err());
-    assert_eq!(scene.refused(scene.new).unwrap(), 1);
+    // The stack may have sent something by itself, too.
+    assert!(scene.refused(scene.new).unwrap() >= 1);
     assert_eq!(scene.many_by_the_old(), (MANY, 0));
 
     scene.depose();
