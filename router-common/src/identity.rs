@@ -27,7 +27,7 @@ impl Epoch {
 
 /// Who owns a group, and since which epoch. Packed into one word so that a reader in the kernel
 /// never sees the epoch of one claim with the owner of another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Claim {
     pub epoch: Epoch,
     pub owner: NodeId,
@@ -51,7 +51,7 @@ impl Claim {
 }
 
 /// What a node says of itself in every heartbeat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flags(pub u16);
 
 impl Flags {

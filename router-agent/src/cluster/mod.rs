@@ -5,6 +5,7 @@
 //! and the [`Advertisement`] for our heartbeats come out. `core.rs` holds the table of transitions,
 //! `cause.rs` the operator's words for each of them, `policy.rs` every interval they wait for.
 
+mod arbiter;
 mod cause;
 mod core;
 mod history;
@@ -17,6 +18,7 @@ mod sim;
 mod table;
 
 pub use self::{
+    arbiter::{Answer, Fault, Mode, Record, Request, Revision},
     cause::Cause,
     core::{Advertisement, Command, Core, Event, State},
     history::{Finding, Transition},
