@@ -64,14 +64,17 @@ impl Length {
         self.us as u64 * GRANULARITY_NS
     }
 
+    pub const fn duration(self) -> Duration {
+        Duration::from_nanos(self.as_ns())
+    }
+
     pub const fn is_none(self) -> bool {
         self.us == 0
     }
 
-    /// How long who granted this must not become active: L × (1 + drift) + margin.
+    /// How long who granted this must not become active.
     pub const fn promise(self) -> Duration {
-        let ns = self.as_ns();
-        Duration::from_nanos(ns + ns.div_ceil(DRIFT)).saturating_add(MARGIN)
+        outlasting(self.duration())
     }
 
     /// When a promise ends that was last made at `granted`; never, if none was.
@@ -82,6 +85,19 @@ impl Length {
             granted.after(self.promise())
         }
     }
+}
+
+/// How long one clock must run until `length` has surely passed on another that began no later, and
+/// what its gate let pass is on the wire: length × (1 + drift) + margin.
+#[expect(clippy::cast_possible_truncation, reason = "compared before")]
+pub const fn outlasting(length: Duration) -> Duration {
+    let ns = length.as_nanos();
+    let ns = if ns > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        ns as u64
+    };
+    Duration::from_nanos(ns.saturating_add(ns.div_ceil(DRIFT))).saturating_add(MARGIN)
 }
 
 /// What lets protected packets pass now.
@@ -315,6 +331,11 @@ mod tests {
         assert_eq!(Length::NONE.promise(), MARGIN);
         assert_eq!(L.promised_until(BootTime::NEVER), BootTime::NEVER);
         assert_eq!(L.promised_until(at(1_000)), at(4_506));
+        assert_eq!(
+            outlasting(Duration::from_secs(3)),
+            Duration::from_micros(3_000_000 + 6_000 + 500)
+        );
+        assert!(outlasting(Duration::MAX) > Duration::from_nanos(u64::MAX));
         let one = Length::from_us(1);
         assert_eq!(one.promise(), MARGIN + Duration::from_nanos(1_002));
         let longest = Length::of(Duration::MAX);

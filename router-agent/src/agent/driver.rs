@@ -13,7 +13,7 @@ use std::{
 
 use router_common::{
     identity::Epoch,
-    map::{EpochSlot, Fence, Granted, LocalState, SessionConfig, SessionState},
+    map::{EpochSlot, Fence, Granted, Lease, LocalState, SessionConfig, SessionState},
     time::BootTime,
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -162,6 +162,7 @@ pub struct Driver {
     pub local: MappedArray<LocalState>,
     pub granted: MappedArray<Granted>,
     pub fences: MappedArray<Fence>,
+    pub leases: MappedArray<Lease>,
     pub epochs: Arc<MappedArray<EpochSlot>>,
     pub statistics: Arc<ClockStatistics>,
     pub clock_watch: ClockWatch,
@@ -263,6 +264,7 @@ impl Driver {
                 .iter()
                 .map(|session| self.granted.newest(session.index))
                 .fold(BootTime::NEVER, BootTime::max),
+            leased: BootTime::from_ns(self.leases.read(self.groups[group].fence.0).granted_tx_ns),
         }
     }
 
@@ -428,6 +430,9 @@ impl Driver {
 fn is_notable(finding: &Finding) -> bool {
     match finding {
         Finding::Stopped { length, .. } => *length >= NOTABLE_STOP,
-        Finding::DualActivity { .. } | Finding::Peer { .. } | Finding::Clock { .. } => true,
+        Finding::DualActivity { .. }
+        | Finding::Peer { .. }
+        | Finding::Clock { .. }
+        | Finding::Arbiter { .. } => true,
     }
 }

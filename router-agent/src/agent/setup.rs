@@ -15,7 +15,7 @@ use router_common::{
     kdf::{self, session_number},
     lease::Length,
     map::{
-        EpochSlot, Fence, Granted, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS,
+        EpochSlot, Fence, Granted, Lease, LocalState, MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS,
         SessionConfig, SessionKey,
     },
 };
@@ -193,6 +193,7 @@ pub struct Setup {
     pub local: MappedArray<LocalState>,
     pub granted: MappedArray<Granted>,
     pub fences: MappedArray<Fence>,
+    pub leases: MappedArray<Lease>,
     pub epochs: Arc<MappedArray<EpochSlot>>,
     pub targets: Vec<Vec<ServiceTarget>>,
     pub monitors: Vec<Monitor>,
@@ -260,6 +261,7 @@ pub async fn carry_out(
         local: dataplane.local()?,
         granted: dataplane.granted()?,
         fences: dataplane.fences()?,
+        leases: dataplane.leases()?,
         epochs: Arc::clone(&epochs),
         targets: plan.targets,
         facts: Facts {
@@ -608,6 +610,7 @@ fn policy(cluster: &Cluster, group: &Group, node: NodeId, peer: NodeId) -> Polic
         keepalive: cluster.keepalive_interval,
         dead,
         prefer: group.prefer,
+        arbiter: None,
         lease: Length::by_default(dead),
         agent_dead: cluster.agent_dead_interval,
         initial_wait: SHORTEST_INITIAL_WAIT.max(dead * 2),

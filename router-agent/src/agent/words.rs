@@ -94,6 +94,7 @@ pub(super) fn kind_word(finding: &Finding) -> &'static str {
         Finding::DualActivity { .. } => "dual-activity",
         Finding::Peer { .. } => "peer",
         Finding::Clock { .. } => "clock",
+        Finding::Arbiter { .. } => "arbiter",
     }
 }
 

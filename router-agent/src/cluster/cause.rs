@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use router_common::identity::{Epoch, NodeId};
 
 /// One variant per reason for a transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// A starting node heard its peer.
     PeerHeard,
@@ -61,6 +61,8 @@ pub enum Cause {
     AuthorityLapsed {
         stopped: Duration,
     },
+    /// We were active, and neither the peer's grants nor the arbiter's record let us be so any longer.
+    NoAuthority,
     MonitorsUnreachable,
     TakeoverFailed {
         epoch: Epoch,
@@ -124,6 +126,9 @@ impl fmt::Display for Cause {
                 "this node's agent was stopped for {}, and its authority ended",
                 Measured(stopped)
             ),
+            Self::NoAuthority => {
+                f.write_str("neither the peer's grants nor the arbiter's record are in force")
+            }
             Self::MonitorsUnreachable => f.write_str("monitors unreachable"),
             Self::TakeoverFailed { epoch } => write!(f, "takeover for epoch {} failed", epoch.0),
             Self::EpochsUsedUp => f.write_str("no epoch left to claim"),

@@ -2,16 +2,20 @@
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
-use router_common::{identity::Epoch, time::BootTime};
+use router_common::{
+    identity::{Epoch, NodeId},
+    time::BootTime,
+};
 
 use super::{
+    arbiter::Fault,
     cause::{Cause, Measured},
     core::State,
     report::PeerFinding,
 };
 
 /// One change of state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Transition {
     pub at: BootTime,
     pub from: State,
@@ -38,7 +42,7 @@ impl fmt::Display for Transition {
 }
 
 /// Something that happened to the group without being a transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finding {
     /// We did not run from `at - length` to `at`; what we did not hear then is no evidence.
     Stopped { at: BootTime, length: Duration },
@@ -62,6 +66,53 @@ pub enum Finding {
     },
     /// The time of day jumped ahead of the boottime clock: that stood still, or it was set.
     Clock { at: BootTime, by: Duration },
+    /// What the arbiter is found to be has changed.
+    Arbiter { at: BootTime, is: ArbiterFinding },
+}
+
+/// What this node can say of its arbiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ArbiterFinding {
+    /// No answer yet.
+    NeverHeard,
+    Well,
+    Failing(Fault),
+    /// What it holds is older than what this node knows: it was wiped, or restored from a backup.
+    Behind {
+        found: Option<Epoch>,
+        known: Epoch,
+    },
+    /// Its record names an owner that this node cannot wait for.
+    Foreign {
+        owner: NodeId,
+    },
+}
+
+impl fmt::Display for ArbiterFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NeverHeard => f.write_str("has not answered yet"),
+            Self::Well => f.write_str("answers"),
+            Self::Failing(fault) => fault.fmt(f),
+            Self::Behind { found, known } => {
+                match found {
+                    Some(found) => write!(f, "holds epoch {}", found.0)?,
+                    None => f.write_str("holds no record")?,
+                }
+                write!(
+                    f,
+                    ", and epoch {} is known: it was wiped or restored, and nothing it holds is acted on; see that \
+                     one node at most forwards, then run `routerctl force cluster active --i-know` there",
+                    known.0
+                )
+            }
+            Self::Foreign { owner } => write!(
+                f,
+                "names node {} as owner, which is not of this group as configured here",
+                owner.0
+            ),
+        }
+    }
 }
 
 impl Finding {
@@ -70,7 +121,8 @@ impl Finding {
             Self::Stopped { at, .. }
             | Self::DualActivity { at, .. }
             | Self::Peer { at, .. }
-            | Self::Clock { at, .. } => at,
+            | Self::Clock { at, .. }
+            | Self::Arbiter { at, .. } => at,
         }
     }
 }
@@ -99,13 +151,14 @@ impl fmt::Display for Finding {
                 "this node's clock stood still for about {}, or the time of day was set",
                 Measured(by)
             ),
+            Self::Arbiter { at: _, is } => write!(f, "the arbiter {is}"),
         }
     }
 }
 
 /// Entries that wait for the caller to drain them. Bounded: a caller that never does loses the
 /// oldest ones, not its memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Pending<T>(VecDeque<T>);
 
 impl<T> Pending<T> {

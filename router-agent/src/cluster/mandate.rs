@@ -13,21 +13,16 @@ pub struct Mandate {
     pub grant: Length,
 }
 
-/// By what protected packets may pass.
+/// By what protected packets may pass: either suffices, and each ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// When the group became ours.
     pub since: BootTime,
-    pub by: Authority,
-}
-
-/// Who vouches for an active node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Authority {
-    /// Its own agent, until then.
-    Own { until: BootTime },
-    /// Its peer, by grants of this length.
-    Grants(Length),
+    /// Until when this node needs nobody else: by its own agent's word, or by the arbiter's record.
+    /// Never, if by neither.
+    pub own_until: BootTime,
+    /// How long a grant of the peer lasts; none if its grants do not count.
+    pub lease: Length,
 }
 
 impl Mandate {
@@ -38,15 +33,16 @@ impl Mandate {
 
     /// As the kernel wants to know it.
     pub fn fence(&self, advertisement: &Advertisement) -> Fence {
-        let Some(Opening { since, by }) = self.opening else {
+        let Some(Opening {
+            since,
+            own_until,
+            lease,
+        }) = self.opening
+        else {
             return Fence::default();
         };
-        let (authority_end, lease) = match by {
-            Authority::Own { until } => (until, Length::NONE),
-            Authority::Grants(length) => (BootTime::NEVER, length),
-        };
         Fence {
-            authority_end_ns: authority_end.as_ns(),
+            authority_end_ns: own_until.as_ns(),
             lease_ns: lease.as_ns(),
             claim: advertisement.claim.to_word(),
             opened_ns: since.as_ns(),

@@ -21,8 +21,8 @@ pub use self::{
     arbiter::{Answer, Fault, Mode, Record, Request, Revision},
     cause::Cause,
     core::{Advertisement, Command, Core, Event, State},
-    history::{Finding, Transition},
-    mandate::{Authority, Mandate, Opening},
-    policy::{Policy, Prefer},
+    history::{ArbiterFinding, Finding, Transition},
+    mandate::{Mandate, Opening},
+    policy::{ArbiterPolicy, Policy, Prefer},
     report::{FormerLife, PeerFinding, PeerReport},
 };

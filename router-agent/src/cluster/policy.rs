@@ -28,7 +28,7 @@ impl Prefer {
 /// The settings of one group on one node. All nodes of a group must agree on everything but
 /// `node` and `peer`; the configuration check refuses what cannot work (equal nodes, a
 /// `dead` of less than two `keepalive`s), the core merely stays safe with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
     pub node: NodeId,
     pub peer: NodeId,
@@ -36,8 +36,10 @@ pub struct Policy {
     pub keepalive: Duration,
     /// A peer whose kernel was silent for this long is dead.
     pub dead: Duration,
+    /// Says nothing if there is an arbiter.
     pub prefer: Prefer,
-    /// How long a grant lasts, ours and the peer's; of use where consistency is preferred.
+    pub arbiter: Option<ArbiterPolicy>,
+    /// How long a grant lasts, ours and the peer's; of use where grants count.
     pub lease: Length,
     /// A peer's agent of this age is dead, although its kernel answers.
     pub agent_dead: Duration,
@@ -51,7 +53,83 @@ pub struct Policy {
     pub fault_hold: Duration,
 }
 
+/// How the nodes of a group use their arbiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ArbiterPolicy {
+    /// How long the owner of a record may be active by it, from when it sent what wrote it.
+    pub term: Duration,
+    /// After which an answer is not waited for any more.
+    pub timeout: Duration,
+    /// How many nodes may own the group. A node's grants bind only itself: where there are more than two,
+    /// nobody lives on them.
+    pub contenders: usize,
+}
+
+impl ArbiterPolicy {
+    /// Long beside an election of etcd's leader (a second), which the owner of a record then survives.
+    pub const DEFAULT_TERM: Duration = Duration::from_secs(3);
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Between two looks at a record on which nobody lives.
+    const WATCH: Duration = Duration::from_secs(10);
+
+    /// The age at which the owner renews its record: two tries are left.
+    pub(super) fn renewal(&self) -> Duration {
+        self.term / 3
+    }
+
+    /// Between a try that failed and the next.
+    pub(super) fn pause(&self) -> Duration {
+        self.term / 12
+    }
+
+    /// Between two looks at a record.
+    pub(super) fn watch(&self, paired: bool) -> Duration {
+        if paired {
+            Self::WATCH.max(self.term)
+        } else {
+            self.renewal()
+        }
+    }
+}
+
+/// By what a node of the group is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Rule {
+    /// By its own agent's word.
+    OwnWord,
+    /// By its peer's grants alone.
+    Grants,
+    /// By its peer's grants, or else by the arbiter's record.
+    Arbiter(ArbiterPolicy),
+}
+
 impl Policy {
+    pub(super) fn rule(&self) -> Rule {
+        match (self.arbiter, self.prefer) {
+            (Some(arbiter), Prefer::Availability | Prefer::Consistency) => Rule::Arbiter(arbiter),
+            (None, Prefer::Availability) => Rule::OwnWord,
+            (None, Prefer::Consistency) => Rule::Grants,
+        }
+    }
+
+    /// Whether the peer's grants let a node forward, and so bind who makes them.
+    pub(super) fn grants_count(&self) -> bool {
+        match self.rule() {
+            Rule::OwnWord => false,
+            Rule::Grants => true,
+            Rule::Arbiter(arbiter) => arbiter.contenders <= 2,
+        }
+    }
+
+    /// The age of a lease at which its holder no longer counts on the next grant: one was lost, or
+    /// the peer is slow, or dead.
+    pub(super) fn suspicion(&self) -> Duration {
+        let lease = self.lease.duration();
+        self.keepalive
+            .saturating_mul(2)
+            .min(lease.saturating_mul(2) / 3)
+    }
+
     /// Of two nodes with equal right, the one with the lower place goes first: the primary.
     pub(super) fn goes_first(&self) -> bool {
         self.node < self.peer

@@ -20,6 +20,8 @@ pub struct FormerLife {
     pub beat: BootTime,
     /// Since when its fence was open.
     pub opened: BootTime,
+    /// Until when it needed nobody's grants for that.
+    pub own_until: BootTime,
 }
 
 impl FormerLife {
@@ -33,6 +35,7 @@ impl FormerLife {
             flags: local.flags(),
             beat: local.agent_beat(),
             opened: BootTime::from_ns(fence.opened_ns),
+            own_until: BootTime::from_ns(fence.authority_end_ns),
         }
     }
 
@@ -56,7 +59,7 @@ impl FormerLife {
 }
 
 /// What the kernel last heard of the peer, the newest over all heartbeat paths.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PeerReport {
     /// When the newest message arrived; [`BootTime::NEVER`] if none has.
     pub last_heard: BootTime,
@@ -69,11 +72,14 @@ pub struct PeerReport {
     pub newest_echo: BootTime,
     /// When we last granted the peer a lease, as known after all that we closed before was closed.
     pub granted: BootTime,
+    /// The newest of our messages that a grant of the peer echoed, by when we sent it: our lease runs
+    /// from there.
+    pub leased: BootTime,
 }
 
 /// What this node can say of its peer's health, for status and telemetry. That we ourselves were
 /// stopped is a [`Finding`](super::Finding).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerFinding {
     /// No message since this agent started.
     NeverHeard,
@@ -100,7 +106,7 @@ impl fmt::Display for PeerFinding {
 }
 
 /// The columns of the transition table: all that the rules distinguish in a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Standing {
     /// No fresh message, and we have not listened long enough to call that silence.
     Unknown,

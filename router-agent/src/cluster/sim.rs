@@ -159,6 +159,7 @@ impl Node {
             flags,
             beat: boot(self.agent_seen),
             opened: BootTime::from_ns(self.fence.opened_ns),
+            own_until: BootTime::from_ns(self.fence.authority_end_ns),
         };
         let core = Core::resumed(self.policy.clone(), &former, claim.epoch, boot(now));
         let still_holds = core.state() == State::Active;
@@ -227,6 +228,7 @@ impl Node {
                         return Err(format!("{command:?} of nothing held"));
                     }
                 }
+                Command::Ask { .. } => return Err(format!("{command:?} without an arbiter")),
             }
         }
         if moves.next().is_some() {
@@ -277,6 +279,7 @@ impl Node {
             report.claim.epoch = self.highest;
         }
         report.granted = self.granted;
+        report.leased = BootTime::from_ns(self.lease.granted_tx_ns);
         self.last_tick = (now, report);
         self.agent_seen = now;
         self.handle(Event::Tick(report), now)
@@ -346,6 +349,7 @@ impl Sim {
                         ms(DEAD)
                     },
                     prefer,
+                    arbiter: None,
                     lease: Length::by_default(ms(DEAD)),
                     agent_dead: ms(300),
                     initial_wait: ms(500),
@@ -450,6 +454,7 @@ impl Sim {
                     agent_age: ms(message.agent_age),
                     newest_echo: node.report.newest_echo.max(message.echo),
                     granted: BootTime::NEVER,
+                    leased: BootTime::NEVER,
                 };
                 node.heard_tx = message.tx;
                 let grant = Grant {

@@ -10,8 +10,8 @@ use router_common::{
 };
 
 use super::{
-    Authority, Cause, Command, Core, Event, Finding, FormerLife, PeerFinding, PeerReport, Policy,
-    Prefer, State,
+    Cause, Command, Core, Event, Finding, FormerLife, PeerFinding, PeerReport, Policy, Prefer,
+    State,
 };
 
 const fn ms(ms: u64) -> Duration {
@@ -25,6 +25,7 @@ fn policy(node: u32) -> Policy {
         keepalive: ms(10),
         dead: ms(40),
         prefer: Prefer::Availability,
+        arbiter: None,
         lease: Length::from_us(30_000),
         agent_dead: ms(300),
         initial_wait: ms(500),
@@ -121,6 +122,7 @@ impl Bench {
             },
             flags,
             opened: BootTime::NEVER,
+            own_until: BootTime::NEVER,
             beat: self.now,
         };
         self.now = self.now.after(after);
@@ -700,21 +702,19 @@ fn an_active_forwards_by_its_last_tick_or_by_grants_alone() {
     let b = active(1);
     let opening = b.core.mandate().opening.unwrap();
     let until = b.now.after(ms(300));
-    assert_eq!(opening.by, Authority::Own { until });
+    assert_eq!((opening.own_until, opening.lease), (until, Length::NONE));
     // Another event tells nothing of what was not heard.
     let mut later = active(1);
     later.now = later.now.after(ms(5000));
     later.handle(Event::Monitors { ok: true });
-    assert_eq!(
-        later.core.mandate().opening.unwrap().by,
-        Authority::Own { until }
-    );
+    assert_eq!(later.core.mandate().opening.unwrap().own_until, until);
 
     let mut b = consistent(1);
     b.hears(OWNER, 5);
     b.hears(OUT, 5);
     let opening = b.core.mandate().opening.unwrap();
-    assert_eq!(opening.by, Authority::Grants(policy(1).lease));
+    assert_eq!(opening.own_until, BootTime::NEVER);
+    assert_eq!(opening.lease, policy(1).lease);
     assert_eq!(opening.since, b.now);
     let fence = b.core.mandate().fence(&b.core.advertisement());
     assert_eq!(fence.authority_end_ns, 0);

@@ -141,8 +141,13 @@ impl Engine {
 
     async fn carry_out(&mut self, order: Order) {
         let Order { group, command } = order;
-        let (Command::Take { epoch } | Command::Release { epoch } | Command::Announce { epoch }) =
-            command;
+        let (goal, epoch) = match command {
+            Command::Take { epoch } => (Some(Goal::Held), epoch),
+            Command::Release { epoch } => (Some(Goal::Released), epoch),
+            Command::Announce { epoch } => (None, epoch),
+            // The arbiter's, not ours.
+            Command::Ask { .. } => return,
+        };
         if epoch < self.newest[group] {
             warn!(
                 group,
@@ -152,10 +157,9 @@ impl Engine {
             return;
         }
         self.newest[group] = epoch;
-        match command {
-            Command::Take { .. } => self.aim(group, Goal::Held).await,
-            Command::Release { .. } => self.aim(group, Goal::Released).await,
-            Command::Announce { .. } => {
+        match goal {
+            Some(goal) => self.aim(group, goal).await,
+            None => {
                 self.announce(group);
                 if let Some(work) = self.work.get_mut(&group) {
                     work.announcements = announcements();

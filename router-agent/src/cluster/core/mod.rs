@@ -1,4 +1,9 @@
-//! The machine: five states, nine things a peer can be, one table.
+//! The machine. `table.rs` has the transitions, `evidence.rs` what the peer is judged to be,
+//! `arbitration.rs` the dealings with an arbiter.
+
+mod arbitration;
+mod evidence;
+mod table;
 
 use std::{fmt, time::Duration};
 
@@ -8,11 +13,17 @@ use router_common::{
     time::BootTime,
 };
 
+use self::{
+    arbitration::Arbitration,
+    evidence::DualActivity,
+    table::{Move, Stage},
+};
 use super::{
+    arbiter::{Answer, Request},
     cause::Cause,
     history::{Finding, Pending, Transition},
-    mandate::{Authority, Mandate, Opening},
-    policy::{Policy, Prefer},
+    mandate::{Mandate, Opening},
+    policy::{Policy, Rule},
     report::{FormerLife, PeerFinding, PeerReport, Standing},
 };
 
@@ -55,6 +66,13 @@ pub enum Event {
     TakeoverFailed { epoch: Epoch },
     /// All takeover steps of this epoch are done.
     TakeoverDone { epoch: Epoch },
+    /// The answer to request `number`.
+    Arbiter {
+        number: u64,
+        /// Taken before the request left.
+        sent: BootTime,
+        answer: Answer,
+    },
     /// Orderly stop of the agent: leave, and stay away.
     Stop,
 }
@@ -68,6 +86,8 @@ pub enum Command {
     /// Say again whose the service addresses are (gratuitous ARP, unsolicited neighbour
     /// advertisement): another node held them beside us and has let go.
     Announce { epoch: Epoch },
+    /// Put a request to the arbiter. The answer to an earlier one is of no use any more.
+    Ask { number: u64, request: Request },
 }
 
 /// What our heartbeats say from now on.
@@ -146,7 +166,7 @@ pub struct Advertisement {
     clippy::struct_excessive_bools,
     reason = "each is a fact that holds or not, whatever the others"
 )]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Core {
     policy: Policy,
     stage: Stage,
@@ -166,6 +186,8 @@ pub struct Core {
     ticked: BootTime,
     /// The first tick after our start or our last stop: from when we have evidence.
     listening_since: BootTime,
+
+    arbitration: Arbitration,
 
     monitors_ok: bool,
     stopping: bool,
@@ -197,56 +219,6 @@ pub struct Core {
     findings: Pending<Finding>,
 }
 
-/// [`State`] with what the machine alone needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Initializing,
-    Standby,
-    Candidate(Request),
-    Active,
-    Fault,
-}
-
-/// What a candidate asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Request {
-    /// A group that nobody owns.
-    Vacancy,
-    /// A group whose owner is not well.
-    Relief,
-    /// The primary's group, which the secondary owns.
-    Failback,
-}
-
-/// Messages of a peer that claims while we are active.
-#[derive(Clone, Copy, Debug)]
-struct DualActivity {
-    first: BootTime,
-    last: BootTime,
-}
-
-/// A cell of the transition table: where to, why, and from when on.
-#[derive(Clone, Copy, Debug)]
-struct Move {
-    due: BootTime,
-    to: Stage,
-    cause: Cause,
-}
-
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "every cell of the table is an Option<Move>, so that it reads as one line"
-)]
-impl Move {
-    const fn now(to: Stage, cause: Cause) -> Option<Self> {
-        Self::at(BootTime::NEVER, to, cause)
-    }
-
-    const fn at(due: BootTime, to: Stage, cause: Cause) -> Option<Self> {
-        Some(Self { due, to, cause })
-    }
-}
-
 impl Core {
     /// The longest chain within one call is Active, Standby, Candidate, Active. The bound keeps a
     /// policy that no configuration check lets through (all waits zero) from holding up the caller.
@@ -260,9 +232,10 @@ impl Core {
     /// group grow even if all its agents restart at once.
     pub fn with_floor(policy: Policy, newest: Epoch, now: BootTime) -> Self {
         // Who never grants has nothing to wait for.
-        let granted = match policy.prefer {
-            Prefer::Availability => BootTime::NEVER,
-            Prefer::Consistency => now,
+        let granted = if policy.grants_count() {
+            now
+        } else {
+            BootTime::NEVER
         };
         Self {
             policy,
@@ -279,6 +252,7 @@ impl Core {
             peer_finding: PeerFinding::NeverHeard,
             ticked: BootTime::NEVER,
             listening_since: BootTime::NEVER,
+            arbitration: Arbitration::new(),
             monitors_ok: true,
             stopping: false,
             failed_takeover: None,
@@ -321,6 +295,7 @@ impl Core {
                 former.opened
             };
             core.vouched = former.beat;
+            core.arbitration.held_until = former.own_until;
         } else {
             core.stage = Stage::Standby;
         }
@@ -343,11 +318,16 @@ impl Core {
             Event::TakeoverDone { epoch } if self.holds(epoch) => self.failed_takeover = None,
             // The outcome of a takeover for an epoch that has passed changes nothing.
             Event::TakeoverFailed { .. } | Event::TakeoverDone { .. } => {}
+            Event::Arbiter {
+                number,
+                sent,
+                answer,
+            } => self.answered(number, sent, answer, now),
             Event::Stop => self.stopping = true,
         }
         for _ in 0..Self::TRANSITIONS_PER_CALL {
             let Some(Move { due: _, to, cause }) =
-                self.next_move().filter(|step| step.due <= self.ticked)
+                self.next_move().filter(|step| self.may_make(step))
             else {
                 break;
             };
@@ -360,6 +340,7 @@ impl Core {
                 epoch: self.own_epoch,
             });
         }
+        self.consult(now, &mut commands);
         commands
     }
 
@@ -368,7 +349,7 @@ impl Core {
     pub fn next_deadline(&self) -> Option<BootTime> {
         let silent_at = self.evidence_from().after(self.policy.dead);
         let step_at = self.next_move().map(|step| step.due);
-        [Some(silent_at), step_at]
+        [Some(silent_at), step_at, self.arbiter_deadline()]
             .into_iter()
             .flatten()
             .filter(|&at| !self.ticked.is_never() && at > self.ticked)
@@ -402,36 +383,37 @@ impl Core {
     /// What the node may do until the next event.
     pub fn mandate(&self) -> Mandate {
         let policy = &self.policy;
-        match (self.stage, policy.prefer) {
-            (Stage::Active, Prefer::Availability) => Mandate {
+        match self.stage {
+            Stage::Active => Mandate {
                 opening: Some(Opening {
                     since: self.active_since,
-                    // Not from now: only a tick tells what was heard while we did not run.
-                    by: Authority::Own {
-                        until: self.ticked.max(self.vouched).after(policy.agent_dead),
+                    own_until: match policy.rule() {
+                        // Not from now: only a tick tells what was heard while we did not run.
+                        Rule::OwnWord => self.ticked.max(self.vouched).after(policy.agent_dead),
+                        Rule::Grants => BootTime::NEVER,
+                        Rule::Arbiter(_) => self.arbitration.held_until,
+                    },
+                    lease: if policy.grants_count() {
+                        policy.lease
+                    } else {
+                        Length::NONE
                     },
                 }),
                 grant: Length::NONE,
             },
-            (Stage::Active, Prefer::Consistency) => Mandate {
-                opening: Some(Opening {
-                    since: self.active_since,
-                    by: Authority::Grants(policy.lease),
-                }),
-                grant: Length::NONE,
-            },
-            (Stage::Initializing | Stage::Standby | Stage::Fault, Prefer::Consistency)
-                if self.newest.owner == policy.peer && self.standing != Standing::Headless =>
+            Stage::Initializing | Stage::Standby | Stage::Fault
+                if policy.grants_count()
+                    && self.newest.owner == policy.peer
+                    && self.standing != Standing::Headless =>
             {
                 Mandate {
                     opening: None,
                     grant: policy.lease,
                 }
             }
-            (
-                Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault,
-                Prefer::Availability | Prefer::Consistency,
-            ) => Mandate::NONE,
+            Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault => {
+                Mandate::NONE
+            }
         }
     }
 
@@ -469,222 +451,6 @@ impl Core {
         self.findings.drain()
     }
 
-    // ---- The table ---------------------------------------------------------------------------
-
-    fn next_move(&self) -> Option<Move> {
-        let step = self.imposed_move().or_else(|| self.move_by_peer())?;
-        Some(match step.to {
-            Stage::Active => Move {
-                due: step.due.max(self.promised_until()),
-                ..step
-            },
-            Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault => step,
-        })
-    }
-
-    /// Until when what we granted keeps us from becoming active.
-    fn promised_until(&self) -> BootTime {
-        match self.standing {
-            // It has said that it does not forward; its fence was closed before.
-            Standing::Out | Standing::Ready | Standing::Asking => BootTime::NEVER,
-            Standing::Unknown
-            | Standing::Silent
-            | Standing::Headless
-            | Standing::Owner
-            | Standing::Impaired
-            | Standing::Outdated => {
-                if self.granted.is_never() || self.granted_is_all {
-                    self.policy.lease.promised_until(self.granted)
-                } else {
-                    self.ticked.after(Duration::from_nanos(1))
-                }
-            }
-        }
-    }
-
-    /// What holds whatever the peer is.
-    fn imposed_move(&self) -> Option<Move> {
-        match self.stage {
-            Stage::Initializing | Stage::Active if self.stopping => {
-                Move::now(Stage::Fault, Cause::Stopping)
-            }
-            Stage::Active if self.newest.epoch > self.own_epoch => Move::now(
-                Stage::Standby,
-                Cause::HigherEpoch {
-                    epoch: self.newest.epoch,
-                    node: self.policy.peer,
-                },
-            ),
-            Stage::Active => self
-                .lapsed
-                .and_then(|stopped| Move::now(Stage::Standby, Cause::AuthorityLapsed { stopped })),
-            Stage::Standby | Stage::Candidate(_) => {
-                self.trouble().and_then(|t| Move::now(Stage::Fault, t))
-            }
-            Stage::Initializing | Stage::Fault => None,
-        }
-    }
-
-    /// The transition table.
-    #[expect(
-        clippy::too_many_lines,
-        clippy::match_same_arms,
-        reason = "one table, read from top to bottom, in the order of its subjects"
-    )]
-    fn move_by_peer(&self) -> Option<Move> {
-        use Request::{Failback, Relief, Vacancy};
-        use Stage::{Active, Candidate, Fault, Initializing, Standby};
-        use Standing as Peer;
-
-        let policy = &self.policy;
-        let first = policy.goes_first();
-        let consistent = policy.prefer == Prefer::Consistency;
-        let held = self.held_since();
-        let waited = self.ticked.since(held);
-        let announced = held.max(self.entered.after(policy.announcing()));
-        let epoch = self.report.claim.epoch;
-
-        match (self.stage, self.standing) {
-            // A start waits for the peer; a dead agent is most likely starting, too.
-            (Initializing, Peer::Unknown | Peer::Silent | Peer::Headless) => Move::at(
-                self.entered.after(policy.initial_wait),
-                Standby,
-                Cause::NobodyHeard {
-                    waited: self.ticked.since(self.entered),
-                },
-            ),
-            (
-                Initializing,
-                Peer::Out
-                | Peer::Ready
-                | Peer::Asking
-                | Peer::Owner
-                | Peer::Impaired
-                | Peer::Outdated,
-            ) => Move::now(Standby, Cause::PeerHeard),
-
-            // The peer is dead, or we cannot hear it: nobody to ask.
-            (Standby, Peer::Silent | Peer::Headless) if consistent => None,
-            (Candidate(_), Peer::Silent) if consistent => Move::now(Standby, self.peer_silent()),
-            (Candidate(_), Peer::Headless) if consistent => {
-                Move::now(Standby, self.peer_headless())
-            }
-            (Standby, Peer::Silent) => Move::now(Candidate(Vacancy), self.peer_silent()),
-            (Candidate(_), Peer::Silent) => Move::now(Active, self.peer_silent()),
-            (Standby, Peer::Headless) => Move::now(Candidate(Vacancy), self.peer_headless()),
-            (Candidate(_), Peer::Headless) => Move::now(Active, self.peer_headless()),
-
-            // Nobody owns the group: the primary goes first, the secondary when it has to.
-            (Standby, Peer::Out) if first => {
-                Move::now(Candidate(Vacancy), Cause::UnownedAndPeerOut)
-            }
-            // Before the first epoch a peer that is out is most likely starting, and goes first.
-            (Standby, Peer::Out) if self.newest.epoch == Epoch::default() => Move::at(
-                held.after(policy.patience()),
-                Candidate(Vacancy),
-                Cause::UnownedAndPeerOut,
-            ),
-            (Standby, Peer::Out) => Move::at(
-                held.after(policy.announcing()),
-                Candidate(Vacancy),
-                Cause::UnownedAndPeerOut,
-            ),
-            (Standby, Peer::Ready | Peer::Asking) if first => {
-                Move::now(Candidate(Vacancy), Cause::UnownedAndPrimary)
-            }
-            (Standby, Peer::Ready) => Move::at(
-                held.after(policy.patience()),
-                Candidate(Vacancy),
-                Cause::UnownedForLong { waited },
-            ),
-            // It is the primary's turn, and it takes it.
-            (Standby, Peer::Asking) => None,
-            // One who is out cannot contend. One who yielded to us does not.
-            (Candidate(Vacancy), Peer::Out) => Move::now(Active, Cause::UnownedAndPeerOut),
-            (Candidate(Relief), Peer::Out) | (Candidate(Failback), Peer::Out | Peer::Ready) => {
-                Move::now(Active, Cause::PeerYielded)
-            }
-            (Candidate(Vacancy | Relief), Peer::Ready) => {
-                Move::at(announced, Active, Cause::Announced { waited })
-            }
-            (Candidate(_), Peer::Asking) if first => {
-                Move::at(announced, Active, Cause::Announced { waited })
-            }
-            (Candidate(_), Peer::Asking) => Move::now(Standby, Cause::BothAsk),
-
-            // The peer owns the group: it may be asked to yield, for a reason.
-            (Standby, Peer::Owner) if first && policy.auto_failback => Move::at(
-                held.after(policy.failback_hold).max(self.ask_not_before),
-                Candidate(Failback),
-                Cause::Failback,
-            ),
-            (Standby, Peer::Owner) => None,
-            (Standby, Peer::Impaired) => {
-                Move::at(self.ask_not_before, Candidate(Relief), Cause::PeerImpaired)
-            }
-            (Candidate(Vacancy), Peer::Owner | Peer::Impaired) => {
-                Move::now(Standby, Cause::PeerActive { epoch })
-            }
-            (Candidate(Relief), Peer::Owner) => Move::now(Standby, Cause::PeerRecovered),
-            (Candidate(Relief), Peer::Impaired)
-            | (Candidate(Failback), Peer::Owner | Peer::Impaired) => Move::at(
-                self.entered.after(policy.yielding()),
-                Standby,
-                Cause::PeerDidNotYield {
-                    waited: self.ticked.since(self.entered),
-                },
-            ),
-
-            // The peer acts on an epoch that has passed. Our heartbeats tell it; if they do not
-            // get through, a new epoch ends it where its packets arrive.
-            (Standby, Peer::Outdated) => Move::at(
-                held.after(policy.patience()),
-                Candidate(Vacancy),
-                self.peer_outdated(),
-            ),
-            (Candidate(_), Peer::Outdated) => Move::at(announced, Active, self.peer_outdated()),
-
-            // We own the group.
-            (Active, Peer::Asking) if self.report.claim != self.newest => None,
-            (Active, Peer::Asking) => match self.trouble() {
-                Some(trouble) => Move::now(Fault, trouble),
-                None if !first && policy.auto_failback => Move::now(Standby, Cause::Failback),
-                None => None,
-            },
-            // Both do, and under the same epoch, or the higher one would have won already.
-            (Active, Peer::Owner | Peer::Impaired) if first => None,
-            (Active, Peer::Owner | Peer::Impaired) => Move::now(Standby, Cause::SameEpoch),
-            (
-                Active,
-                Peer::Unknown
-                | Peer::Silent
-                | Peer::Headless
-                | Peer::Out
-                | Peer::Ready
-                | Peer::Outdated,
-            ) => None,
-
-            // No evidence, no move.
-            (Standby | Candidate(_), Peer::Unknown) => None,
-
-            (
-                Fault,
-                Peer::Unknown
-                | Peer::Silent
-                | Peer::Headless
-                | Peer::Out
-                | Peer::Ready
-                | Peer::Asking
-                | Peer::Owner
-                | Peer::Impaired
-                | Peer::Outdated,
-            ) => match self.lasting_trouble() {
-                Some(_) => None,
-                None => Move::at(self.hold_until, Standby, Cause::Recovered),
-            },
-        }
-    }
-
     // ---- What a transition does --------------------------------------------------------------
 
     fn make(&mut self, to: Stage, cause: Cause, now: BootTime, commands: &mut Vec<Command>) {
@@ -698,7 +464,8 @@ impl Core {
             }
             (_, Stage::Active) => {
                 // A candidate with no epoch left was in trouble and is in Fault by now.
-                let Some(next) = self.newest.epoch.next() else {
+                let won = self.victory().map(|won| won.epoch);
+                let Some(next) = won.or(self.newest.epoch.next()) else {
                     return;
                 };
                 epoch = next;
@@ -715,6 +482,7 @@ impl Core {
                 Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault,
             ) => {}
         }
+        self.arbitration.won = None;
         self.stage = to;
         self.entered = now;
         self.transitions.push(Transition {
@@ -761,180 +529,10 @@ impl Core {
         }
         self.end_dual_activity(now, now);
         self.reasserts = false;
+        self.arbitration.held_until = BootTime::NEVER;
         commands.push(Command::Release {
             epoch: self.own_epoch,
         });
-    }
-
-    // ---- Evidence ----------------------------------------------------------------------------
-
-    fn observe(&mut self, report: PeerReport, now: BootTime, commands: &mut Vec<Command>) {
-        // What the first tick reads may still grant by a mandate of an earlier life.
-        self.granted_is_all = !self.ticked.is_never() && self.mandate().grant.is_none();
-        self.granted = self.granted.max(report.granted);
-        self.listen(now);
-        // Several paths and a map that may be created anew: never go back behind what we know.
-        if report.last_heard >= self.report.last_heard {
-            self.report = report;
-        }
-        self.learn_claim();
-        self.judge(now);
-        if self.stage == Stage::Active {
-            self.watch_dual_activity(now, commands);
-        }
-    }
-
-    /// Whether our own authority ended while we did not run for so long.
-    fn has_lapsed(&self, stopped: Duration) -> bool {
-        self.policy.prefer == Prefer::Availability && stopped >= self.policy.agent_dead
-    }
-
-    /// Finds out whether we ran on time since the last tick. If not, evidence starts anew.
-    fn listen(&mut self, now: BootTime) {
-        let gap = now.since(self.ticked);
-        if self.ticked.is_never() {
-            self.listening_since = now;
-            // A life that goes on was vouched for only so long.
-            let stopped = now.since(self.vouched);
-            if self.stage == Stage::Active && self.has_lapsed(stopped) {
-                self.lapsed = Some(stopped);
-            }
-        } else if gap > self.policy.lateness() {
-            self.listening_since = now;
-            self.entered = self.entered.after(gap).min(now);
-            self.standing_since = self.standing_since.after(gap).min(now);
-            if self.stage == Stage::Active && self.has_lapsed(gap) {
-                self.lapsed = Some(gap);
-            }
-            self.findings.push(Finding::Stopped {
-                at: now,
-                length: gap,
-            });
-        }
-        self.ticked = self.ticked.max(now);
-    }
-
-    /// A claim counts however old its message is: what was claimed once stays claimed.
-    fn learn_claim(&mut self) {
-        let PeerReport { claim, flags, .. } = self.report;
-        if self.report.last_heard.is_never() || claim.epoch < self.newest.epoch {
-            return;
-        }
-        let ours = self.stage == Stage::Active && claim.epoch == self.own_epoch;
-        if !ours {
-            // Only the claimant itself says that it owns the group.
-            let owner = if flags.contains(Flags::FORWARDING) {
-                self.policy.peer
-            } else {
-                NodeId::NONE
-            };
-            self.newest = Claim {
-                epoch: claim.epoch,
-                owner,
-            };
-        }
-    }
-
-    fn judge(&mut self, now: BootTime) {
-        let standing = self.standing_now();
-        if standing != self.standing {
-            self.standing = standing;
-            self.standing_since = now;
-        }
-        let finding = match standing {
-            Standing::Unknown => self.peer_finding,
-            Standing::Silent if self.report.last_heard.is_never() => PeerFinding::NeverHeard,
-            Standing::Silent => PeerFinding::KernelSilent,
-            Standing::Headless => PeerFinding::AgentDead,
-            Standing::Out
-            | Standing::Ready
-            | Standing::Asking
-            | Standing::Owner
-            | Standing::Impaired
-            | Standing::Outdated => self.hears_us(),
-        };
-        if finding != self.peer_finding {
-            self.findings.push(Finding::Peer {
-                at: now,
-                from: self.peer_finding,
-                to: finding,
-            });
-            self.peer_finding = finding;
-        }
-    }
-
-    /// Of a peer that is alive: whether it says that it hears us.
-    fn hears_us(&self) -> PeerFinding {
-        let echoed = self.report.newest_echo.max(self.listening_since);
-        if self.ticked.since(echoed) >= self.policy.dead {
-            PeerFinding::AliveAndDeaf
-        } else {
-            PeerFinding::Alive
-        }
-    }
-
-    fn standing_now(&self) -> Standing {
-        let PeerReport {
-            last_heard,
-            claim,
-            flags,
-            agent_age,
-            newest_echo: _,
-            granted: _,
-        } = self.report;
-        if self.silence() >= self.policy.dead {
-            return Standing::Silent;
-        }
-        if last_heard.is_never() || self.ticked.since(last_heard) >= self.policy.dead {
-            return Standing::Unknown;
-        }
-        if agent_age >= self.policy.agent_dead {
-            return Standing::Headless;
-        }
-        match (
-            flags.contains(Flags::FORWARDING),
-            flags.contains(Flags::ELIGIBLE),
-            flags.contains(Flags::CANDIDATE),
-        ) {
-            (true, _, _) if claim.epoch < self.newest.epoch => Standing::Outdated,
-            (true, true, _) => Standing::Owner,
-            (true, false, _) => Standing::Impaired,
-            (false, false, _) => Standing::Out,
-            (false, true, true) => Standing::Asking,
-            (false, true, false) => Standing::Ready,
-        }
-    }
-
-    /// Follows a peer that claims beside us, and claims the addresses anew once it has let go.
-    fn watch_dual_activity(&mut self, now: BootTime, commands: &mut Vec<Command>) {
-        let heard = self.report.last_heard;
-        if heard <= self.alone_at {
-            return;
-        }
-        if self.report.flags.contains(Flags::FORWARDING) {
-            let first = self.dual.map_or(heard, |dual| dual.first);
-            self.dual = Some(DualActivity { first, last: heard });
-        } else {
-            if self.end_dual_activity(heard, now) {
-                commands.push(Command::Announce {
-                    epoch: self.own_epoch,
-                });
-            }
-            self.alone_at = heard;
-        }
-    }
-
-    fn end_dual_activity(&mut self, ended: BootTime, now: BootTime) -> bool {
-        let Some(DualActivity { first, last }) = self.dual.take() else {
-            return false;
-        };
-        self.findings.push(Finding::DualActivity {
-            at: now,
-            epoch: self.own_epoch,
-            proven: last.since(first),
-            at_most: ended.since(self.alone_at),
-        });
-        true
     }
 
     // ---- What the rules ask --------------------------------------------------------------------
@@ -953,40 +551,6 @@ impl Core {
             Some(Cause::EpochsUsedUp)
         } else {
             None
-        }
-    }
-
-    /// Since when our state and the peer's standing have both been what they are.
-    fn held_since(&self) -> BootTime {
-        self.entered.max(self.standing_since)
-    }
-
-    fn evidence_from(&self) -> BootTime {
-        self.report.last_heard.max(self.listening_since)
-    }
-
-    fn silence(&self) -> Duration {
-        self.ticked.since(self.evidence_from())
-    }
-
-    fn peer_silent(&self) -> Cause {
-        Cause::PeerSilent {
-            silence: self.silence(),
-            dead: self.policy.dead,
-        }
-    }
-
-    fn peer_headless(&self) -> Cause {
-        Cause::PeerAgentDead {
-            age: self.report.agent_age,
-            agent_dead: self.policy.agent_dead,
-        }
-    }
-
-    fn peer_outdated(&self) -> Cause {
-        Cause::PeerOutdated {
-            epoch: self.report.claim.epoch,
-            newest: self.newest.epoch,
         }
     }
 }

@@ -1,0 +1,512 @@
+//! What is known of the arbiter's record, what to ask next, and what an answer is worth.
+
+use router_common::{
+    identity::{Claim, Epoch, NodeId},
+    lease,
+    time::BootTime,
+};
+
+use super::{
+    super::{
+        arbiter::{Answer, Fault, Mode, Record, Request, Revision},
+        cause::Cause,
+        history::{ArbiterFinding, Finding},
+        policy::{ArbiterPolicy, Rule},
+        report::Standing,
+    },
+    Command, Core,
+    table::Stage,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Arbitration {
+    /// What the record was last seen to be.
+    seen: Option<Seen>,
+    /// Counts the requests.
+    asked: u64,
+    pending: Option<Pending>,
+    /// What failed is not tried again before this.
+    resting: Option<(Purpose, BootTime)>,
+    /// Our record alone lets us forward from the one until the other; never, if it does not.
+    pub held_from: BootTime,
+    pub held_until: BootTime,
+    /// While candidate: the record is ours, under this epoch.
+    pub won: Option<Won>,
+    finding: ArbiterFinding,
+    /// The operator has said that a record which is behind may be replaced.
+    overruled: bool,
+}
+
+/// One state of the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Seen {
+    found: Option<(Revision, Record)>,
+    /// When the answer came that showed it first.
+    since: BootTime,
+    /// When the newest answer came that showed it.
+    checked: BootTime,
+    /// Whether we act on it: see [`ArbiterFinding`].
+    sound: bool,
+}
+
+impl Seen {
+    fn revision(&self) -> Option<Revision> {
+        self.found.map(|(revision, _)| revision)
+    }
+
+    fn record(&self) -> Option<Record> {
+        self.found.map(|(_, record)| record)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Pending {
+    number: u64,
+    purpose: Purpose,
+    request: Request,
+    since: BootTime,
+    /// The newest epoch known when it was asked: what is found then cannot be older.
+    known: Epoch,
+    cause: Option<Cause>,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Purpose {
+    /// To know the record.
+    Watch,
+    /// To own it.
+    Claim,
+    /// To live on it: while its grants are missing, or not there yet.
+    Hold,
+    /// To live on grants alone.
+    Pair,
+}
+
+impl Purpose {
+    /// What does not wait for the answer to anything else.
+    const fn is_urgent(self) -> bool {
+        match self {
+            Self::Claim | Self::Hold => true,
+            Self::Watch | Self::Pair => false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Won {
+    pub epoch: Epoch,
+    pub cause: Cause,
+}
+
+/// A request that would be made at `due`.
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    due: BootTime,
+    purpose: Purpose,
+    request: Request,
+    cause: Option<Cause>,
+}
+
+impl Arbitration {
+    pub(super) const fn new() -> Self {
+        Self {
+            seen: None,
+            asked: 0,
+            pending: None,
+            resting: None,
+            held_from: BootTime::NEVER,
+            held_until: BootTime::NEVER,
+            won: None,
+            finding: ArbiterFinding::NeverHeard,
+            overruled: false,
+        }
+    }
+}
+
+impl Core {
+    /// What the arbiter is found to be.
+    pub const fn arbiter_finding(&self) -> ArbiterFinding {
+        self.arbitration.finding
+    }
+
+    /// The record as it was last seen.
+    pub fn record(&self) -> Option<Record> {
+        self.arbitration.seen?.record()
+    }
+
+    // ---- Answers -----------------------------------------------------------------------------
+
+    /// `sent` is a moment before the request left, `now` one after its answer came.
+    pub(super) fn answered(&mut self, number: u64, sent: BootTime, answer: Answer, now: BootTime) {
+        let Some(pending) = self.arbitration.pending.filter(|it| it.number == number) else {
+            return;
+        };
+        self.arbitration.pending = None;
+        match answer {
+            Answer::Found(found) => self.found(found, pending.known, now),
+            Answer::Swapped(revision) => self.swapped(revision, &pending, sent, now),
+            Answer::Failed(fault) => self.failed(&pending, fault, now),
+        }
+    }
+
+    fn found(&mut self, found: Option<(Revision, Record)>, known: Epoch, now: BootTime) {
+        let is = self.finding_of(found, known);
+        let before = self.arbitration.seen.filter(|seen| seen.found == found);
+        self.arbitration.seen = Some(Seen {
+            found,
+            since: before.map_or(now, |seen| seen.since),
+            checked: now,
+            sound: is == ArbiterFinding::Well,
+        });
+        self.find_arbiter(is, now);
+        if let (ArbiterFinding::Well, Some((_, record))) = (is, found)
+            && record.claim.epoch > self.newest.epoch
+        {
+            // Who owns it is known when he says so himself: only then he has heard of it.
+            self.newest = Claim {
+                epoch: record.claim.epoch,
+                owner: NodeId::NONE,
+            };
+            self.judge(now);
+        }
+    }
+
+    fn swapped(&mut self, revision: Revision, pending: &Pending, sent: BootTime, now: BootTime) {
+        let Request::Swap {
+            expected: _,
+            record,
+        } = pending.request
+        else {
+            return;
+        };
+        self.arbitration.seen = Some(Seen {
+            found: Some((revision, record)),
+            since: now,
+            checked: now,
+            sound: true,
+        });
+        self.arbitration.overruled = false;
+        self.find_arbiter(ArbiterFinding::Well, now);
+        let Mode::Solo { term } = record.mode else {
+            return;
+        };
+        let until = sent.after(term);
+        // An answer that comes after what it would give has ended gives nothing.
+        if until <= now {
+            return;
+        }
+        if let (Purpose::Claim, Some(cause)) = (pending.purpose, pending.cause) {
+            if record.claim.epoch <= self.newest.epoch {
+                return;
+            }
+            self.arbitration.won = Some(Won {
+                epoch: record.claim.epoch,
+                cause,
+            });
+        }
+        self.arbitration.held_from = sent;
+        self.arbitration.held_until = until;
+    }
+
+    fn failed(&mut self, pending: &Pending, fault: Fault, now: BootTime) {
+        let Rule::Arbiter(policy) = self.policy.rule() else {
+            return;
+        };
+        self.arbitration.resting = Some((pending.purpose, now.after(policy.pause())));
+        self.find_arbiter(ArbiterFinding::Failing(fault), now);
+    }
+
+    /// Whether what was found may be acted on. Epochs only grow, and within one so do revisions: the
+    /// opposite means that the arbiter has forgotten.
+    fn finding_of(&self, found: Option<(Revision, Record)>, known: Epoch) -> ArbiterFinding {
+        let behind = |found| ArbiterFinding::Behind { found, known };
+        let Some((revision, Record { claim, mode })) = found else {
+            return if known == Epoch::default() {
+                ArbiterFinding::Well
+            } else {
+                behind(None)
+            };
+        };
+        let went_back = self
+            .arbitration
+            .seen
+            .and_then(|seen| seen.found)
+            .is_some_and(|(newer, record)| {
+                record.claim.epoch == claim.epoch && newer.0 > revision.0
+            });
+        if claim.epoch < known || went_back {
+            return behind(Some(claim.epoch));
+        }
+        // Whoever lives on grants lives on those of nodes that we know nothing of.
+        let ours = claim.owner == self.policy.node;
+        let peers = claim.owner == self.policy.peer && self.policy.grants_count();
+        match mode {
+            Mode::Paired if ours || peers => ArbiterFinding::Well,
+            Mode::Paired => ArbiterFinding::Foreign { owner: claim.owner },
+            Mode::Solo { .. } => ArbiterFinding::Well,
+        }
+    }
+
+    fn find_arbiter(&mut self, is: ArbiterFinding, now: BootTime) {
+        if is != self.arbitration.finding {
+            self.arbitration.finding = is;
+            self.findings.push(Finding::Arbiter { at: now, is });
+        }
+    }
+
+    // ---- Requests ----------------------------------------------------------------------------
+
+    /// Asks what is to be asked now.
+    pub(super) fn consult(&mut self, now: BootTime, commands: &mut Vec<Command>) {
+        let Rule::Arbiter(policy) = self.policy.rule() else {
+            return;
+        };
+        if let Some(pending) = self.arbitration.pending {
+            if !self.still_wants(pending.purpose) {
+                self.arbitration.pending = None;
+            } else if self.ticked >= pending.since.after(policy.timeout) {
+                self.arbitration.pending = None;
+                self.failed(&pending, Fault::TimedOut, now);
+            }
+        }
+        let Some(wish) = self.wish(&policy).filter(|wish| wish.due <= self.ticked) else {
+            return;
+        };
+        let waits = self
+            .arbitration
+            .pending
+            .is_some_and(|pending| !wish.purpose.is_urgent() || pending.purpose == wish.purpose);
+        if waits {
+            return;
+        }
+        if wish.purpose == Purpose::Pair {
+            // Before the record says that we do not live on it, we do not.
+            self.arbitration.held_until = BootTime::NEVER;
+        }
+        self.arbitration.asked += 1;
+        let number = self.arbitration.asked;
+        self.arbitration.pending = Some(Pending {
+            number,
+            purpose: wish.purpose,
+            request: wish.request,
+            since: now,
+            known: self.newest.epoch,
+            cause: wish.cause,
+        });
+        commands.push(Command::Ask {
+            number,
+            request: wish.request,
+        });
+    }
+
+    fn still_wants(&self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Watch => true,
+            Purpose::Claim => matches!(self.stage, Stage::Candidate(_)),
+            Purpose::Hold | Purpose::Pair => self.stage == Stage::Active,
+        }
+    }
+
+    /// When the core would ask something, or give up what it asked.
+    pub(super) fn arbiter_deadline(&self) -> Option<BootTime> {
+        let Rule::Arbiter(policy) = self.policy.rule() else {
+            return None;
+        };
+        let wish = self.wish(&policy).map(|wish| wish.due);
+        let answer = self
+            .arbitration
+            .pending
+            .map(|pending| pending.since.after(policy.timeout));
+        let end = (self.stage == Stage::Active).then(|| self.authority_end());
+        [wish, answer, end]
+            .into_iter()
+            .flatten()
+            .filter(|&at| at > self.ticked)
+            .min()
+    }
+
+    fn wish(&self, policy: &ArbiterPolicy) -> Option<Wish> {
+        let watch = self.watch(policy);
+        let wish = match self.stage {
+            Stage::Initializing | Stage::Standby | Stage::Fault => watch,
+            Stage::Candidate(_) => match self.claim(policy) {
+                Some(claim) if claim.due <= watch.due.max(self.ticked) => claim,
+                Some(_) | None => watch,
+            },
+            Stage::Active => self.tenure(policy).unwrap_or(watch),
+        };
+        let rested = match self.arbitration.resting {
+            Some((purpose, until)) if purpose == wish.purpose => until,
+            Some(_) | None => BootTime::NEVER,
+        };
+        Some(Wish {
+            due: wish.due.max(rested),
+            ..wish
+        })
+    }
+
+    fn watch(&self, policy: &ArbiterPolicy) -> Wish {
+        let due = self.arbitration.seen.map_or(BootTime::NEVER, |seen| {
+            let paired = seen.sound && seen.record().is_some_and(|it| it.mode == Mode::Paired);
+            seen.checked.after(policy.watch(paired))
+        });
+        Wish {
+            due,
+            purpose: Purpose::Watch,
+            request: Request::Read,
+            cause: None,
+        }
+    }
+
+    /// A candidate's request to own the group, if the table lets it become active.
+    fn claim(&self, policy: &ArbiterPolicy) -> Option<Wish> {
+        let step = self.next_move().filter(|step| step.to == Stage::Active)?;
+        let seen = self.arbitration.seen?;
+        let claim = Claim {
+            epoch: self.newest.epoch.next()?,
+            owner: self.policy.node,
+        };
+        Some(Wish {
+            due: step.due.max(self.replaceable_from(&seen, policy)?),
+            purpose: Purpose::Claim,
+            request: Request::Swap {
+                expected: seen.revision(),
+                record: Record {
+                    claim,
+                    mode: Mode::Solo { term: policy.term },
+                },
+            },
+            cause: Some(step.cause),
+        })
+    }
+
+    /// From when on nobody can be active by this state of the record, if it is replaced unchanged.
+    fn replaceable_from(&self, seen: &Seen, policy: &ArbiterPolicy) -> Option<BootTime> {
+        let outlasted = |term| seen.since.after(lease::outlasting(term));
+        if !seen.sound {
+            return match (self.arbitration.overruled, seen.record()) {
+                (false, _) => None,
+                // What it has forgotten may have been another's, of the same term.
+                (true, _) => Some(outlasted(policy.term)),
+            };
+        }
+        let (owner, epoch, term) = match seen.record() {
+            Some(Record {
+                claim: _,
+                mode: Mode::Paired,
+            }) => return Some(BootTime::NEVER),
+            Some(Record {
+                claim: Claim { epoch, owner },
+                mode: Mode::Solo { term },
+            }) => (owner, epoch, term),
+            None => (self.policy.peer, Epoch::default(), policy.term),
+        };
+        let let_go =
+            owner == self.policy.node || owner == self.policy.peer && self.peer_let_go(epoch);
+        Some(
+            if let_go && (seen.found.is_some() || policy.contenders <= 2) {
+                BootTime::NEVER
+            } else {
+                outlasted(term)
+            },
+        )
+    }
+
+    /// Whether the peer says that it does not forward, and knows of `epoch`: what it said before it
+    /// could know is no word on it.
+    fn peer_let_go(&self, epoch: Epoch) -> bool {
+        match self.standing {
+            Standing::Out | Standing::Ready | Standing::Asking => self.report.claim.epoch >= epoch,
+            Standing::Unknown
+            | Standing::Silent
+            | Standing::Headless
+            | Standing::Owner
+            | Standing::Impaired
+            | Standing::Outdated => false,
+        }
+    }
+
+    /// What an active wants of its record, unless that is only to see it.
+    fn tenure(&self, policy: &ArbiterPolicy) -> Option<Wish> {
+        let seen = self.arbitration.seen?;
+        let claim = Claim {
+            epoch: self.own_epoch,
+            owner: self.policy.node,
+        };
+        let ours = seen.record().is_some_and(|record| record.claim == claim);
+        let possible_from = if ours && seen.sound {
+            BootTime::NEVER
+        } else if self.arbitration.overruled {
+            self.replaceable_from(&seen, policy)?
+        } else {
+            return None;
+        };
+        let write = |purpose, mode, due: BootTime| {
+            Some(Wish {
+                due: due.max(possible_from),
+                purpose,
+                request: Request::Swap {
+                    expected: seen.revision(),
+                    record: Record { claim, mode },
+                },
+                cause: None,
+            })
+        };
+        let solo = Mode::Solo { term: policy.term };
+        let suspected = self.suspected_from();
+        let granted = self.ticked < suspected;
+        let holds = self.ticked < self.arbitration.held_until;
+        let renewal = self.arbitration.held_from.after(policy.renewal());
+        match (holds, granted) {
+            (true, true) => write(Purpose::Pair, Mode::Paired, renewal),
+            (true, false) => write(Purpose::Hold, solo, renewal),
+            (false, false) => write(Purpose::Hold, solo, BootTime::NEVER),
+            (false, true) if seen.record().is_some_and(|it| it.mode == Mode::Paired) => {
+                let watch = self.watch(policy);
+                if watch.due < suspected {
+                    Some(watch)
+                } else {
+                    write(Purpose::Hold, solo, suspected)
+                }
+            }
+            (false, true) => write(Purpose::Pair, Mode::Paired, BootTime::NEVER),
+        }
+    }
+
+    // ---- Authority ---------------------------------------------------------------------------
+
+    /// What lets a candidate become active: the record is its own, and has not lapsed since.
+    pub(super) fn victory(&self) -> Option<Won> {
+        self.arbitration.won.filter(|won| {
+            won.epoch > self.newest.epoch && self.ticked < self.arbitration.held_until
+        })
+    }
+
+    /// From when on an active does not count on the next grant any more.
+    fn suspected_from(&self) -> BootTime {
+        if self.policy.grants_count() && self.report.leased >= self.active_since {
+            self.report.leased.after(self.policy.suspicion())
+        } else {
+            BootTime::NEVER
+        }
+    }
+
+    /// Whether an active is one no longer, because nothing lets it forward.
+    pub(super) fn lacks_authority(&self) -> bool {
+        match self.policy.rule() {
+            Rule::Arbiter(_) => self.ticked >= self.authority_end(),
+            Rule::OwnWord | Rule::Grants => false,
+        }
+    }
+
+    /// When the fence of an active ends, unless something renews it.
+    fn authority_end(&self) -> BootTime {
+        let lease_end = if self.policy.grants_count() && self.report.leased >= self.active_since {
+            self.report.leased.after(self.policy.lease.duration())
+        } else {
+            BootTime::NEVER
+        };
+        self.arbitration.held_until.max(lease_end)
+    }
+}

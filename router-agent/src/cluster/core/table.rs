@@ -1,0 +1,283 @@
+//! The transition table: where each state leads, by what the peer is.
+
+use std::time::Duration;
+
+use router_common::{identity::Epoch, time::BootTime};
+
+use super::{
+    super::{cause::Cause, policy::Rule, report::Standing},
+    Core,
+};
+
+/// [`State`] with what the machine alone needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Stage {
+    Initializing,
+    Standby,
+    Candidate(Wanted),
+    Active,
+    Fault,
+}
+
+/// What a candidate asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Wanted {
+    /// A group that nobody owns.
+    Vacancy,
+    /// A group whose owner is not well.
+    Relief,
+    /// The primary's group, which the secondary owns.
+    Failback,
+}
+
+/// A cell of the transition table: where to, why, and from when on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Move {
+    pub due: BootTime,
+    pub to: Stage,
+    pub cause: Cause,
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "every cell of the table is an Option<Move>, so that it reads as one line"
+)]
+impl Move {
+    const fn now(to: Stage, cause: Cause) -> Option<Self> {
+        Self::at(BootTime::NEVER, to, cause)
+    }
+
+    pub(super) const fn at(due: BootTime, to: Stage, cause: Cause) -> Option<Self> {
+        Some(Self { due, to, cause })
+    }
+}
+
+impl Core {
+    pub(super) fn next_move(&self) -> Option<Move> {
+        let step = self.imposed_move().or_else(|| self.move_by_peer())?;
+        Some(match step.to {
+            Stage::Active => Move {
+                due: step.due.max(self.promised_until()),
+                ..step
+            },
+            Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault => step,
+        })
+    }
+
+    /// Whether `step` is due, and not one that the arbiter must allow first.
+    pub(super) fn may_make(&self, step: &Move) -> bool {
+        let allowed = match (self.policy.rule(), step.to) {
+            (Rule::Arbiter(_), Stage::Active) => self.victory().is_some(),
+            (Rule::Arbiter(_) | Rule::OwnWord | Rule::Grants, _) => true,
+        };
+        allowed && step.due <= self.ticked
+    }
+
+    /// Until when what we granted keeps us from becoming active.
+    fn promised_until(&self) -> BootTime {
+        match self.standing {
+            // It has said that it does not forward; its fence was closed before.
+            Standing::Out | Standing::Ready | Standing::Asking => BootTime::NEVER,
+            Standing::Unknown
+            | Standing::Silent
+            | Standing::Headless
+            | Standing::Owner
+            | Standing::Impaired
+            | Standing::Outdated => {
+                if self.granted.is_never() || self.granted_is_all {
+                    self.policy.lease.promised_until(self.granted)
+                } else {
+                    self.ticked.after(Duration::from_nanos(1))
+                }
+            }
+        }
+    }
+
+    /// What holds whatever the peer is.
+    fn imposed_move(&self) -> Option<Move> {
+        match self.stage {
+            Stage::Initializing | Stage::Active if self.stopping => {
+                Move::now(Stage::Fault, Cause::Stopping)
+            }
+            Stage::Active if self.newest.epoch > self.own_epoch => Move::now(
+                Stage::Standby,
+                Cause::HigherEpoch {
+                    epoch: self.newest.epoch,
+                    node: self.policy.peer,
+                },
+            ),
+            Stage::Active if self.lacks_authority() => {
+                Move::now(Stage::Standby, Cause::NoAuthority)
+            }
+            Stage::Active => self
+                .lapsed
+                .and_then(|stopped| Move::now(Stage::Standby, Cause::AuthorityLapsed { stopped })),
+            Stage::Standby | Stage::Candidate(_) => match (self.trouble(), self.victory()) {
+                (Some(trouble), _) => Move::now(Stage::Fault, trouble),
+                (None, Some(won)) => Move::now(Stage::Active, won.cause),
+                (None, None) => None,
+            },
+            Stage::Initializing | Stage::Fault => None,
+        }
+    }
+
+    /// The transition table.
+    #[expect(
+        clippy::too_many_lines,
+        clippy::match_same_arms,
+        reason = "one table, read from top to bottom, in the order of its subjects"
+    )]
+    fn move_by_peer(&self) -> Option<Move> {
+        use Stage::{Active, Candidate, Fault, Initializing, Standby};
+        use Standing as Peer;
+        use Wanted::{Failback, Relief, Vacancy};
+
+        let policy = &self.policy;
+        let first = policy.goes_first();
+        let consistent = policy.rule() == Rule::Grants;
+        let held = self.held_since();
+        let waited = self.ticked.since(held);
+        let announced = held.max(self.entered.after(policy.announcing()));
+        let epoch = self.report.claim.epoch;
+
+        match (self.stage, self.standing) {
+            // A start waits for the peer; a dead agent is most likely starting, too.
+            (Initializing, Peer::Unknown | Peer::Silent | Peer::Headless) => Move::at(
+                self.entered.after(policy.initial_wait),
+                Standby,
+                Cause::NobodyHeard {
+                    waited: self.ticked.since(self.entered),
+                },
+            ),
+            (
+                Initializing,
+                Peer::Out
+                | Peer::Ready
+                | Peer::Asking
+                | Peer::Owner
+                | Peer::Impaired
+                | Peer::Outdated,
+            ) => Move::now(Standby, Cause::PeerHeard),
+
+            // The peer is dead, or we cannot hear it: nobody to ask.
+            (Standby, Peer::Silent | Peer::Headless) if consistent => None,
+            (Candidate(_), Peer::Silent) if consistent => Move::now(Standby, self.peer_silent()),
+            (Candidate(_), Peer::Headless) if consistent => {
+                Move::now(Standby, self.peer_headless())
+            }
+            (Standby, Peer::Silent) => Move::now(Candidate(Vacancy), self.peer_silent()),
+            (Candidate(_), Peer::Silent) => Move::now(Active, self.peer_silent()),
+            (Standby, Peer::Headless) => Move::now(Candidate(Vacancy), self.peer_headless()),
+            (Candidate(_), Peer::Headless) => Move::now(Active, self.peer_headless()),
+
+            // Nobody owns the group: the primary goes first, the secondary when it has to.
+            (Standby, Peer::Out) if first => {
+                Move::now(Candidate(Vacancy), Cause::UnownedAndPeerOut)
+            }
+            // Before the first epoch a peer that is out is most likely starting, and goes first.
+            (Standby, Peer::Out) if self.newest.epoch == Epoch::default() => Move::at(
+                held.after(policy.patience()),
+                Candidate(Vacancy),
+                Cause::UnownedAndPeerOut,
+            ),
+            (Standby, Peer::Out) => Move::at(
+                held.after(policy.announcing()),
+                Candidate(Vacancy),
+                Cause::UnownedAndPeerOut,
+            ),
+            (Standby, Peer::Ready | Peer::Asking) if first => {
+                Move::now(Candidate(Vacancy), Cause::UnownedAndPrimary)
+            }
+            (Standby, Peer::Ready) => Move::at(
+                held.after(policy.patience()),
+                Candidate(Vacancy),
+                Cause::UnownedForLong { waited },
+            ),
+            // It is the primary's turn, and it takes it.
+            (Standby, Peer::Asking) => None,
+            // One who is out cannot contend. One who yielded to us does not.
+            (Candidate(Vacancy), Peer::Out) => Move::now(Active, Cause::UnownedAndPeerOut),
+            (Candidate(Relief), Peer::Out) | (Candidate(Failback), Peer::Out | Peer::Ready) => {
+                Move::now(Active, Cause::PeerYielded)
+            }
+            (Candidate(Vacancy | Relief), Peer::Ready) => {
+                Move::at(announced, Active, Cause::Announced { waited })
+            }
+            (Candidate(_), Peer::Asking) if first => {
+                Move::at(announced, Active, Cause::Announced { waited })
+            }
+            (Candidate(_), Peer::Asking) => Move::now(Standby, Cause::BothAsk),
+
+            // The peer owns the group: it may be asked to yield, for a reason.
+            (Standby, Peer::Owner) if first && policy.auto_failback => Move::at(
+                held.after(policy.failback_hold).max(self.ask_not_before),
+                Candidate(Failback),
+                Cause::Failback,
+            ),
+            (Standby, Peer::Owner) => None,
+            (Standby, Peer::Impaired) => {
+                Move::at(self.ask_not_before, Candidate(Relief), Cause::PeerImpaired)
+            }
+            (Candidate(Vacancy), Peer::Owner | Peer::Impaired) => {
+                Move::now(Standby, Cause::PeerActive { epoch })
+            }
+            (Candidate(Relief), Peer::Owner) => Move::now(Standby, Cause::PeerRecovered),
+            (Candidate(Relief), Peer::Impaired)
+            | (Candidate(Failback), Peer::Owner | Peer::Impaired) => Move::at(
+                self.entered.after(policy.yielding()),
+                Standby,
+                Cause::PeerDidNotYield {
+                    waited: self.ticked.since(self.entered),
+                },
+            ),
+
+            // The peer acts on an epoch that has passed. Our heartbeats tell it; if they do not
+            // get through, a new epoch ends it where its packets arrive.
+            (Standby, Peer::Outdated) => Move::at(
+                held.after(policy.patience()),
+                Candidate(Vacancy),
+                self.peer_outdated(),
+            ),
+            (Candidate(_), Peer::Outdated) => Move::at(announced, Active, self.peer_outdated()),
+
+            // We own the group.
+            (Active, Peer::Asking) if self.report.claim != self.newest => None,
+            (Active, Peer::Asking) => match self.trouble() {
+                Some(trouble) => Move::now(Fault, trouble),
+                None if !first && policy.auto_failback => Move::now(Standby, Cause::Failback),
+                None => None,
+            },
+            // Both do, and under the same epoch, or the higher one would have won already.
+            (Active, Peer::Owner | Peer::Impaired) if first => None,
+            (Active, Peer::Owner | Peer::Impaired) => Move::now(Standby, Cause::SameEpoch),
+            (
+                Active,
+                Peer::Unknown
+                | Peer::Silent
+                | Peer::Headless
+                | Peer::Out
+                | Peer::Ready
+                | Peer::Outdated,
+            ) => None,
+
+            // No evidence, no move.
+            (Standby | Candidate(_), Peer::Unknown) => None,
+
+            (
+                Fault,
+                Peer::Unknown
+                | Peer::Silent
+                | Peer::Headless
+                | Peer::Out
+                | Peer::Ready
+                | Peer::Asking
+                | Peer::Owner
+                | Peer::Impaired
+                | Peer::Outdated,
+            ) => match self.lasting_trouble() {
+                Some(_) => None,
+                None => Move::at(self.hold_until, Standby, Cause::Recovered),
+            },
+        }
+    }
+}
