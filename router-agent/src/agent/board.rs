@@ -199,13 +199,13 @@ impl GroupBoard {
             Step::Release => "release",
         };
         let text = format!("{verb} {}", status.service);
-        let active = state_word(State::Active);
+        let owners = [State::Active, State::Draining].map(state_word);
         let transition = self.transitions.iter_mut().rev().find(|transition| {
             let side = match step {
                 Step::Take => &transition.to,
                 Step::Release => &transition.from,
             };
-            transition.epoch == epoch.0 && side == active
+            transition.epoch == epoch.0 && owners.contains(&side.as_str())
         });
         if let Some(transition) = transition {
             // A step that is tried again replaces its last try.

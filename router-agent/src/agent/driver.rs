@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     clock,
-    cluster::{Advertisement, Command, Core, Event, Finding, PeerFinding, PeerReport},
+    cluster::{Advertisement, Command, Core, Event, Finding, PeerFinding, PeerReport, State},
     dataplane::MappedArray,
     heartbeat::Prober,
     takeover::Order,
@@ -189,7 +189,10 @@ impl Driver {
             self.tick(now);
             if now >= next_probe {
                 self.probe();
-                farewell = farewell.map(|left: u32| left - 1);
+                // Who drains has not left yet.
+                if !self.drains() {
+                    farewell = farewell.map(|left: u32| left - 1);
+                }
                 next_probe = self.next_probe(next_probe, now);
             }
             let wait = self.wake_at(next_probe).since(clock::now());
@@ -217,6 +220,11 @@ impl Driver {
         } else {
             FAREWELL_PROBES
         }
+    }
+
+    fn drains(&self) -> bool {
+        let mut groups = self.groups.iter();
+        groups.any(|group| group.core.state() == State::Draining)
     }
 
     fn take_in(&mut self, input: Input, now: BootTime) {
