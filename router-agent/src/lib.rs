@@ -1,12 +1,14 @@
 //! The agent of a redundant router, as a library: `router-agent` and `routerctl` are its doors.
 
 pub mod agent;
+pub mod arbiter;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod heartbeat;
+pub mod history;
 pub mod maps;
 pub mod monitor;
 pub mod net;

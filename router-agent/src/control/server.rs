@@ -8,10 +8,15 @@ mod conversation;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet, time::sleep};
+use tokio::{
+    net::UnixListener,
+    sync::{Semaphore, oneshot},
+    task::JoinSet,
+    time::sleep,
+};
 
 use super::protocol::{
-    HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus,
+    Force, ForceBegun, HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus,
 };
 
 pub use bind::bind;
@@ -25,7 +30,12 @@ pub trait Source {
     fn heartbeat(&self) -> Vec<HeartbeatStatus>;
     /// Makes a step of the change of the secret; how far each session is then, or why it cannot be.
     fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String>;
+    /// Has a group moved. What was begun comes when the one who decides has decided.
+    fn force(&self, force: &Force) -> Result<oneshot::Receiver<Decided>, String>;
 }
+
+/// What was begun, or why nothing was.
+pub type Decided = Result<ForceBegun, String>;
 
 /// A source as connections share it.
 pub type SharedSource = Arc<dyn Source + Send + Sync>;

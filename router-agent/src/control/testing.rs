@@ -9,9 +9,14 @@ use std::{
     },
 };
 
+use tokio::sync::oneshot;
+
 use super::{
-    protocol::{HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus},
-    server::{Limits, SharedSource, Source, bind, serve_within},
+    protocol::{
+        Force, ForceBegun, HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status,
+        TunnelStatus,
+    },
+    server::{Decided, Limits, SharedSource, Source, bind, serve_within},
 };
 
 /// Answers with a node's name and nothing else.
@@ -45,6 +50,21 @@ impl Source for Fixed {
             Rotation::Begin(_) => Ok(vec![SessionRotation::default()]),
             Rotation::Finish { .. } => Err("no change is under way".to_owned()),
         }
+    }
+
+    fn force(&self, force: &Force) -> Result<oneshot::Receiver<Decided>, String> {
+        let (decide, decided) = oneshot::channel();
+        let group = force.group.clone().ok_or("name a group")?;
+        let decision = if force.i_know {
+            Ok(ForceBegun {
+                group,
+                text: "begun".to_owned(),
+            })
+        } else {
+            Err("the peer is not well".to_owned())
+        };
+        let _ = decide.send(decision);
+        Ok(decided)
     }
 }
 
@@ -81,12 +101,12 @@ impl Drop for Scratch {
 
 /// A server on a thread of its own, for tests of what blocks; ends with the value.
 pub struct Serving {
-    _stop: tokio::sync::oneshot::Sender<()>,
+    _stop: oneshot::Sender<()>,
 }
 
 impl Serving {
     pub fn at(socket: PathBuf, limits: Limits) -> Self {
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<()>();
         let (ready, bound) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
