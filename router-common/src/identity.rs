@@ -61,6 +61,10 @@ impl Flags {
     pub const ELIGIBLE: Self = Self(1 << 1);
     /// The node asks to become active and waits for its turn.
     pub const CANDIDATE: Self = Self(1 << 2);
+    /// The node is active, and wants the other to take over.
+    pub const DRAINING: Self = Self(1 << 3);
+    /// The node asks because its operator wants it to be active.
+    pub const FORCED: Self = Self(1 << 4);
 
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

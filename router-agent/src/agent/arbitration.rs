@@ -2,15 +2,24 @@
 
 use std::time::Duration;
 
-use super::board::{Facts, whole_ms};
+use super::{
+    board::{Facts, whole_ms},
+    report::View,
+};
 use crate::{
     arbiter::{self, Exchange, Health, Times},
-    config::{Cluster, Etcd},
+    cluster::ArbiterFinding,
+    config::Cluster,
     control::protocol::{ArbiterStatus, ArbiterTimes},
 };
 
 impl Facts {
-    pub(super) fn arbiter_status(&self, group: usize, health: &Health) -> Option<ArbiterStatus> {
+    pub(super) fn arbiter_status(
+        &self,
+        group: usize,
+        view: Option<View>,
+        health: &Health,
+    ) -> Option<ArbiterStatus> {
         let cluster = self.cluster()?;
         let etcd = cluster.arbiter.as_ref()?;
         let last = health.last.as_ref();
@@ -22,17 +31,20 @@ impl Facts {
                 |Exchange { endpoint, .. }| endpoint.clone(),
             ),
             key: arbiter::key(etcd, &cluster.groups[group]),
+            unsound: view.and_then(|view| unsound(view.arbiter)),
             detail: failure.map(|failure| failure.detail.clone()),
             remedy: health.remedy().map(ToOwned::to_owned),
             answered_ns: health.answered.as_ns(),
             answers: health.answers,
             failures: health.failures,
-            times: health.times().map(|Times { last, min, max, .. }| ArbiterTimes {
-                last_us: whole_us(last),
-                min_us: whole_us(min),
-                avg_us: health.average().map_or(0, whole_us),
-                max_us: whole_us(max),
-            }),
+            times: health
+                .times()
+                .map(|Times { last, min, max, .. }| ArbiterTimes {
+                    last_us: whole_us(last),
+                    min_us: whole_us(min),
+                    avg_us: health.average().map_or(0, whole_us),
+                    max_us: whole_us(max),
+                }),
             wanted_us: whole_us(cluster.wanted_answer()),
             term_ms: whole_ms(etcd.term),
             timeout_ms: whole_ms(etcd.timeout),
@@ -41,11 +53,18 @@ impl Facts {
 
     /// Whether the death of the other node would stop forwarding for a moment.
     pub(super) fn arbiter_note(&self, health: &Health) -> Option<String> {
-        let cluster = self.cluster()?;
-        let Etcd { .. } = cluster.arbiter.as_ref()?;
+        let cluster = self.cluster().filter(|cluster| cluster.arbiter.is_some())?;
         let average = health.average()?;
         let wanted = cluster.wanted_answer();
         (average > wanted).then(|| slow_answers(cluster, average))
+    }
+}
+
+/// Why what the arbiter holds is not acted on.
+fn unsound(finding: ArbiterFinding) -> Option<String> {
+    match finding {
+        ArbiterFinding::NeverHeard | ArbiterFinding::Well | ArbiterFinding::Failing(_) => None,
+        ArbiterFinding::Behind { .. } | ArbiterFinding::Foreign { .. } => Some(finding.to_string()),
     }
 }
 

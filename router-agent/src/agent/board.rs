@@ -27,15 +27,15 @@ use super::{
     },
 };
 use crate::{
-    clock,
     arbiter::Health,
-    cluster::{PeerFinding, State},
+    clock,
+    cluster::{Forced, PeerFinding, State},
     config::{Cluster, Config, GreKey, Group, Keepalive, Prefer, Role, Tunnel},
     control::{
         protocol::{
-            EpochKeyStatus, FenceStatus, Force, GroupStatus, HeartbeatStatus, InterfaceStatus,
-            KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus, Rotation,
-            ServiceStatus, SessionRotation, Status, Step as StepStatus, TunnelStatus,
+            self, EpochKeyStatus, FenceStatus, Force, ForceBegun, GroupStatus, HeartbeatStatus,
+            InterfaceStatus, KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus,
+            Rotation, ServiceStatus, SessionRotation, Status, Step as StepStatus, TunnelStatus,
         },
         server::{self, Source},
     },
@@ -340,7 +340,7 @@ impl Facts {
             protected: group.protected.clone(),
             fence: self.fence_status(number, now),
             notes: self.notes(number, view, board, now),
-            arbiter: self.arbiter_status(number, &board.arbiter),
+            arbiter: self.arbiter_status(number, view, &board.arbiter),
             transitions: board.past.transitions().cloned().collect(),
             findings: board.past.findings().cloned().collect(),
         }
@@ -610,27 +610,49 @@ impl Source for Board {
         })
     }
 
-    fn force(&self, force: &Force) -> Result<oneshot::Receiver<server::Decided>, String> {
-        let names: Vec<_> = self.facts.groups().iter().map(|group| &*group.name).collect();
-        let group = match (&force.group, &*names) {
+    fn force(
+        &self,
+        force: &Force,
+    ) -> Result<(ForceBegun, oneshot::Receiver<server::Verdict>), String> {
+        let groups = self.facts.groups();
+        let names: Vec<_> = groups.iter().map(|group| &*group.name).collect();
+        let number = match (&force.group, &*names) {
             (Some(name), _) => names
                 .iter()
                 .position(|known| known == name)
-                .ok_or_else(|| format!("there is no group {name}; there are: {}", names.join(", ")))?,
+                .ok_or_else(|| {
+                    format!("there is no group {name}; there are: {}", names.join(", "))
+                })?,
             (None, [_]) => 0,
             (None, []) => return Err("no group is configured".to_owned()),
             (None, _) => return Err(format!("name one of the groups: {}", names.join(", "))),
         };
+        let group = &groups[number];
+        let peer = self.facts.peer(group);
+        let (forced, text) = match force.to {
+            protocol::Forced::Active => (
+                Forced::Active {
+                    anyway: force.i_know,
+                },
+                format!("takes the group, from {peer} if that owns it"),
+            ),
+            protocol::Forced::Standby => {
+                (Forced::Standby, format!("hands the group over to {peer}"))
+            }
+        };
         let (decide, decided) = oneshot::channel();
         self.inbox
             .send(Input::Force {
-                group,
-                to: force.to,
-                i_know: force.i_know,
+                group: number,
+                forced,
                 decide,
             })
             .map_err(|_| "the agent is stopping".to_owned())?;
-        Ok(decided)
+        let begun = ForceBegun {
+            group: group.name.clone(),
+            text: format!("{} {text}", self.facts.config.host_name),
+        };
+        Ok((begun, decided))
     }
 
     fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String> {

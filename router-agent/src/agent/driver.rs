@@ -28,8 +28,10 @@ use super::{
 use crate::{
     arbiter::Question,
     clock,
-    cluster::{Advertisement, Answer, Command, Core, Event, Finding, PeerFinding, PeerReport},
-    control::{protocol::Forced, server::Decided as ForceDecided},
+    cluster::{
+        Advertisement, Answer, Command, Core, Event, Finding, Forced, PeerFinding, PeerReport,
+        Refusal, State,
+    },
     dataplane::MappedArray,
     heartbeat::Prober,
     takeover::{Order, Task},
@@ -69,9 +71,8 @@ pub enum Input {
     /// An operator wants the group here, or away.
     Force {
         group: usize,
-        to: Forced,
-        i_know: bool,
-        decide: oneshot::Sender<ForceDecided>,
+        forced: Forced,
+        decide: oneshot::Sender<Result<(), Refusal>>,
     },
     /// Leave the groups.
     Stop,
@@ -211,7 +212,10 @@ impl Driver {
             self.tick(now);
             if now >= next_probe {
                 self.probe();
-                farewell = farewell.map(|left: u32| left - 1);
+                // Who drains has not left yet.
+                if !self.drains() {
+                    farewell = farewell.map(|left: u32| left - 1);
+                }
                 next_probe = self.next_probe(next_probe, now);
             }
             let wait = self.wake_at(next_probe).since(clock::now());
@@ -241,6 +245,11 @@ impl Driver {
         }
     }
 
+    fn drains(&self) -> bool {
+        let mut groups = self.groups.iter();
+        groups.any(|group| group.core.state() == State::Draining)
+    }
+
     fn take_in(&mut self, input: Input, now: BootTime) {
         let (group, event) = match input {
             Input::Monitors { group, ok } => {
@@ -263,9 +272,22 @@ impl Driver {
                 };
                 (group, event)
             }
-            Input::Force { decide, .. } => {
-                let _ = decide.send(Err("not carried out".to_owned()));
-                return;
+            Input::Force {
+                group,
+                forced,
+                decide,
+            } => {
+                let refusal = self.groups[group].core.may_force(forced);
+                let name = &self.groups[group].name;
+                info!(
+                    group = name,
+                    ?forced,
+                    ?refusal,
+                    "an operator moves the group"
+                );
+                // Who asked may have gone; the group is moved all the same.
+                let _ = decide.send(refusal);
+                (group, Event::Force(forced))
             }
             // The first stop has told all; what comes after it changes nothing.
             Input::Stop | Input::Detach => return,

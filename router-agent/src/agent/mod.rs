@@ -329,12 +329,7 @@ struct Started {
     path_mtus: Receiver<PathMtu>,
 }
 
-async fn start(
-    setup: Setup,
-    newest: Epoch,
-    netlink: &Netlink,
-    history: &Path,
-) -> Result<Started> {
+async fn start(setup: Setup, newest: Epoch, netlink: &Netlink, history: &Path) -> Result<Started> {
     let Setup {
         facts,
         keeper,

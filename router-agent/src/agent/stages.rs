@@ -123,7 +123,11 @@ impl Watch {
                     ..stages
                 };
             }
-            State::Initializing | State::Standby | State::Active | State::Fault => {
+            State::Initializing
+            | State::Standby
+            | State::Active
+            | State::Draining
+            | State::Fault => {
                 self.stages = Stages {
                     suspected: stages.suspected,
                     ..Stages::default()

@@ -23,7 +23,7 @@ pub(super) fn own_state(view: Option<View>, role: Role, monitors: &[MonitorStatu
         },
         State::Initializing => NodeState::Initializing,
         State::Standby => NodeState::ActiveStandby,
-        State::Candidate => NodeState::InTransition,
+        State::Candidate | State::Draining => NodeState::InTransition,
         State::Active => NodeState::Active,
         State::Fault => {
             let unreachable = |monitor: &MonitorStatus| monitor.state == MonitorState::Unreachable;
@@ -47,9 +47,9 @@ pub(super) fn peer_state(view: Option<View>, flags: Flags) -> NodeState {
             NodeState::Down
         }
         PeerFinding::Alive | PeerFinding::AliveAndDeaf => {
-            if flags.contains(Flags::FORWARDING) {
+            if flags.contains(Flags::FORWARDING) && !flags.contains(Flags::DRAINING) {
                 NodeState::Active
-            } else if flags.contains(Flags::CANDIDATE) {
+            } else if flags.contains(Flags::CANDIDATE) || flags.contains(Flags::DRAINING) {
                 NodeState::InTransition
             } else if flags.contains(Flags::ELIGIBLE) {
                 NodeState::ActiveStandby
@@ -85,6 +85,7 @@ pub(super) fn state_word(state: State) -> &'static str {
         State::Standby => "standby",
         State::Candidate => "candidate",
         State::Active => "active",
+        State::Draining => "draining",
         State::Fault => "fault",
     }
 }

@@ -80,11 +80,7 @@ enum Readers {
     Few,
 }
 
-fn read(
-    what: &'static str,
-    path: &Path,
-    readers: Readers,
-) -> Result<Zeroizing<String>, Unusable> {
+fn read(what: &'static str, path: &Path, readers: Readers) -> Result<Zeroizing<String>, Unusable> {
     const OTHERS_READ: u32 = 0o004;
     let unreadable = |error| Unusable::File {
         what,

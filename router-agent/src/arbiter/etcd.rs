@@ -175,8 +175,8 @@ impl Endpoint {
 
 /// If the record is still the one expected, the new one is written; else what there is is read.
 fn swap(key: &str, expected: Option<Revision>, record: &Record) -> Result<Txn, Failure> {
-    let value = record::encode(record)
-        .map_err(|error| Failure::new(Kind::Garbled, error.to_string()))?;
+    let value =
+        record::encode(record).map_err(|error| Failure::new(Kind::Garbled, error.to_string()))?;
     // A key that does not exist has revision 0.
     let expected = expected.map_or(0, |revision| revision.0.get());
     let expected = i64::try_from(expected)
@@ -195,7 +195,10 @@ fn found(pair: Option<&KeyValue>) -> Result<Answer, Failure> {
         let key = String::from_utf8_lossy(pair.key());
         Failure::new(Kind::Garbled, format!("the value of {key}: {error}"))
     })?;
-    Ok(Answer::Found(Some((revision(pair.mod_revision())?, record))))
+    Ok(Answer::Found(Some((
+        revision(pair.mod_revision())?,
+        record,
+    ))))
 }
 
 fn revision(number: i64) -> Result<Revision, Failure> {

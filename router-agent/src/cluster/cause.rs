@@ -61,6 +61,14 @@ pub enum Cause {
     AuthorityLapsed {
         stopped: Duration,
     },
+    /// The operator wants the group to move.
+    Forced,
+    /// The active peer waits for us to take the group over.
+    PeerDraining,
+    /// The peer takes the group over from us.
+    HandedOver,
+    /// The peer did not take the group over, and we keep it.
+    NobodyTookOver,
     /// We were active, and neither the peer's grants nor the arbiter's record let us be so any longer.
     NoAuthority,
     MonitorsUnreachable,
@@ -126,6 +134,10 @@ impl fmt::Display for Cause {
                 "this node's agent was stopped for {}, and its authority ended",
                 Measured(stopped)
             ),
+            Self::Forced => f.write_str("the operator's command"),
+            Self::PeerDraining => f.write_str("peer hands the group over"),
+            Self::HandedOver => f.write_str("handed over to the peer"),
+            Self::NobodyTookOver => f.write_str("peer does not take the group over"),
             Self::NoAuthority => {
                 f.write_str("neither the peer's grants nor the arbiter's record are in force")
             }

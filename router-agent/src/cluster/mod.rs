@@ -20,7 +20,7 @@ mod table;
 pub use self::{
     arbiter::{Answer, Fault, Mode, Record, Request, Revision},
     cause::Cause,
-    core::{Advertisement, Command, Core, Event, State},
+    core::{Advertisement, Command, Core, Event, Forced, Refusal, State},
     history::{ArbiterFinding, Finding, Transition},
     mandate::{Mandate, Opening},
     policy::{ArbiterPolicy, Policy, Prefer},

@@ -124,6 +124,8 @@ pub(super) enum Standing {
     Owner,
     /// Owns the group under the newest epoch, is not well, and would rather not.
     Impaired,
+    /// Owns the group under the newest epoch, and waits for us to take it over.
+    Draining,
     /// Forwards under an epoch that has passed; it has not heard so yet.
     Outdated,
 }

@@ -196,9 +196,7 @@ impl Node {
         if transitions.len() > 4 {
             return Err(format!("{} transitions in one call", transitions.len()));
         }
-        let mut moves = transitions
-            .iter()
-            .filter(|t| t.from == State::Active || t.to == State::Active);
+        let mut moves = transitions.iter().filter(|t| owns(t.from) != owns(t.to));
         for command in &commands {
             match *command {
                 Command::Take { epoch }
@@ -210,7 +208,7 @@ impl Node {
                     if self.taken.is_some() || epoch <= self.highest {
                         return Err(format!("{command:?} beside {:?}", self.taken));
                     }
-                    if moves.next().map(|t| (t.to, t.epoch)) != Some((State::Active, epoch)) {
+                    if moves.next().map(|t| (owns(t.to), t.epoch)) != Some((true, epoch)) {
                         return Err(format!("{command:?} without becoming active"));
                     }
                     self.taken = Some(epoch);
@@ -219,7 +217,7 @@ impl Node {
                     if self.taken.take() != Some(epoch) {
                         return Err(format!("{command:?} of nothing taken"));
                     }
-                    if moves.next().map(|t| (t.from, t.epoch)) != Some((State::Active, epoch)) {
+                    if moves.next().map(|t| (owns(t.from), t.epoch)) != Some((true, epoch)) {
                         return Err(format!("{command:?} without leaving active"));
                     }
                 }
@@ -241,7 +239,7 @@ impl Node {
             return Err(format!("epoch went back from {:?}", self.highest));
         }
         self.highest = advertisement.claim.epoch;
-        let active = core.state() == State::Active;
+        let active = owns(core.state());
         if active != advertisement.flags.contains(Flags::FORWARDING)
             || active != (advertisement.claim.owner == self.policy.node)
             || active != self.taken.is_some()
@@ -284,6 +282,10 @@ impl Node {
         self.agent_seen = now;
         self.handle(Event::Tick(report), now)
     }
+}
+
+fn owns(state: State) -> bool {
+    matches!(state, State::Active | State::Draining)
 }
 
 fn boot(now: u64) -> BootTime {
@@ -530,7 +532,10 @@ impl Sim {
             return Err(format!("at {now}: forwards, and nobody grants"));
         }
         // Nothing acts on an epoch lower than the highest that a living node knows.
-        let outdated = |x: &Node, y: &Node| x.taken.is_some_and(|epoch| epoch < y.highest);
+        // But for one that waits to hear so.
+        let outdated = |x: &Node, y: &Node| {
+            x.state() != Some(State::Draining) && x.taken.is_some_and(|epoch| epoch < y.highest)
+        };
         if now > self.disturbed_until && (outdated(a, b) || outdated(b, a)) {
             return Err(format!("at {now}: active under an epoch that has passed"));
         }

@@ -10,8 +10,8 @@ use router_common::{
 };
 
 use super::{
-    Cause, Command, Core, Event, Finding, FormerLife, PeerFinding, PeerReport, Policy, Prefer,
-    State,
+    Cause, Command, Core, Event, Finding, Forced, FormerLife, PeerFinding, PeerReport, Policy,
+    Prefer, State,
 };
 
 const fn ms(ms: u64) -> Duration {
@@ -135,11 +135,13 @@ const OUT: Flags = Flags(0);
 const ASKING: Flags = Flags(Flags::ELIGIBLE.0 | Flags::CANDIDATE.0);
 const OWNER: Flags = Flags(Flags::ELIGIBLE.0 | Flags::FORWARDING.0);
 const IMPAIRED: Flags = Flags::FORWARDING;
+const DRAINING: Flags = Flags(Flags::FORWARDING.0 | Flags::DRAINING.0);
+const FORCED: Flags = Flags(Flags::ELIGIBLE.0 | Flags::CANDIDATE.0 | Flags::FORCED.0);
 
 type Step = fn(&mut Bench);
 
 /// The rows' starting points, each reached by the events that lead there in life.
-const STARTS: [(&str, State, Step); 10] = [
+const STARTS: [(&str, State, Step); 12] = [
     ("Initializing", State::Initializing, Bench::tick),
     ("Standby", State::Standby, |b| b.hears(OWNER, 5)),
     ("Candidate (vacancy)", State::Candidate, |b| {
@@ -166,6 +168,18 @@ const STARTS: [(&str, State, Step); 10] = [
         b.hears(OUT, 5);
         b.handle(Event::Monitors { ok: false });
     }),
+    ("Draining", State::Draining, |b| {
+        b.hears(IMPAIRED, 5);
+        b.hears(OUT, 5);
+        b.hears(READY, 6);
+        b.handle(Event::Force(Forced::Standby));
+    }),
+    ("Draining, leaving", State::Draining, |b| {
+        b.hears(IMPAIRED, 5);
+        b.hears(OUT, 5);
+        b.hears(READY, 6);
+        b.handle(Event::Stop);
+    }),
     ("Fault", State::Fault, |b| {
         b.hears(OWNER, 5);
         b.handle(Event::Monitors { ok: false });
@@ -179,7 +193,7 @@ const STARTS: [(&str, State, Step); 10] = [
 ];
 
 /// The columns: what the peer becomes, and stays.
-const PEERS: [(&str, Step); 11] = [
+const PEERS: [(&str, Step); 13] = [
     ("Unknown (we were stopped)", |b| {
         b.speaking = false;
         b.now = b.now.after(ms(1000));
@@ -203,6 +217,8 @@ const PEERS: [(&str, Step); 11] = [
     ("Owner", |b| b.hears(OWNER, b.newest())),
     ("Owner, higher epoch", |b| b.hears(OWNER, b.newest() + 1)),
     ("Impaired", |b| b.hears(IMPAIRED, b.newest())),
+    ("Draining", |b| b.hears(DRAINING, b.newest())),
+    ("Asking, forced", |b| b.hears(FORCED, b.newest())),
     ("Outdated", |b| b.hears(OWNER, b.newest().saturating_sub(1))),
 ];
 

@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 use super::{
     permission,
     protocol::{
-        AgentVersion, Body, Command, Failure, Force, ForceBegun, HeartbeatStatus, InterfaceStatus, Outcome, Request,
-        Response, Rotation, SessionRotation, Status, TunnelStatus, VERSION,
+        AgentVersion, Body, Command, Failure, Force, ForceBegun, HeartbeatStatus, InterfaceStatus,
+        Outcome, Request, Response, Rotation, SessionRotation, Status, TunnelStatus, VERSION,
     },
 };
 

@@ -16,8 +16,10 @@ use tokio::{
 };
 
 use super::protocol::{
-    Force, ForceBegun, HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus,
+    Force, ForceBegun, HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status,
+    TunnelStatus,
 };
+use crate::cluster::Refusal;
 
 pub use bind::bind;
 
@@ -30,12 +32,12 @@ pub trait Source {
     fn heartbeat(&self) -> Vec<HeartbeatStatus>;
     /// Makes a step of the change of the secret; how far each session is then, or why it cannot be.
     fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String>;
-    /// Has a group moved. What was begun comes when the one who decides has decided.
-    fn force(&self, force: &Force) -> Result<oneshot::Receiver<Decided>, String>;
+    /// Has a group moved. What is begun, and whether that is refused by the one who decides.
+    fn force(&self, force: &Force) -> Result<(ForceBegun, oneshot::Receiver<Verdict>), String>;
 }
 
-/// What was begun, or why nothing was.
-pub type Decided = Result<ForceBegun, String>;
+/// Nothing was done if it is a refusal.
+pub type Verdict = Result<(), Refusal>;
 
 /// A source as connections share it.
 pub type SharedSource = Arc<dyn Source + Send + Sync>;

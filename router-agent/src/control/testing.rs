@@ -16,8 +16,9 @@ use super::{
         Force, ForceBegun, HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status,
         TunnelStatus,
     },
-    server::{Decided, Limits, SharedSource, Source, bind, serve_within},
+    server::{Limits, SharedSource, Source, Verdict, bind, serve_within},
 };
+use crate::cluster::Refusal;
 
 /// Answers with a node's name and nothing else.
 pub struct Fixed;
@@ -52,19 +53,19 @@ impl Source for Fixed {
         }
     }
 
-    fn force(&self, force: &Force) -> Result<oneshot::Receiver<Decided>, String> {
+    fn force(&self, force: &Force) -> Result<(ForceBegun, oneshot::Receiver<Verdict>), String> {
         let (decide, decided) = oneshot::channel();
-        let group = force.group.clone().ok_or("name a group")?;
-        let decision = if force.i_know {
-            Ok(ForceBegun {
-                group,
-                text: "begun".to_owned(),
-            })
-        } else {
-            Err("the peer is not well".to_owned())
+        let begun = ForceBegun {
+            group: force.group.clone().ok_or("name a group")?,
+            text: "begun".to_owned(),
         };
-        let _ = decide.send(decision);
-        Ok(decided)
+        let verdict = if force.i_know {
+            Ok(())
+        } else {
+            Err(Refusal::Starting)
+        };
+        let _ = decide.send(verdict);
+        Ok((begun, decided))
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use super::{Entry, Side};
 use crate::control::protocol::{Finding, Step, Transition};
 
-/// The state whose epoch a transition into or out of it names.
+/// By which a group is taken, and those by whose end it is released.
 const ACTIVE: &str = "active";
+const OWNERS: [&str; 2] = [ACTIVE, "draining"];
 
 /// Transitions and findings, the newest last, so many of each.
 #[derive(Debug, Default)]
@@ -51,11 +52,11 @@ impl Past {
 
     fn of_epoch(&mut self, epoch: u32, side: Side) -> Option<&mut Transition> {
         self.transitions.iter_mut().rev().find(|transition| {
-            let state = match side {
-                Side::Into => &transition.to,
-                Side::OutOf => &transition.from,
-            };
-            transition.epoch == epoch && state == ACTIVE
+            transition.epoch == epoch
+                && match side {
+                    Side::Into => transition.to == ACTIVE,
+                    Side::OutOf => OWNERS.contains(&transition.from.as_str()),
+                }
         })
     }
 

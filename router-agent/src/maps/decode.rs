@@ -602,6 +602,8 @@ fn flag_names(flags: Flags) -> Value {
             (u32::from(Flags::FORWARDING.0), "forwarding"),
             (u32::from(Flags::ELIGIBLE.0), "eligible"),
             (u32::from(Flags::CANDIDATE.0), "candidate"),
+            (u32::from(Flags::DRAINING.0), "draining"),
+            (u32::from(Flags::FORCED.0), "forced"),
         ],
     )
 }

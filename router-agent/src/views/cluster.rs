@@ -12,8 +12,8 @@ use super::{
     table::printable,
 };
 use crate::control::protocol::{
-    ArbiterStatus, ArbiterTimes, Authority, FenceStatus, GateState, GroupStatus, NodeState, NodeStatus, PathStatus,
-    ServiceStatus, Status, Transition,
+    ArbiterStatus, ArbiterTimes, Authority, FenceStatus, GateState, GroupStatus, NodeState,
+    NodeStatus, PathStatus, ServiceStatus, Status, Transition,
 };
 
 /// The report on every group.
@@ -194,6 +194,7 @@ fn arbitration(table: &mut Table, arbiter: &ArbiterStatus, now_ns: u64) {
         state,
         endpoint,
         key,
+        unsound,
         detail,
         remedy,
         answered_ns,
@@ -208,6 +209,9 @@ fn arbitration(table: &mut Table, arbiter: &ArbiterStatus, now_ns: u64) {
         .as_ref()
         .map_or_else(String::new, |detail| format!(": {detail}"));
     table.row(["Arbiter:", &format!("etcd {state} ({endpoint}){detail}")]);
+    if let Some(unsound) = unsound {
+        table.row(["", &format!("it {unsound}")]);
+    }
     if let Some(remedy) = remedy {
         let last = match answered_ns {
             0 => "it has never answered".to_owned(),

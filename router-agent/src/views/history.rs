@@ -111,8 +111,9 @@ fn block(transition: &Transition, status: &Status) -> String {
     }
     let when = when(status, transition.at());
     let title = format!("Group {group}: {change}, epoch {epoch}, {when}");
-    let known = knowledge(known)
-        .map_or_else(String::new, |text| format!("    Known: {}\n", printable(&text)));
+    let known = knowledge(known).map_or_else(String::new, |text| {
+        format!("    Known: {}\n", printable(&text))
+    });
     format!(
         "{}\n    Cause: {}\n{known}{}",
         printable(&title),

@@ -135,6 +135,15 @@ impl Core {
         self.arbitration.seen?.record()
     }
 
+    pub(super) fn is_arbiter_behind(&self) -> bool {
+        self.arbitration.seen.is_some_and(|seen| !seen.sound)
+    }
+
+    /// Has a record replaced that is not to be acted on.
+    pub(super) fn overrule(&mut self, overruled: bool) {
+        self.arbitration.overruled = overruled;
+    }
+
     // ---- Answers -----------------------------------------------------------------------------
 
     /// `sent` is a moment before the request left, `now` one after its answer came.
@@ -304,7 +313,7 @@ impl Core {
         match purpose {
             Purpose::Watch => true,
             Purpose::Claim => matches!(self.stage, Stage::Candidate(_)),
-            Purpose::Hold | Purpose::Pair => self.stage == Stage::Active,
+            Purpose::Hold | Purpose::Pair => self.owns(),
         }
     }
 
@@ -318,7 +327,7 @@ impl Core {
             .arbitration
             .pending
             .map(|pending| pending.since.after(policy.timeout));
-        let end = (self.stage == Stage::Active).then(|| self.authority_end());
+        let end = self.owns().then(|| self.authority_end());
         [wish, answer, end]
             .into_iter()
             .flatten()
@@ -334,7 +343,7 @@ impl Core {
                 Some(claim) if claim.due <= watch.due.max(self.ticked) => claim,
                 Some(_) | None => watch,
             },
-            Stage::Active => self.tenure(policy).unwrap_or(watch),
+            Stage::Active | Stage::Draining => self.tenure(policy).unwrap_or(watch),
         };
         let rested = match self.arbitration.resting {
             Some((purpose, until)) if purpose == wish.purpose => until,
@@ -423,6 +432,7 @@ impl Core {
             | Standing::Headless
             | Standing::Owner
             | Standing::Impaired
+            | Standing::Draining
             | Standing::Outdated => false,
         }
     }

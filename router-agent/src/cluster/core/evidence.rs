@@ -59,14 +59,14 @@ impl Core {
             self.listening_since = now;
             // A life that goes on was vouched for only so long.
             let stopped = now.since(self.vouched);
-            if self.stage == Stage::Active && self.has_lapsed(stopped) {
+            if self.owns() && self.has_lapsed(stopped) {
                 self.lapsed = Some(stopped);
             }
         } else if gap > self.policy.lateness() {
             self.listening_since = now;
             self.entered = self.entered.after(gap).min(now);
             self.standing_since = self.standing_since.after(gap).min(now);
-            if self.stage == Stage::Active && self.has_lapsed(gap) {
+            if self.owns() && self.has_lapsed(gap) {
                 self.lapsed = Some(gap);
             }
             self.findings.push(Finding::Stopped {
@@ -83,7 +83,7 @@ impl Core {
         if self.report.last_heard.is_never() || claim.epoch < self.newest.epoch {
             return;
         }
-        let ours = self.stage == Stage::Active && claim.epoch == self.own_epoch;
+        let ours = self.owns() && claim.epoch == self.own_epoch;
         if !ours {
             // Only the claimant itself says that it owns the group.
             let owner = if flags.contains(Flags::FORWARDING) {
@@ -114,6 +114,7 @@ impl Core {
             | Standing::Asking
             | Standing::Owner
             | Standing::Impaired
+            | Standing::Draining
             | Standing::Outdated => self.hears_us(),
         };
         if finding != self.peer_finding {
@@ -161,6 +162,7 @@ impl Core {
             flags.contains(Flags::CANDIDATE),
         ) {
             (true, _, _) if claim.epoch < self.newest.epoch => Standing::Outdated,
+            (true, _, _) if flags.contains(Flags::DRAINING) => Standing::Draining,
             (true, true, _) => Standing::Owner,
             (true, false, _) => Standing::Impaired,
             (false, false, _) => Standing::Out,
@@ -169,13 +171,18 @@ impl Core {
         }
     }
 
-    /// Follows a peer that claims beside us, and claims the addresses anew once it has let go.
+    /// Follows a peer that claims beside us, and claims the addresses anew once it has let go. One that
+    /// drains has asked us to be active beside it.
     fn watch_dual_activity(&mut self, now: BootTime, commands: &mut Vec<Command>) {
-        let heard = self.report.last_heard;
+        let PeerReport {
+            last_heard: heard,
+            flags,
+            ..
+        } = self.report;
         if heard <= self.alone_at {
             return;
         }
-        if self.report.flags.contains(Flags::FORWARDING) {
+        if flags.contains(Flags::FORWARDING) && !flags.contains(Flags::DRAINING) {
             let first = self.dual.map_or(heard, |dual| dual.first);
             self.dual = Some(DualActivity { first, last: heard });
         } else {

@@ -21,7 +21,7 @@ use self::{
 use super::{
     arbiter::{Answer, Request},
     cause::Cause,
-    history::{Finding, Pending, Transition},
+    history::{ArbiterFinding, Finding, Pending, Transition},
     mandate::{Mandate, Opening},
     policy::{Policy, Rule},
     report::{FormerLife, PeerFinding, PeerReport, Standing},
@@ -37,6 +37,8 @@ pub enum State {
     Candidate,
     /// Owns the group.
     Active,
+    /// Owns the group until the peer has taken it over.
+    Draining,
     /// Must not become active.
     Fault,
 }
@@ -48,6 +50,7 @@ impl fmt::Display for State {
             Self::Standby => "Standby",
             Self::Candidate => "Candidate",
             Self::Active => "Active",
+            Self::Draining => "Draining",
             Self::Fault => "Fault",
         })
     }
@@ -73,8 +76,41 @@ pub enum Event {
         sent: BootTime,
         answer: Answer,
     },
+    /// The operator wants the group to move; nothing comes of it if
+    /// [`may_force`](Core::may_force) refuses.
+    Force(Forced),
     /// Orderly stop of the agent: leave, and stay away.
     Stop,
+}
+
+/// A move that the operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Forced {
+    /// To this node. `anyway`: although the arbiter cannot be relied on.
+    Active { anyway: bool },
+    /// Away from this node.
+    Standby,
+}
+
+/// Why an operator's move is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("this node has only just started, try again in a moment")]
+    Starting,
+    #[error("this node is not well: {0}")]
+    NotWell(Cause),
+    #[error("this node is active already")]
+    AlreadyActive,
+    #[error("this node is not active")]
+    NotActive,
+    #[error("the peer is {0}, and could not forward by grants: both nodes must be heard")]
+    NoGrants(PeerFinding),
+    #[error(
+        "the peer is {0}, and could not take over; to leave without a successor, stop the agent"
+    )]
+    NoSuccessor(PeerFinding),
+    #[error("the arbiter {0}")]
+    Arbiter(ArbiterFinding),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +225,10 @@ pub struct Core {
 
     arbitration: Arbitration,
 
+    /// What the operator asked for and has not got yet.
+    forced: Option<Forced>,
+    /// Handed the group over, and leaves it to the peer while that can own it.
+    stands_back: bool,
     monitors_ok: bool,
     stopping: bool,
     /// The epoch whose takeover failed, until it succeeds or the hold is over.
@@ -253,6 +293,8 @@ impl Core {
             ticked: BootTime::NEVER,
             listening_since: BootTime::NEVER,
             arbitration: Arbitration::new(),
+            forced: None,
+            stands_back: false,
             monitors_ok: true,
             stopping: false,
             failed_takeover: None,
@@ -323,6 +365,7 @@ impl Core {
                 sent,
                 answer,
             } => self.answered(number, sent, answer, now),
+            Event::Force(forced) => self.force(forced),
             Event::Stop => self.stopping = true,
         }
         for _ in 0..Self::TRANSITIONS_PER_CALL {
@@ -362,6 +405,7 @@ impl Core {
             Stage::Standby => State::Standby,
             Stage::Candidate(_) => State::Candidate,
             Stage::Active => State::Active,
+            Stage::Draining => State::Draining,
             Stage::Fault => State::Fault,
         }
     }
@@ -370,7 +414,11 @@ impl Core {
         let flags = match (self.stage, self.trouble()) {
             (Stage::Initializing | Stage::Fault, _) => Flags::default(),
             (Stage::Standby, _) => Flags::ELIGIBLE,
+            (Stage::Candidate(_), _) if self.forced.is_some() => {
+                Flags::ELIGIBLE.with(Flags::CANDIDATE).with(Flags::FORCED)
+            }
             (Stage::Candidate(_), _) => Flags::ELIGIBLE.with(Flags::CANDIDATE),
+            (Stage::Draining, _) => Flags::FORWARDING.with(Flags::DRAINING),
             (Stage::Active, None) => Flags::FORWARDING.with(Flags::ELIGIBLE),
             (Stage::Active, Some(_)) => Flags::FORWARDING,
         };
@@ -384,7 +432,7 @@ impl Core {
     pub fn mandate(&self) -> Mandate {
         let policy = &self.policy;
         match self.stage {
-            Stage::Active => Mandate {
+            Stage::Active | Stage::Draining => Mandate {
                 opening: Some(Opening {
                     since: self.active_since,
                     own_until: match policy.rule() {
@@ -429,7 +477,7 @@ impl Core {
     /// Why this node must not become active, or, being active, would yield; `None` if it is well.
     pub fn trouble(&self) -> Option<Cause> {
         self.lasting_trouble().or(match self.failed_takeover {
-            Some(epoch) if self.stage == Stage::Active || self.ticked < self.hold_until => {
+            Some(epoch) if self.owns() || self.ticked < self.hold_until => {
                 Some(Cause::TakeoverFailed { epoch })
             }
             Some(_) | None => None,
@@ -457,12 +505,22 @@ impl Core {
         let from = self.state();
         let mut epoch = self.newest.epoch;
         match (self.stage, to) {
-            (Stage::Active, Stage::Active) => {}
-            (Stage::Active, _) => {
+            (Stage::Active | Stage::Draining, Stage::Active | Stage::Draining) => {
                 epoch = self.own_epoch;
+                self.forced = None;
+            }
+            (
+                Stage::Active | Stage::Draining,
+                Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault,
+            ) => {
+                epoch = self.own_epoch;
+                self.stands_back = self.stage == Stage::Draining;
                 self.release(now, commands);
             }
-            (_, Stage::Active) => {
+            (
+                Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault,
+                Stage::Active | Stage::Draining,
+            ) => {
                 // A candidate with no epoch left was in trouble and is in Fault by now.
                 let won = self.victory().map(|won| won.epoch);
                 let Some(next) = won.or(self.newest.epoch.next()) else {
@@ -473,6 +531,7 @@ impl Core {
             }
             (Stage::Fault, Stage::Standby) => self.failed_takeover = None,
             (Stage::Candidate(_), Stage::Standby) => {
+                self.forced = None;
                 if let Cause::PeerDidNotYield { .. } = cause {
                     self.ask_not_before = now.after(self.policy.ask_again());
                 }
@@ -504,6 +563,8 @@ impl Core {
             owner: self.policy.node,
         };
         self.failed_takeover = None;
+        self.forced = None;
+        self.stands_back = false;
         self.alone_at = now;
         // The peer's claim, if it still makes one, has passed with this epoch.
         self.judge(now);
@@ -521,6 +582,7 @@ impl Core {
                 | Standing::Out
                 | Standing::Ready
                 | Standing::Asking
+                | Standing::Draining
                 | Standing::Outdated => NodeId::NONE,
             };
         }
@@ -535,10 +597,106 @@ impl Core {
         });
     }
 
+    // ---- The operator's moves -------------------------------------------------------------------
+
+    /// Whether the group may be moved as the operator asks.
+    pub fn may_force(&self, forced: Forced) -> Result<(), Refusal> {
+        match forced {
+            Forced::Active { anyway } => self.may_take(anyway),
+            Forced::Standby => self.may_hand_over(),
+        }
+    }
+
+    fn may_take(&self, anyway: bool) -> Result<(), Refusal> {
+        if let Some(trouble) = self.trouble() {
+            return Err(Refusal::NotWell(trouble));
+        }
+        match self.stage {
+            Stage::Initializing | Stage::Fault => return Err(Refusal::Starting),
+            // It may have its record written anew.
+            Stage::Active | Stage::Draining if anyway && self.is_arbiter_behind() => {}
+            Stage::Active | Stage::Draining => return Err(Refusal::AlreadyActive),
+            Stage::Standby | Stage::Candidate(_) => {}
+        }
+        match (self.policy.rule(), self.standing) {
+            (Rule::Grants, Standing::Unknown | Standing::Silent | Standing::Headless) => {
+                Err(Refusal::NoGrants(self.peer_finding))
+            }
+            (
+                Rule::Grants,
+                Standing::Out
+                | Standing::Ready
+                | Standing::Asking
+                | Standing::Owner
+                | Standing::Impaired
+                | Standing::Draining
+                | Standing::Outdated,
+            )
+            | (Rule::OwnWord, _) => Ok(()),
+            (Rule::Arbiter(_), _) if anyway => Ok(()),
+            (Rule::Arbiter(_), _) => self.relies_on_arbiter(),
+        }
+    }
+
+    fn may_hand_over(&self) -> Result<(), Refusal> {
+        if self.stage != Stage::Active {
+            return Err(Refusal::NotActive);
+        }
+        if !self.has_successor() {
+            return Err(Refusal::NoSuccessor(self.peer_finding));
+        }
+        match self.policy.rule() {
+            Rule::Arbiter(_) => self.relies_on_arbiter(),
+            Rule::OwnWord | Rule::Grants => Ok(()),
+        }
+    }
+
+    fn relies_on_arbiter(&self) -> Result<(), Refusal> {
+        match self.arbiter_finding() {
+            ArbiterFinding::Well => Ok(()),
+            is @ (ArbiterFinding::NeverHeard
+            | ArbiterFinding::Failing(_)
+            | ArbiterFinding::Behind { .. }
+            | ArbiterFinding::Foreign { .. }) => Err(Refusal::Arbiter(is)),
+        }
+    }
+
+    fn force(&mut self, forced: Forced) {
+        if self.may_force(forced).is_err() {
+            return;
+        }
+        self.stands_back = false;
+        self.overrule(forced == Forced::Active { anyway: true });
+        self.forced = (!self.owns() || forced == Forced::Standby).then_some(forced);
+    }
+
+    /// Whether the peer could own the group, and does not.
+    fn has_successor(&self) -> bool {
+        match self.standing {
+            Standing::Ready | Standing::Asking => true,
+            Standing::Unknown
+            | Standing::Silent
+            | Standing::Headless
+            | Standing::Out
+            | Standing::Owner
+            | Standing::Impaired
+            | Standing::Draining
+            | Standing::Outdated => false,
+        }
+    }
+
     // ---- What the rules ask --------------------------------------------------------------------
 
+    /// Whether it holds the group's services, and forwards.
+    fn owns(&self) -> bool {
+        match self.stage {
+            Stage::Active | Stage::Draining => true,
+            Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault => false,
+        }
+    }
+
     fn holds(&self, epoch: Epoch) -> bool {
-        self.stage == Stage::Active && epoch == self.own_epoch
+        self.owns() && epoch == self.own_epoch
     }
 
     /// Trouble that no passing of time ends.
@@ -547,7 +705,7 @@ impl Core {
             Some(Cause::Stopping)
         } else if !self.monitors_ok {
             Some(Cause::MonitorsUnreachable)
-        } else if self.stage != Stage::Active && self.newest.epoch.next().is_none() {
+        } else if !self.owns() && self.newest.epoch.next().is_none() {
             Some(Cause::EpochsUsedUp)
         } else {
             None

@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use router_common::{identity::Epoch, time::BootTime};
+use router_common::{
+    identity::{Epoch, Flags},
+    time::BootTime,
+};
 
 use super::{
     super::{cause::Cause, policy::Rule, report::Standing},
     Core,
 };
 
-/// [`State`] with what the machine alone needs to know.
+/// [`State`](super::State) with what the machine alone needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     Initializing,
     Standby,
     Candidate(Wanted),
     Active,
+    Draining,
     Fault,
 }
 
@@ -28,6 +32,8 @@ pub(super) enum Wanted {
     Relief,
     /// The primary's group, which the secondary owns.
     Failback,
+    /// A group whose owner hands it over, or that the operator wants here.
+    Handover,
 }
 
 /// A cell of the transition table: where to, why, and from when on.
@@ -55,20 +61,23 @@ impl Move {
 impl Core {
     pub(super) fn next_move(&self) -> Option<Move> {
         let step = self.imposed_move().or_else(|| self.move_by_peer())?;
-        Some(match step.to {
-            Stage::Active => Move {
+        Some(if step.to == Stage::Active && !self.owns() {
+            Move {
                 due: step.due.max(self.promised_until()),
                 ..step
-            },
-            Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault => step,
+            }
+        } else {
+            step
         })
     }
 
     /// Whether `step` is due, and not one that the arbiter must allow first.
     pub(super) fn may_make(&self, step: &Move) -> bool {
-        let allowed = match (self.policy.rule(), step.to) {
-            (Rule::Arbiter(_), Stage::Active) => self.victory().is_some(),
-            (Rule::Arbiter(_) | Rule::OwnWord | Rule::Grants, _) => true,
+        let allowed = match self.policy.rule() {
+            Rule::Arbiter(_) if step.to == Stage::Active && !self.owns() => {
+                self.victory().is_some()
+            }
+            Rule::Arbiter(_) | Rule::OwnWord | Rule::Grants => true,
         };
         allowed && step.due <= self.ticked
     }
@@ -83,6 +92,7 @@ impl Core {
             | Standing::Headless
             | Standing::Owner
             | Standing::Impaired
+            | Standing::Draining
             | Standing::Outdated => {
                 if self.granted.is_never() || self.granted_is_all {
                     self.policy.lease.promised_until(self.granted)
@@ -96,28 +106,52 @@ impl Core {
     /// What holds whatever the peer is.
     fn imposed_move(&self) -> Option<Move> {
         match self.stage {
-            Stage::Initializing | Stage::Active if self.stopping => {
-                Move::now(Stage::Fault, Cause::Stopping)
+            Stage::Initializing if self.stopping => Move::now(Stage::Fault, Cause::Stopping),
+            Stage::Active if self.stopping && self.has_successor() => {
+                Move::now(Stage::Draining, Cause::Stopping)
             }
-            Stage::Active if self.newest.epoch > self.own_epoch => Move::now(
-                Stage::Standby,
+            Stage::Active if self.stopping => Move::now(Stage::Fault, Cause::Stopping),
+            Stage::Active | Stage::Draining if self.newest.epoch > self.own_epoch => Move::now(
+                self.let_go(),
                 Cause::HigherEpoch {
                     epoch: self.newest.epoch,
                     node: self.policy.peer,
                 },
             ),
-            Stage::Active if self.lacks_authority() => {
-                Move::now(Stage::Standby, Cause::NoAuthority)
+            Stage::Active | Stage::Draining if self.lacks_authority() => {
+                Move::now(self.let_go(), Cause::NoAuthority)
             }
-            Stage::Active => self
+            Stage::Active if self.forced.is_some() && self.lapsed.is_none() => {
+                Move::now(Stage::Draining, Cause::Forced)
+            }
+            Stage::Active | Stage::Draining => self
                 .lapsed
-                .and_then(|stopped| Move::now(Stage::Standby, Cause::AuthorityLapsed { stopped })),
+                .and_then(|stopped| Move::now(self.let_go(), Cause::AuthorityLapsed { stopped })),
             Stage::Standby | Stage::Candidate(_) => match (self.trouble(), self.victory()) {
                 (Some(trouble), _) => Move::now(Stage::Fault, trouble),
                 (None, Some(won)) => Move::now(Stage::Active, won.cause),
                 (None, None) => None,
             },
             Stage::Initializing | Stage::Fault => None,
+        }
+    }
+
+    /// What an owner becomes that is one no longer. A lost epoch is no trouble: it finds its trouble
+    /// in its next state, but for one that leaves.
+    fn let_go(&self) -> Stage {
+        if self.stopping {
+            Stage::Fault
+        } else {
+            Stage::Standby
+        }
+    }
+
+    /// What an owner becomes that nobody relieves.
+    fn keep(&self) -> Stage {
+        if self.stopping {
+            Stage::Fault
+        } else {
+            Stage::Active
         }
     }
 
@@ -128,12 +162,15 @@ impl Core {
         reason = "one table, read from top to bottom, in the order of its subjects"
     )]
     fn move_by_peer(&self) -> Option<Move> {
-        use Stage::{Active, Candidate, Fault, Initializing, Standby};
+        use Stage::{Active, Candidate, Draining, Fault, Initializing, Standby};
         use Standing as Peer;
-        use Wanted::{Failback, Relief, Vacancy};
+        use Wanted::{Failback, Handover, Relief, Vacancy};
 
         let policy = &self.policy;
         let first = policy.goes_first();
+        // Of two that could own the group, and do not ask for it yet.
+        let before_peer = first && !self.stands_back;
+        let alone = policy.rule() == Rule::OwnWord;
         let consistent = policy.rule() == Rule::Grants;
         let held = self.held_since();
         let waited = self.ticked.since(held);
@@ -156,6 +193,7 @@ impl Core {
                 | Peer::Asking
                 | Peer::Owner
                 | Peer::Impaired
+                | Peer::Draining
                 | Peer::Outdated,
             ) => Move::now(Standby, Cause::PeerHeard),
 
@@ -170,8 +208,16 @@ impl Core {
             (Standby, Peer::Headless) => Move::now(Candidate(Vacancy), self.peer_headless()),
             (Candidate(_), Peer::Headless) => Move::now(Active, self.peer_headless()),
 
+            // The operator wants it here.
+            (Standby, Peer::Out | Peer::Ready | Peer::Asking) if self.forced.is_some() => {
+                Move::now(Candidate(Vacancy), Cause::Forced)
+            }
+            (Standby, Peer::Owner | Peer::Impaired) if self.forced.is_some() => {
+                Move::now(Candidate(Handover), Cause::Forced)
+            }
+
             // Nobody owns the group: the primary goes first, the secondary when it has to.
-            (Standby, Peer::Out) if first => {
+            (Standby, Peer::Out) if before_peer => {
                 Move::now(Candidate(Vacancy), Cause::UnownedAndPeerOut)
             }
             // Before the first epoch a peer that is out is most likely starting, and goes first.
@@ -185,7 +231,7 @@ impl Core {
                 Candidate(Vacancy),
                 Cause::UnownedAndPeerOut,
             ),
-            (Standby, Peer::Ready | Peer::Asking) if first => {
+            (Standby, Peer::Ready | Peer::Asking) if before_peer => {
                 Move::now(Candidate(Vacancy), Cause::UnownedAndPrimary)
             }
             (Standby, Peer::Ready) => Move::at(
@@ -197,7 +243,8 @@ impl Core {
             (Standby, Peer::Asking) => None,
             // One who is out cannot contend. One who yielded to us does not.
             (Candidate(Vacancy), Peer::Out) => Move::now(Active, Cause::UnownedAndPeerOut),
-            (Candidate(Relief), Peer::Out) | (Candidate(Failback), Peer::Out | Peer::Ready) => {
+            (Candidate(Relief), Peer::Out)
+            | (Candidate(Failback | Handover), Peer::Out | Peer::Ready) => {
                 Move::now(Active, Cause::PeerYielded)
             }
             (Candidate(Vacancy | Relief), Peer::Ready) => {
@@ -209,7 +256,7 @@ impl Core {
             (Candidate(_), Peer::Asking) => Move::now(Standby, Cause::BothAsk),
 
             // The peer owns the group: it may be asked to yield, for a reason.
-            (Standby, Peer::Owner) if first && policy.auto_failback => Move::at(
+            (Standby, Peer::Owner) if before_peer && policy.auto_failback => Move::at(
                 held.after(policy.failback_hold).max(self.ask_not_before),
                 Candidate(Failback),
                 Cause::Failback,
@@ -221,15 +268,21 @@ impl Core {
             (Candidate(Vacancy), Peer::Owner | Peer::Impaired) => {
                 Move::now(Standby, Cause::PeerActive { epoch })
             }
+            (Standby, Peer::Draining) => Move::now(Candidate(Handover), Cause::PeerDraining),
+            (Candidate(Vacancy), Peer::Draining) => Move::now(Standby, Cause::PeerActive { epoch }),
+            // By its own word it may forward beside us until it has heard of us.
+            (Candidate(_), Peer::Draining) if alone => Move::now(Active, Cause::PeerYielded),
             (Candidate(Relief), Peer::Owner) => Move::now(Standby, Cause::PeerRecovered),
-            (Candidate(Relief), Peer::Impaired)
-            | (Candidate(Failback), Peer::Owner | Peer::Impaired) => Move::at(
-                self.entered.after(policy.yielding()),
-                Standby,
-                Cause::PeerDidNotYield {
-                    waited: self.ticked.since(self.entered),
-                },
-            ),
+            (Candidate(Relief), Peer::Impaired | Peer::Draining)
+            | (Candidate(Failback | Handover), Peer::Owner | Peer::Impaired | Peer::Draining) => {
+                Move::at(
+                    self.entered.after(policy.yielding()),
+                    Standby,
+                    Cause::PeerDidNotYield {
+                        waited: self.ticked.since(self.entered),
+                    },
+                )
+            }
 
             // The peer acts on an epoch that has passed. Our heartbeats tell it; if they do not
             // get through, a new epoch ends it where its packets arrive.
@@ -244,12 +297,31 @@ impl Core {
             (Active, Peer::Asking) if self.report.claim != self.newest => None,
             (Active, Peer::Asking) => match self.trouble() {
                 Some(trouble) => Move::now(Fault, trouble),
-                None if !first && policy.auto_failback => Move::now(Standby, Cause::Failback),
+                None if self.report.flags.contains(Flags::FORCED) => {
+                    Move::now(Draining, Cause::Forced)
+                }
+                None if !first && policy.auto_failback => Move::now(Draining, Cause::Failback),
                 None => None,
             },
             // Both do, and under the same epoch, or the higher one would have won already.
             (Active, Peer::Owner | Peer::Impaired) if first => None,
             (Active, Peer::Owner | Peer::Impaired) => Move::now(Standby, Cause::SameEpoch),
+            (Active, Peer::Draining) => None,
+            (Draining, Peer::Owner | Peer::Impaired | Peer::Draining) => {
+                Move::now(self.let_go(), Cause::SameEpoch)
+            }
+            // Who lives on what the successor must not have given away lets go first.
+            (Draining, Peer::Asking) if !alone && self.report.claim == self.newest => {
+                Move::now(self.let_go(), Cause::HandedOver)
+            }
+            (Draining, Peer::Unknown | Peer::Ready | Peer::Asking) => Move::at(
+                self.entered.after(policy.yielding()),
+                self.keep(),
+                Cause::NobodyTookOver,
+            ),
+            (Draining, Peer::Silent | Peer::Headless | Peer::Out | Peer::Outdated) => {
+                Move::now(self.keep(), Cause::NobodyTookOver)
+            }
             (
                 Active,
                 Peer::Unknown
@@ -273,6 +345,7 @@ impl Core {
                 | Peer::Asking
                 | Peer::Owner
                 | Peer::Impaired
+                | Peer::Draining
                 | Peer::Outdated,
             ) => match self.lasting_trouble() {
                 Some(_) => None,

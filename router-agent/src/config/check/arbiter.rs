@@ -150,13 +150,19 @@ fn lacks<T>(
     report: &mut Report,
 ) -> Option<T> {
     if !etcd.is_broken(missing) {
-        let example = if missing == "username" { "NAME" } else { "FILE" };
+        let example = if missing == "username" {
+            "NAME"
+        } else {
+            "FILE"
+        };
         report.add(
             Problem::error(
                 stated.place,
                 format!("this needs `cluster arbiter etcd {missing}` as well"),
             )
-            .help(format!("add `set cluster arbiter etcd {missing} {example}`")),
+            .help(format!(
+                "add `set cluster arbiter etcd {missing} {example}`"
+            )),
         );
     }
     None

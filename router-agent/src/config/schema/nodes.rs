@@ -120,8 +120,8 @@ static CLUSTER: &[Node] = &[
     ),
 ];
 
-static ARBITER: &[Node] = &[branch("etcd", "etcd, version 3.4 or newer", ETCD)
-    .required("endpoint https://HOST:2379")];
+static ARBITER: &[Node] =
+    &[branch("etcd", "etcd, version 3.4 or newer", ETCD).required("endpoint https://HOST:2379")];
 
 static ETCD: &[Node] = &[
     multi(

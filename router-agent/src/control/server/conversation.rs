@@ -178,13 +178,13 @@ async fn force(
         Ok(OnlyForce { force }) => force,
         Err(error) => return bad_request(&error),
     };
-    let decided = match source.force(&order) {
-        Ok(decided) => timeout(limits.write, decided).await,
+    let (begun, verdict) = match source.force(&order) {
+        Ok(begun) => begun,
         Err(reason) => return Response::error(FailureCode::Impossible, reason),
     };
-    match decided {
-        Ok(Ok(Ok(begun))) => Response::ok(Body::Force(begun)),
-        Ok(Ok(Err(reason))) => Response::error(FailureCode::Impossible, reason),
+    match timeout(limits.write, verdict).await {
+        Ok(Ok(Ok(()))) => Response::ok(Body::Force(begun)),
+        Ok(Ok(Err(refusal))) => Response::error(FailureCode::Impossible, refusal.to_string()),
         Ok(Err(_)) | Err(_) => Response::error(
             FailureCode::TimedOut,
             "the agent is stopping or does not get to it; nothing is known to have been done",

@@ -1,6 +1,9 @@
 use super::*;
 use crate::{
-    control::protocol::{ArbiterStatus, ArbiterTimes, Authority, FenceStatus, GateState, MonitorState, MonitorStatus, Step},
+    control::protocol::{
+        ArbiterStatus, ArbiterTimes, Authority, FenceStatus, GateState, MonitorState,
+        MonitorStatus, Step,
+    },
     views::golden,
 };
 
