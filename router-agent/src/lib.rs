@@ -1,9 +1,10 @@
 //! The agent of a redundant router, as a library: `router-agent` and `routerctl` are its doors.
 
+pub use router_cluster as cluster;
+
 pub mod agent;
 pub mod arbiter;
 pub mod clock;
-pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod dataplane;

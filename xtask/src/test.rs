@@ -49,7 +49,7 @@ struct Tier {
 
 const HOST: Tier = Tier {
     name: "host: unit, property and documentation tests",
-    packages: &["router-agent", "router-common", "xtask"],
+    packages: &["router-agent", "router-cluster", "router-common", "xtask"],
     program: None,
     needs_root: false,
     guest: None,

@@ -264,7 +264,7 @@ fn the_machine_acts_out_the_table() {
             }
         }
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cluster/table.txt");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/table.txt");
     if std::env::var_os("UPDATE_TABLE").is_some() {
         std::fs::write(path, &table).expect("table.txt is writable");
     }
