@@ -157,12 +157,15 @@ impl Etcd {
         Ok(())
     }
 
-    /// Waits until it has a leader, and answers.
+    /// Waits until it has a leader, and each member that runs answers.
     pub fn await_health(&self, node: &Node) -> Result<()> {
-        let address = format!("{}:{FIRST_PORT}", self.address);
+        let running = (0..self.members.len()).filter(|&member| self.members[member].is_some());
         poll::until(PATIENCE, || {
-            let answer = node.run(|| health(&address))??;
-            ensure!(answer.contains(r#""health":"true""#), "etcd says {answer}");
+            for member in running.clone() {
+                let address = format!("{}:{}", self.address, port(member));
+                let answer = node.run(|| health(&address))??;
+                ensure!(answer.contains(r#""health":"true""#), "etcd says {answer}");
+            }
             Ok(())
         })
         .with_context(|| fs::read_to_string(self.directory.join("log")).unwrap_or_default())

@@ -86,30 +86,27 @@ impl Etcd {
         let mut places = (first..first + count).map(|place| place % count);
         let attempt = |place: usize| self.attempt(place, key, request);
         let mut attempts: FuturesUnordered<_> = places.next().map(attempt).into_iter().collect();
-        let mut last = Reply {
-            sent: clock::now(),
-            endpoint: self.endpoints[first].url.clone(),
-            outcome: Err(Failure::new(
-                Kind::TimedOut,
-                format!("no answer within {} ms", self.timeout.as_millis()),
-            )),
+        let begun = clock::now();
+        let mut telling = (first, Failure::new(Kind::Unreachable, "nobody was asked"));
+        let mut note = |place, failure: Failure| {
+            if failure.kind >= telling.1.kind {
+                telling = (place, failure);
+            }
         };
         loop {
             tokio::select! {
                 biased;
                 Some((place, reply)) = attempts.next() => {
-                    let is_final = match &reply.outcome {
-                        Ok(_) => true,
-                        Err(failure) => !failure.kind.is_of_one_endpoint(),
-                    };
-                    if is_final {
-                        self.preferred.store(place, Ordering::Relaxed);
-                        return reply;
+                    match reply.outcome {
+                        Err(failure) if failure.kind.is_of_one_endpoint() => note(place, failure),
+                        Ok(_) | Err(_) => {
+                            self.preferred.store(place, Ordering::Relaxed);
+                            return reply;
+                        }
                     }
-                    last = reply;
                     match places.next() {
                         Some(place) => attempts.push(attempt(place)),
-                        None if attempts.is_empty() => return last,
+                        None if attempts.is_empty() => break,
                         None => {}
                     }
                 }
@@ -118,10 +115,18 @@ impl Etcd {
                     attempts.extend(places.next().map(attempt));
                 }
                 () = sleep_until(start + self.timeout) => {
-                    self.preferred.store((first + 1) % count, Ordering::Relaxed);
-                    return last;
+                    let detail = format!("no answer within {} ms", self.timeout.as_millis());
+                    note(first, Failure::new(Kind::TimedOut, detail));
+                    break;
                 }
             }
+        }
+        self.preferred.store((first + 1) % count, Ordering::Relaxed);
+        let (place, failure) = telling;
+        Reply {
+            sent: begun,
+            endpoint: self.endpoints[place].url.clone(),
+            outcome: Err(failure),
         }
     }
 

@@ -15,12 +15,13 @@ pub struct Failure {
     pub detail: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What tells more comes later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Unreachable,
+    TimedOut,
     /// It answers, and cannot decide: most of its members are gone, or cut off.
     NoLeader,
-    TimedOut,
     /// User, password or certificate.
     Refused,
     /// The key holds what this program did not write.
@@ -73,7 +74,7 @@ fn of_status(code: Code, message: &str, detail: &str) -> Kind {
         | Code::PermissionDenied
         | Code::InvalidArgument
         | Code::FailedPrecondition => Kind::Refused,
-        Code::DeadlineExceeded | Code::Cancelled => Kind::TimedOut,
+        Code::DeadlineExceeded => Kind::TimedOut,
         Code::Unavailable if message.contains("no leader") => Kind::NoLeader,
         // Its own limit of some seconds: a follower without a leader, or a disk that stands.
         Code::Unavailable if message.contains("timed out") => Kind::TimedOut,

@@ -93,7 +93,7 @@ impl Health {
         let failure = self.last.as_ref()?.failure.as_ref()?;
         Some(match failure.kind {
             Kind::Unreachable => {
-                "see that etcd runs and that this node reaches its endpoints: `etcdctl endpoint health`"
+                "see that etcd runs, that this node reaches its endpoints and, by TLS, that its certificate is accepted there: `etcdctl endpoint health` tells"
             }
             Kind::NoLeader => "most members of etcd are gone or cut off: start them again",
             Kind::TimedOut => {
