@@ -3,11 +3,13 @@
 pub use router_cluster as cluster;
 
 pub mod agent;
+pub mod arbiter;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod heartbeat;
+pub mod history;
 pub mod maps;
 pub mod monitor;
 pub mod net;

@@ -73,6 +73,7 @@ fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config
             agent_dead_interval: Duration::from_secs(3),
             monitor_interval: Duration::from_millis(250),
             monitor_dead_interval: Duration::from_secs(1),
+            arbiter: None,
             groups: vec![Group {
                 name: "aws".to_owned(),
                 primary: "vyatta-a".to_owned(),

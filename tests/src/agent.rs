@@ -63,6 +63,8 @@ impl Agent {
         command
             .args(["run", "--config"])
             .arg(path)
+            .arg("--history")
+            .arg(node.directory().join("history"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

@@ -25,11 +25,13 @@ pub const CLOUD: &str = "cloud";
 pub const CLIENT: &str = "client";
 pub const SERVER: &str = "server";
 pub const FAR: &str = "far";
+pub const ARBITER: &str = "arbiter";
 const SWITCH: &str = "switch";
 
 pub const CLIENT_ADDRESS: &str = "10.0.0.100";
 pub const SERVER_ADDRESS: &str = "10.0.9.100";
 pub const FAR_ADDRESS: &str = "10.0.3.10";
+pub const ARBITER_ADDRESS: &str = "10.0.4.10";
 /// Services of the second scene: the gateways of the client and of the server.
 pub const SERVICES: [&str; 2] = ["10.0.0.254/24/eth1", "10.0.9.254/24/eth2"];
 
@@ -164,6 +166,44 @@ pub fn lab_with_far_end() -> Result<Lab> {
             End::new(CLOUD, "to-far").address("10.0.3.1/24").pass(),
         );
     Lab::new(topology)
+}
+
+/// Builds the lab with one more node at the cloud, at [`ARBITER_ADDRESS`], for the arbiter.
+pub fn lab_with_arbiter() -> Result<Lab> {
+    let topology = topology()
+        .node(NodeSpec::new(ARBITER).route("10.0.0.0/16", "10.0.4.1"))
+        .cable(
+            End::new(ARBITER, "eth0").address(&format!("{ARBITER_ADDRESS}/24")),
+            End::new(CLOUD, "to-arbiter").address("10.0.4.1/24").pass(),
+        );
+    Lab::new(topology)
+}
+
+/// Drops what `router` sends to the arbiter, where the cloud forwards it.
+pub fn cut_from_arbiter(lab: &Lab, router: &str) -> Result<()> {
+    arbiter_rule(lab, router, "add")
+}
+
+/// Undoes it.
+pub fn heal_to_arbiter(lab: &Lab, router: &str) -> Result<()> {
+    arbiter_rule(lab, router, "delete")
+}
+
+fn arbiter_rule(lab: &Lab, router: &str, verb: &str) -> Result<()> {
+    let from = cloud_interface(router);
+    let rule = [
+        "ip",
+        "rule",
+        verb,
+        "pref",
+        "2",
+        "iif",
+        from,
+        "to",
+        ARBITER_ADDRESS,
+        "blackhole",
+    ];
+    lab.node(CLOUD).exec(&rule).map(drop)
 }
 
 fn topology() -> Topology {

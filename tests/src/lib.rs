@@ -10,6 +10,7 @@ pub mod capture;
 pub mod clock;
 pub mod cluster;
 pub mod demo;
+pub mod etcd;
 pub mod format;
 pub mod frames;
 pub mod interop;

@@ -25,13 +25,14 @@ pub struct Args {
 }
 
 /// Programs that tests and the demo run, and the Debian packages they come in.
-const TEST_TOOLS: [(&str, &str); 6] = [
+const TEST_TOOLS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("tcpdump", "tcpdump"),
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
     ("nft", "nftables"),
+    ("etcd", "etcd-server"),
 ];
 
 /// Programs of other projects that peer tests run, where they may be, and their Debian packages.
@@ -44,6 +45,21 @@ const PEERS: [(&[&str], &str); 2] = [
         "heartbeat",
     ),
     (&["/usr/lib/frr/zebra"], "frr"),
+];
+
+/// The compiler that the client of etcd is generated with, and the definitions that it includes.
+const PROTOC: [(&[&str], &str); 2] = [
+    (
+        &["/usr/bin/protoc", "/usr/local/bin/protoc"],
+        "protobuf-compiler",
+    ),
+    (
+        &[
+            "/usr/include/google/protobuf/descriptor.proto",
+            "/usr/local/include/google/protobuf/descriptor.proto",
+        ],
+        "libprotobuf-dev",
+    ),
 ];
 
 pub fn setup(args: &Args) -> Result<()> {
@@ -60,7 +76,7 @@ pub fn setup(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Finds or installs compiler and linker for BPF programs.
+/// Finds or installs compiler and linker for BPF programs, and what else building needs.
 pub fn toolchain() -> Result<Toolchain> {
     let mut found = Toolchain::find();
     if let Err(Shortfall::NoCompiler) = found {
@@ -74,6 +90,10 @@ pub fn toolchain() -> Result<Toolchain> {
     match found {
         Ok(toolchain) => {
             heading(format_args!("setup: {toolchain}"));
+            // Whoever names one has one.
+            if std::env::var_os("PROTOC").is_none() {
+                provide("protocol buffers", &missing(&PROTOC))?;
+            }
             Ok(toolchain)
         }
         Err(shortfall) => bail!("{shortfall}. To mend this, run\n{}", remedy(&shortfall)),
@@ -144,15 +164,16 @@ pub fn programs(what: &str, wanted: &[(&str, &str)]) -> Result<()> {
 }
 
 pub fn peers() -> Result<()> {
-    let missing: Vec<&str> = PEERS
+    provide("peers to compare with", &missing(&PEERS))
+}
+
+/// The packages of those files of which none of several is there.
+fn missing(wanted: &[(&[&str], &'static str)]) -> Vec<&'static str> {
+    wanted
         .iter()
         .filter(|(paths, _)| !paths.iter().any(|path| Path::new(path).is_file()))
         .map(|(_, package)| *package)
-        .collect();
-    // Held until the packages are configured; they would start services on this machine.
-    let install = !missing.is_empty() && packages::can_install();
-    let _no_services = install.then(NoServices::new).transpose()?;
-    provide("peers to compare with", &missing)
+        .collect()
 }
 
 /// Installs packages, if any are missing, or says how to.
@@ -168,5 +189,7 @@ fn provide(what: &str, missing: &[&str]) -> Result<()> {
             packages::install_command(missing)
         );
     }
+    // Held until the packages are configured; they would start services on this machine.
+    let _no_services = NoServices::new()?;
     packages::install(what, missing)
 }

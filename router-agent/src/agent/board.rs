@@ -1,9 +1,8 @@
 //! What an operator may ask: the reports of the threads, put together with what the kernel keeps.
 
 use std::{
-    collections::VecDeque,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering, mpsc::Sender},
     time::Duration,
 };
 
@@ -13,40 +12,40 @@ use router_common::{
     time::BootTime,
 };
 
+use tokio::sync::oneshot;
 use tracing::info;
 
 use super::{
     clock_health::ClockHealth,
-    driver::{ClockStatistics, ProbeStatistics},
-    fenced,
+    driver::{ClockStatistics, Input, ProbeStatistics},
+    fenced, past,
     present::{Present, Presents},
     report::{News, Report, Step, StepDone, View},
     words::{
-        finding_word, header_byte, in_ms, in_us, interface_is_up, kind_word, loss_percent,
-        own_state, owner_name, peer_state, state_word,
+        finding_word, header_byte, in_ms, in_us, interface_is_up, loss_percent, own_state,
+        owner_name, peer_state, state_word,
     },
 };
 use crate::{
+    arbiter::Health,
     clock,
-    cluster::{Finding, PeerFinding, State},
+    cluster::{Forced, PeerFinding, State},
     config::{Cluster, Config, GreKey, Group, Keepalive, Prefer, Role, Tunnel},
     control::{
         protocol::{
-            EpochKeyStatus, FenceStatus, Finding as FindingStatus, GroupStatus, HeartbeatStatus,
+            self, EpochKeyStatus, FenceStatus, Force, ForceBegun, GroupStatus, HeartbeatStatus,
             InterfaceStatus, KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus,
-            Rotation, ServiceStatus, SessionRotation, Status, Step as StepStatus, Transition,
-            TunnelStatus,
+            Rotation, ServiceStatus, SessionRotation, Status, Step as StepStatus, TunnelStatus,
         },
-        server::Source,
+        server::{self, Source},
     },
     dataplane::{Counters, MappedArray, Mode},
     heartbeat::rotation::Progress,
+    history::{Entry, Past, Side},
     slow_path,
     tunnel::{self, epoch::EpochSlots},
 };
 
-/// Transitions and findings kept of each group.
-const HISTORY: usize = 64;
 /// Stands for an interface or a mode that there is not.
 pub(super) const NONE: &str = "none";
 /// MAC failures newer than this are worth a warning even if the session is up.
@@ -89,6 +88,8 @@ pub struct Facts {
     pub slow_path: Arc<slow_path::Table>,
     pub clock: Arc<ClockStatistics>,
     pub clock_health: ClockHealth,
+    /// As in `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
 }
 
 /// What the threads reported of a group.
@@ -97,21 +98,31 @@ struct GroupBoard {
     view: Option<View>,
     monitors: Vec<MonitorStatus>,
     services: Vec<ServiceStatus>,
-    transitions: VecDeque<Transition>,
-    findings: VecDeque<Finding>,
+    past: Past,
+    arbiter: Health,
 }
 
 pub struct Board {
     facts: Facts,
     groups: Mutex<Vec<GroupBoard>>,
+    /// Who decides.
+    inbox: Sender<Input>,
 }
 
 impl Board {
-    pub fn new(facts: Facts) -> Self {
-        let groups = facts.groups().iter().map(GroupBoard::new).collect();
+    /// `before` is what was recorded by the agents before this one.
+    pub fn new(facts: Facts, before: Vec<Entry>, inbox: Sender<Input>) -> Self {
+        let mut groups: Vec<_> = facts.groups().iter().map(GroupBoard::new).collect();
+        for entry in before {
+            let named = |group: &Group| group.name == entry.group();
+            if let Some(number) = facts.groups().iter().position(named) {
+                groups[number].past.note(entry);
+            }
+        }
         Self {
             facts,
             groups: Mutex::new(groups),
+            inbox,
         }
     }
 
@@ -120,11 +131,48 @@ impl Board {
         &self.facts
     }
 
-    /// Takes in a report.
-    pub fn note(&self, report: Report) {
-        let Report { group, news } = report;
-        let name = self.facts.groups()[group].name.clone();
-        self.boards()[group].note(&name, news);
+    /// Takes in a report; what of it is history.
+    pub fn note(&self, report: Report) -> Option<Entry> {
+        let Report {
+            group: number,
+            news,
+        } = report;
+        let facts = &self.facts;
+        let mut boards = self.boards();
+        let board = &mut boards[number];
+        let entry = match news {
+            News::View(view) => {
+                board.view = Some(view);
+                return None;
+            }
+            News::Monitor { index, state } => {
+                board.monitors[index].state = state;
+                return None;
+            }
+            News::Arbiter(exchange) => {
+                board.arbiter.note(exchange);
+                return None;
+            }
+            News::Step(step) => board.note_step(&facts.groups()[number].name, step),
+            News::Finding(finding) => past::finding(facts, number, &finding),
+            News::Transition(decided) => past::transition(facts, number, &decided),
+        };
+        board.past.note(entry.clone());
+        Some(entry)
+    }
+
+    /// Takes in the first packet that an activation let pass, where the kernel has seen one.
+    pub fn note_first_packets(&self) -> Vec<Entry> {
+        let facts = &self.facts;
+        let mut entries = Vec::new();
+        for (number, board) in self.boards().iter_mut().enumerate() {
+            let fence = facts.fence_status(number, clock::now());
+            if let Some(entry) = past::first_packet(&board.past, &facts.boot_id, &fence) {
+                board.past.note(entry.clone());
+                entries.push(entry);
+            }
+        }
+        entries
     }
 
     /// A panic elsewhere leaves whole values behind, which are still worth showing.
@@ -157,31 +205,8 @@ impl GroupBoard {
         }
     }
 
-    fn note(&mut self, group: &str, news: News) {
-        match news {
-            News::View(view) => self.view = Some(view),
-            News::Monitor { index, state } => self.monitors[index].state = state,
-            News::Finding(finding) => keep(&mut self.findings, finding),
-            News::Step(step) => self.note_step(step),
-            News::Transition(transition) => keep(
-                &mut self.transitions,
-                Transition {
-                    at_ns: transition.at.as_ns(),
-                    group: group.to_owned(),
-                    from: state_word(transition.from).to_owned(),
-                    to: state_word(transition.to).to_owned(),
-                    epoch: transition.epoch.0,
-                    cause: transition.cause.to_string(),
-                    last_heard_ns: transition.last_heard.as_ns(),
-                    decided_ns: transition.at.as_ns(),
-                    steps: Vec::new(),
-                },
-            ),
-        }
-    }
-
-    /// Keeps what became of a service, and notes the step at the transition that it was for.
-    fn note_step(&mut self, done: StepDone) {
+    /// Keeps what became of a service; the entry for the transition that the step was for.
+    fn note_step(&mut self, group: &str, done: StepDone) -> Entry {
         let StepDone {
             epoch,
             step,
@@ -194,40 +219,25 @@ impl GroupBoard {
             status.held = step == Step::Take;
         }
         status.error.clone_from(&error);
-        let verb = match step {
-            Step::Take => "take",
-            Step::Release => "release",
+        let (verb, side) = match step {
+            Step::Take => ("take", Side::Into),
+            Step::Release => ("release", Side::OutOf),
         };
-        let text = format!("{verb} {}", status.service);
-        let owners = [State::Active, State::Draining].map(state_word);
-        let transition = self.transitions.iter_mut().rev().find(|transition| {
-            let side = match step {
-                Step::Take => &transition.to,
-                Step::Release => &transition.from,
-            };
-            transition.epoch == epoch.0 && owners.contains(&side.as_str())
-        });
-        if let Some(transition) = transition {
-            // A step that is tried again replaces its last try.
-            transition.steps.retain(|step| step.step != text);
-            transition.steps.push(StepStatus {
-                step: text,
+        Entry::Step {
+            group: group.to_owned(),
+            epoch: epoch.0,
+            side,
+            step: StepStatus {
+                step: format!("{verb} {}", status.service),
                 done_ns: done.as_ns(),
                 error,
-            });
+            },
         }
     }
 }
 
-fn keep<T>(ring: &mut VecDeque<T>, entry: T) {
-    if ring.len() == HISTORY {
-        ring.pop_front();
-    }
-    ring.push_back(entry);
-}
-
 impl Facts {
-    fn cluster(&self) -> Option<&Cluster> {
+    pub(super) fn cluster(&self) -> Option<&Cluster> {
         self.config.cluster.as_ref()
     }
 
@@ -330,17 +340,9 @@ impl Facts {
             protected: group.protected.clone(),
             fence: self.fence_status(number, now),
             notes: self.notes(number, view, board, now),
-            transitions: board.transitions.iter().cloned().collect(),
-            findings: board
-                .findings
-                .iter()
-                .map(|finding| FindingStatus {
-                    at_ns: finding.at().as_ns(),
-                    group: group.name.clone(),
-                    kind: kind_word(finding).to_owned(),
-                    text: finding.to_string(),
-                })
-                .collect(),
+            arbiter: self.arbiter_status(number, view, &board.arbiter),
+            transitions: board.past.transitions().cloned().collect(),
+            findings: board.past.findings().cloned().collect(),
         }
     }
 
@@ -414,10 +416,9 @@ impl Facts {
         if *prefer == Prefer::Consistency || !protected.is_empty() {
             notes.extend(self.clock_health.warning());
         }
-        // What the peer is stands above.
-        let of_us = |finding: &&Finding| !matches!(finding, Finding::Peer { .. });
-        if let Some(finding) = board.findings.iter().rev().find(of_us) {
-            notes.push(format!("last finding: {finding}"));
+        notes.extend(self.arbiter_note(&board.arbiter));
+        if let Some(text) = past::last_finding(&board.past, self) {
+            notes.push(format!("last finding: {text}"));
         }
         notes
     }
@@ -543,7 +544,7 @@ impl Facts {
     }
 }
 
-fn whole_ms(duration: Duration) -> u64 {
+pub(super) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -559,6 +560,7 @@ impl Source for Board {
             now_ns: now.as_ns(),
             clock_source: facts.clock_health.source.clone(),
             virtual_machine: facts.clock_health.virtual_machine,
+            boot_id: facts.boot_id.clone(),
             groups: boards
                 .iter()
                 .enumerate()
@@ -606,6 +608,51 @@ impl Source for Board {
                 .map(|session| facts.heartbeat_status(cluster, session, now))
                 .collect()
         })
+    }
+
+    fn force(
+        &self,
+        force: &Force,
+    ) -> Result<(ForceBegun, oneshot::Receiver<server::Verdict>), String> {
+        let groups = self.facts.groups();
+        let names: Vec<_> = groups.iter().map(|group| &*group.name).collect();
+        let number = match (&force.group, &*names) {
+            (Some(name), _) => names
+                .iter()
+                .position(|known| known == name)
+                .ok_or_else(|| {
+                    format!("there is no group {name}; there are: {}", names.join(", "))
+                })?,
+            (None, [_]) => 0,
+            (None, []) => return Err("no group is configured".to_owned()),
+            (None, _) => return Err(format!("name one of the groups: {}", names.join(", "))),
+        };
+        let group = &groups[number];
+        let peer = self.facts.peer(group);
+        let (forced, text) = match force.to {
+            protocol::Forced::Active => (
+                Forced::Active {
+                    anyway: force.i_know,
+                },
+                format!("takes the group, from {peer} if that owns it"),
+            ),
+            protocol::Forced::Standby => {
+                (Forced::Standby, format!("hands the group over to {peer}"))
+            }
+        };
+        let (decide, decided) = oneshot::channel();
+        self.inbox
+            .send(Input::Force {
+                group: number,
+                forced,
+                decide,
+            })
+            .map_err(|_| "the agent is stopping".to_owned())?;
+        let begun = ForceBegun {
+            group: group.name.clone(),
+            text: format!("{} {text}", self.facts.config.host_name),
+        };
+        Ok((begun, decided))
     }
 
     fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String> {

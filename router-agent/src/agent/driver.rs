@@ -16,20 +16,25 @@ use router_common::{
     map::{EpochSlot, Fence, Granted, Lease, LocalState, SessionConfig, SessionState},
     time::BootTime,
 };
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use tracing::{info, warn};
 
 use super::{
     clock_health::{ClockWatch, Reading},
     realtime::{self, Priority},
-    report::{News, Report, View},
+    report::{Decided, News, Report, View},
+    stages::Watch,
 };
 use crate::{
+    arbiter::Question,
     clock,
-    cluster::{Advertisement, Command, Core, Event, Finding, PeerFinding, PeerReport, State},
+    cluster::{
+        Advertisement, Answer, Command, Core, Event, Finding, Forced, PeerFinding, PeerReport,
+        Refusal, State,
+    },
     dataplane::MappedArray,
     heartbeat::Prober,
-    takeover::Order,
+    takeover::{Order, Task},
 };
 
 /// After an orderly stop the peers are told for this many probes, so that losses do not hide it.
@@ -41,7 +46,7 @@ const FAREWELL_INTERVAL: Duration = Duration::from_millis(50);
 const NOTABLE_STOP: Duration = Duration::from_millis(100);
 
 /// What reaches the clock thread from others.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Input {
     Monitors {
         group: usize,
@@ -54,6 +59,20 @@ pub enum Input {
     TakeoverFailed {
         group: usize,
         epoch: Epoch,
+    },
+    Arbiter {
+        group: usize,
+        /// Of the question.
+        number: u64,
+        /// Right before the question left.
+        sent: BootTime,
+        answer: Answer,
+    },
+    /// An operator wants the group here, or away.
+    Force {
+        group: usize,
+        forced: Forced,
+        decide: oneshot::Sender<Result<(), Refusal>>,
     },
     /// Leave the groups.
     Stop,
@@ -76,6 +95,7 @@ pub struct Group {
     pub fence: FenceSlot,
     pub core: Core,
     pub sessions: Vec<Session>,
+    watch: Watch,
     /// What was last reported.
     view: Option<View>,
 }
@@ -87,6 +107,7 @@ impl Group {
             fence,
             core,
             sessions,
+            watch: Watch::default(),
             view: None,
         }
     }
@@ -168,6 +189,8 @@ pub struct Driver {
     pub clock_watch: ClockWatch,
     pub inbox: Receiver<Input>,
     pub orders: UnboundedSender<Order>,
+    /// To the arbiter; without one nobody asks.
+    pub questions: UnboundedSender<Question>,
     pub reports: UnboundedSender<Report>,
 }
 
@@ -229,9 +252,43 @@ impl Driver {
 
     fn take_in(&mut self, input: Input, now: BootTime) {
         let (group, event) = match input {
-            Input::Monitors { group, ok } => (group, Event::Monitors { ok }),
+            Input::Monitors { group, ok } => {
+                self.groups[group].watch.monitors(ok);
+                (group, Event::Monitors { ok })
+            }
             Input::TakeoverDone { group, epoch } => (group, Event::TakeoverDone { epoch }),
             Input::TakeoverFailed { group, epoch } => (group, Event::TakeoverFailed { epoch }),
+            Input::Arbiter {
+                group,
+                number,
+                sent,
+                answer,
+            } => {
+                self.groups[group].watch.answered(now);
+                let event = Event::Arbiter {
+                    number,
+                    sent,
+                    answer,
+                };
+                (group, event)
+            }
+            Input::Force {
+                group,
+                forced,
+                decide,
+            } => {
+                let refusal = self.groups[group].core.may_force(forced);
+                let name = &self.groups[group].name;
+                info!(
+                    group = name,
+                    ?forced,
+                    ?refusal,
+                    "an operator moves the group"
+                );
+                // Who asked may have gone; the group is moved all the same.
+                let _ = decide.send(refusal);
+                (group, Event::Force(forced))
+            }
             // The first stop has told all; what comes after it changes nothing.
             Input::Stop | Input::Detach => return,
         };
@@ -250,6 +307,7 @@ impl Driver {
         }
         for group in 0..self.groups.len() {
             let report = self.newest_report(group);
+            self.groups[group].watch.heard(report);
             self.handle(group, Event::Tick(report), now);
         }
     }
@@ -281,16 +339,17 @@ impl Driver {
         let group = &mut self.groups[index];
         let commands = group.core.handle(event, now);
         self.publish(index, now);
-        self.tell_and_order(index, commands);
+        self.tell_and_order(index, commands, now);
     }
 
     /// Who says that he does not forward has closed his fence before, and who opens it has said so.
-    fn publish(&self, index: usize, now: BootTime) {
-        let group = &self.groups[index];
+    fn publish(&mut self, index: usize, now: BootTime) {
+        let group = &mut self.groups[index];
         let advertisement = group.core.advertisement();
         let mandate = group.core.mandate();
         let fence = mandate.fence(&advertisement);
-        if fence.opened_ns != group.fence.read(&self.fences).opened_ns {
+        let moves = fence.opened_ns != group.fence.read(&self.fences).opened_ns;
+        if moves {
             group.fence.write(&self.fences, &Fence::default());
         }
         let Advertisement { claim, flags } = advertisement;
@@ -310,6 +369,9 @@ impl Driver {
                     ..before
                 };
                 self.local.write(session.index, &closed);
+                if local.grant_us == 0 {
+                    group.watch.grants_closed(clock::now());
+                }
             }
             self.local.write(session.index, &local);
         }
@@ -317,11 +379,14 @@ impl Driver {
         self.epochs
             .raise_epoch(group.fence.0, group.core.own_epoch());
         group.fence.write(&self.fences, &fence);
+        if moves && fence.opened_ns != 0 {
+            group.watch.fence_opened(clock::now());
+        }
     }
 
     /// Tells what happened, then has it acted upon, and only then puts it into words for the log:
     /// the takeover waits for neither, and its steps find the transition that they belong to.
-    fn tell_and_order(&mut self, index: usize, commands: Vec<Command>) {
+    fn tell_and_order(&mut self, index: usize, commands: Vec<Command>, now: BootTime) {
         let group = &mut self.groups[index];
         let transitions: Vec<_> = group.core.transitions().collect();
         let findings: Vec<_> = group.core.findings().filter(is_notable).collect();
@@ -330,11 +395,24 @@ impl Driver {
             claim: group.core.advertisement().claim,
             peer: group.core.peer_finding(),
             dual_activity: group.core.dual_activity_since().is_some(),
+            arbiter: group.core.arbiter_finding(),
         };
         let changed = group.view.replace(view) != Some(view);
-        let news = transitions
+        for finding in &findings {
+            group.watch.found(finding);
+        }
+        let known = group.watch.known(view.peer, group.core.record(), now);
+        let decided: Vec<_> = transitions
             .iter()
-            .map(|transition| News::Transition(*transition))
+            .map(|transition| Decided {
+                transition: *transition,
+                stages: group.watch.reached(transition),
+                known,
+            })
+            .collect();
+        let news = decided
+            .into_iter()
+            .map(News::Transition)
             .chain(findings.iter().map(|finding| News::Finding(*finding)))
             .chain(changed.then_some(News::View(view)));
         for news in news {
@@ -342,13 +420,7 @@ impl Driver {
             let _ = self.reports.send(Report { group: index, news });
         }
         for command in commands {
-            let order = Order {
-                group: index,
-                command,
-            };
-            if self.orders.send(order).is_err() {
-                warn!(?order, "the takeover thread has gone; nothing was done");
-            }
+            self.pass_on(index, command);
         }
         let name = &self.groups[index].name;
         for transition in transitions {
@@ -362,6 +434,30 @@ impl Driver {
             } else {
                 warn!(group = name, "{finding}");
             }
+        }
+    }
+
+    fn pass_on(&mut self, group: usize, command: Command) {
+        let (task, epoch) = match command {
+            Command::Take { epoch } => (Task::Take, epoch),
+            Command::Release { epoch } => (Task::Release, epoch),
+            Command::Announce { epoch } => (Task::Announce, epoch),
+            Command::Ask { number, request } => {
+                self.groups[group].watch.asked(clock::now());
+                let question = Question {
+                    group,
+                    number,
+                    request,
+                };
+                if self.questions.send(question).is_err() {
+                    warn!(?question, "nobody asks the arbiter");
+                }
+                return;
+            }
+        };
+        let order = Order { group, epoch, task };
+        if self.orders.send(order).is_err() {
+            warn!(?order, "the takeover thread has gone; nothing was done");
         }
     }
 

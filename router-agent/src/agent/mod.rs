@@ -1,6 +1,7 @@
 //! The daemon: sets up what the configuration asks for, starts the threads, and takes it all down
 //! again at the end.
 
+mod arbitration;
 pub mod board;
 mod clock_health;
 pub mod driver;
@@ -8,12 +9,14 @@ mod ethernets;
 mod fenced;
 pub mod keeper;
 mod lock;
+mod past;
 pub mod preflight;
 pub mod present;
 pub mod realtime;
 pub mod report;
 mod secrets;
 mod setup;
+pub mod stages;
 mod words;
 
 use std::{
@@ -36,7 +39,7 @@ use tokio::{
         mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
         oneshot,
     },
-    time::sleep,
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
 
@@ -47,12 +50,14 @@ use self::{
     keeper::Keeper,
     realtime::Priority,
     report::{News, Report},
-    setup::Setup,
+    setup::{Asking, Setup},
 };
 use crate::{
+    arbiter::{Desk, Question},
     config::Config,
     control::{protocol::MonitorState, server},
     dataplane::{Dataplane, Former, ModeChoice},
+    history::{self, Entry},
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
     path_mtu::icmp::PathMtu,
@@ -60,6 +65,8 @@ use crate::{
     takeover::{Engine, Order, ServiceTarget},
 };
 
+/// Between two looks for the first packet after an activation, which the kernel stamps.
+const FIRST_PACKETS: Duration = Duration::from_millis(100);
 /// How many words of routers on the path's MTU may wait.
 const PATH_MTUS: usize = 64;
 
@@ -69,6 +76,8 @@ pub struct Options {
     pub control_socket: PathBuf,
     pub bpffs: PathBuf,
     pub xdp_mode: ModeChoice,
+    /// Where the history is kept.
+    pub history: PathBuf,
 }
 
 /// How a running agent ends.
@@ -109,7 +118,7 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     let mut dataplane = Dataplane::load(former)?;
     let starting = async {
         let setup = setup::carry_out(config, plan, &options, &netlink, &mut dataplane).await?;
-        start(setup, dataplane.newest_epoch(), &netlink).await
+        start(setup, dataplane.newest_epoch(), &netlink, &options.history).await
     };
     let started = tokio::select! {
         started = starting => started,
@@ -238,6 +247,10 @@ struct Running {
     keeps_services: Arc<AtomicBool>,
     slow_path: SlowPath,
     threads: Vec<JoinHandle<()>>,
+    stop_noting: oneshot::Sender<()>,
+    noting: tokio::task::JoinHandle<()>,
+    /// Writes the history down as long as reports are noted.
+    recorder: Option<JoinHandle<()>>,
     /// Names of threads that have ended, in order or not.
     ended: UnboundedReceiver<&'static str>,
 }
@@ -255,17 +268,26 @@ impl Running {
         // A clock thread that has ended has nothing to stop.
         let _ = self.inbox.send(input);
         drop(self.slow_path);
-        let threads = self.threads;
-        let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                if thread.join().is_err() {
-                    error!("a thread had panicked");
-                }
-            }
-        });
-        if joined.await.is_err() {
-            error!("the threads could not be waited for");
+        join(self.threads).await;
+        // Those that report have ended. It is gone only if it had panicked.
+        let _ = self.stop_noting.send(());
+        if self.noting.await.is_err() {
+            error!("the end of the history is lost");
         }
+        join(self.recorder.into_iter().collect()).await;
+    }
+}
+
+async fn join(threads: Vec<JoinHandle<()>>) {
+    let joined = tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            if thread.join().is_err() {
+                error!("a thread had panicked");
+            }
+        }
+    });
+    if joined.await.is_err() {
+        error!("the threads could not be waited for");
     }
 }
 
@@ -307,7 +329,7 @@ struct Started {
     path_mtus: Receiver<PathMtu>,
 }
 
-async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started> {
+async fn start(setup: Setup, newest: Epoch, netlink: &Netlink, history: &Path) -> Result<Started> {
     let Setup {
         facts,
         keeper,
@@ -321,9 +343,11 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         epochs,
         targets,
         monitors,
+        etcd,
     } = setup;
     let (inbox, inbox_receiver) = mpsc::channel();
     let (orders, orders_receiver) = unbounded_channel();
+    let (questions, questions_receiver) = unbounded_channel();
     let (reports, reports_receiver) = unbounded_channel();
     let (ended_sender, ended) = unbounded_channel();
     let beginnings = setup::driven_groups(&facts.config, sessions, newest);
@@ -357,8 +381,19 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
     {
         warn!("{warning}");
     }
-    let board = Arc::new(Board::new(facts));
-    tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
+    let arbiter = match etcd {
+        Some(Asking { etcd, keys }) => Some(spawn_arbiter(
+            Desk::new(etcd, keys, inbox.clone(), reports.clone()),
+            questions_receiver,
+            &ended_sender,
+        )?),
+        None => None,
+    };
+    let (before, record, recorder) = open_history(history, &ended_sender)?;
+    let board = Arc::new(Board::new(facts, before, inbox.clone()));
+    let (stop_noting, stopped) = oneshot::channel();
+    let noting = note_reports(Arc::clone(&board), reports_receiver, record, stopped);
+    let noting = tokio::spawn(noting);
     let were_well = beginnings.iter().map(|beginning| beginning.was_well);
     watch(monitors, were_well.collect(), &inbox, &reports);
     let facts = board.facts();
@@ -377,6 +412,7 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         clock_watch: ClockWatch::default(),
         inbox: inbox_receiver,
         orders,
+        questions,
         reports,
     };
     let clock = spawn("probe-clock", &ended_sender, move || driver.run())?;
@@ -385,7 +421,10 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         inbox,
         keeps_services,
         slow_path,
-        threads: vec![clock, engine, slow],
+        threads: [clock, engine, slow].into_iter().chain(arbiter).collect(),
+        stop_noting,
+        noting,
+        recorder,
         ended,
     };
     Ok(Started {
@@ -395,10 +434,70 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
     })
 }
 
-async fn note_reports(board: Arc<Board>, mut reports: UnboundedReceiver<Report>) {
-    while let Some(report) = reports.recv().await {
-        board.note(report);
+/// Until it is stopped and all is noted that was reported before.
+async fn note_reports(
+    board: Arc<Board>,
+    mut reports: UnboundedReceiver<Report>,
+    record: mpsc::Sender<Entry>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    // Without a recorder the history ends with this agent, as was said at its start.
+    let keep = |entry| {
+        let _ = record.send(entry);
+    };
+    let mut looks = interval(FIRST_PACKETS);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            report = reports.recv() => match report {
+                Some(report) => board.note(report).into_iter().for_each(keep),
+                None => return,
+            },
+            _ = looks.tick() => board.note_first_packets().into_iter().for_each(keep),
+            _ = &mut stopped => break,
+        }
     }
+    while let Ok(report) = reports.try_recv() {
+        board.note(report).into_iter().for_each(keep);
+    }
+}
+
+/// What the agents before this one recorded, and how to go on. A history that cannot be kept is no
+/// reason not to route.
+fn open_history(
+    directory: &Path,
+    ended: &UnboundedSender<&'static str>,
+) -> Result<(Vec<Entry>, mpsc::Sender<Entry>, Option<JoinHandle<()>>)> {
+    let (record, entries) = mpsc::channel();
+    let name = directory.display();
+    let before = history::read(directory).unwrap_or_else(|error| {
+        warn!(%error, "the history in {name} cannot be read");
+        Vec::new()
+    });
+    let recorder = match history::Recorder::open(directory) {
+        Ok(recorder) => Some(spawn("history", ended, move || recorder.run(&entries))?),
+        Err(error) => {
+            warn!(%error, "the history will be gone when this agent ends: it cannot be kept in {name}");
+            None
+        }
+    };
+    Ok((before, record, recorder))
+}
+
+/// Asks the arbiter on a thread of its own: a failover waits for its answers.
+fn spawn_arbiter(
+    desk: Desk,
+    questions: UnboundedReceiver<Question>,
+    ended: &UnboundedSender<&'static str>,
+) -> Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the arbiter thread's runtime")?;
+    spawn("arbiter", ended, move || {
+        realtime::raise(Priority::Takeover);
+        runtime.block_on(desk.run(questions));
+    })
 }
 
 /// Opens what the takeover thread needs, so that its lack is known now and not at a failover, and

@@ -5,8 +5,10 @@ use router_common::{
     time::BootTime,
 };
 
+use super::stages::{Known, Stages};
 use crate::{
-    cluster::{Finding, PeerFinding, State, Transition},
+    arbiter::Exchange,
+    cluster::{ArbiterFinding, Finding, PeerFinding, State, Transition},
     control::protocol::MonitorState,
 };
 
@@ -20,10 +22,19 @@ pub struct Report {
 #[derive(Debug)]
 pub enum News {
     View(View),
-    Transition(Transition),
+    Transition(Decided),
     Finding(Finding),
     Step(StepDone),
     Monitor { index: usize, state: MonitorState },
+    Arbiter(Exchange),
+}
+
+/// A transition, the way to it, and what was known.
+#[derive(Clone, Copy, Debug)]
+pub struct Decided {
+    pub transition: Transition,
+    pub stages: Stages,
+    pub known: Known,
 }
 
 /// How the core stands.
@@ -34,6 +45,7 @@ pub struct View {
     pub peer: PeerFinding,
     /// Whether both nodes are known to be active at this moment.
     pub dual_activity: bool,
+    pub arbiter: ArbiterFinding,
 }
 
 /// A takeover step that has ended.

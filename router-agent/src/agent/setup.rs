@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
     sync::{Arc, Mutex},
     time::Duration,
@@ -31,8 +32,9 @@ use super::{
     preflight::{self, Problem, Unfit},
 };
 use crate::{
+    arbiter::{self, Etcd, Unusable},
     clock,
-    cluster::{Core, FormerLife, Policy, State},
+    cluster::{ArbiterPolicy, Core, FormerLife, Policy, State},
     config::{Cluster, Config, Group, Role, Secret, Tunnel, XdpMode},
     dataplane::{Dataplane, MappedArray, ModeChoice},
     heartbeat::{Prober, open_socket, rotation::starting},
@@ -59,6 +61,15 @@ pub struct Plan {
     underlays: Vec<Link>,
     /// The services of each group.
     pub targets: Vec<Vec<ServiceTarget>>,
+    /// If an arbiter is configured.
+    etcd: Option<Asking>,
+}
+
+/// What it takes to ask the arbiter.
+pub struct Asking {
+    pub etcd: Etcd,
+    /// Of the groups' records, in the groups' order.
+    pub keys: Vec<String>,
 }
 
 /// Looks at the system without changing it.
@@ -122,11 +133,37 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
         }
         targets.push(found);
     }
+    let etcd = asking(config).unwrap_or_else(|unusable| {
+        problems.push(Problem::new(
+            format!("arbiter etcd: {unusable}"),
+            unusable.remedy(),
+        ));
+        None
+    });
     if problems.is_empty() {
-        Ok(Plan { underlays, targets })
+        Ok(Plan {
+            underlays,
+            targets,
+            etcd,
+        })
     } else {
         Err(Unfit(problems).into())
     }
+}
+
+/// Reads what the configuration names of certificates and passwords.
+fn asking(config: &Config) -> Result<Option<Asking>, Unusable> {
+    let Some(cluster) = &config.cluster else {
+        return Ok(None);
+    };
+    let Some(etcd) = &cluster.arbiter else {
+        return Ok(None);
+    };
+    let key = |group| arbiter::key(etcd, group);
+    Ok(Some(Asking {
+        etcd: arbiter::client(etcd)?,
+        keys: cluster.groups.iter().map(key).collect(),
+    }))
 }
 
 /// Interfaces that the configuration names and the system does not have.
@@ -197,6 +234,7 @@ pub struct Setup {
     pub epochs: Arc<MappedArray<EpochSlot>>,
     pub targets: Vec<Vec<ServiceTarget>>,
     pub monitors: Vec<Monitor>,
+    pub etcd: Option<Asking>,
 }
 
 /// Makes the devices and opens the sessions. What it made before it failed is the caller's to take
@@ -264,6 +302,7 @@ pub async fn carry_out(
         leases: dataplane.leases()?,
         epochs: Arc::clone(&epochs),
         targets: plan.targets,
+        etcd: plan.etcd,
         facts: Facts {
             generation: generation()?,
             started: clock::now(),
@@ -283,6 +322,9 @@ pub async fn carry_out(
             slow_path,
             clock: Arc::new(ClockStatistics::of_sessions(places.unwrap_or(0) as usize)),
             clock_health: ClockHealth::read(),
+            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .map(|id| id.trim().to_owned())
+                .context("cannot tell this boot from others")?,
             config,
         },
         keeper,
@@ -610,7 +652,11 @@ fn policy(cluster: &Cluster, group: &Group, node: NodeId, peer: NodeId) -> Polic
         keepalive: cluster.keepalive_interval,
         dead,
         prefer: group.prefer,
-        arbiter: None,
+        arbiter: cluster.arbiter.as_ref().map(|etcd| ArbiterPolicy {
+            term: etcd.term,
+            timeout: etcd.timeout,
+            contenders: 2,
+        }),
         lease: Length::by_default(dead),
         agent_dead: cluster.agent_dead_interval,
         initial_wait: SHORTEST_INITIAL_WAIT.max(dead * 2),

@@ -6,7 +6,7 @@ use router_common::identity::{Claim, Flags, NodeId};
 
 use super::report::View;
 use crate::{
-    cluster::{Finding, PeerFinding, State},
+    cluster::{Finding, Mode, PeerFinding, Record, State},
     config::{Group, HeaderByte, Role},
     control::protocol::{MonitorState, MonitorStatus, NodeState},
 };
@@ -66,6 +66,17 @@ pub(super) fn owner_name(claim: Claim, group: &Group) -> Option<String> {
         NodeId::NONE => None,
         NodeId(_) => Some(group.secondary.clone()),
     }
+}
+
+/// The arbiter's record, for people.
+pub(super) fn record(record: &Record, group: &Group) -> String {
+    let Record { claim, mode } = *record;
+    let owner = owner_name(claim, group).unwrap_or_else(|| "nobody".to_owned());
+    let mode = match mode {
+        Mode::Paired => "paired".to_owned(),
+        Mode::Solo { term } => format!("solo for {} ms", term.as_millis()),
+    };
+    format!("epoch {}, {owner}, {mode}", claim.epoch.0)
 }
 
 pub(super) fn state_word(state: State) -> &'static str {

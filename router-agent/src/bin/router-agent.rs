@@ -16,6 +16,7 @@ use router_agent::{
     config::{self, Facts, Loaded, Refused},
     control,
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, Former, ModeChoice, Programs},
+    history,
 };
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
@@ -45,6 +46,9 @@ enum Command {
         /// Where in the receive path the programs run.
         #[arg(long, value_name = "MODE", default_value = "auto")]
         xdp_mode: ModeChoice,
+        /// Keep the history of failovers here.
+        #[arg(long, value_name = "DIRECTORY", default_value = history::DEFAULT_DIRECTORY)]
+        history: PathBuf,
     },
     /// Check a configuration without touching anything.
     Check {
@@ -115,23 +119,36 @@ fn carry_out(command: Command) -> Result<()> {
             control_socket,
             pins: PinArguments { bpffs },
             xdp_mode,
+            history,
         } => {
             let Loaded { config, .. } = load(&config, strict)?;
             let options = Options {
                 control_socket,
                 bpffs,
                 xdp_mode,
+                history,
             };
             runtime()?.block_on(agent::run(config, options))
         }
         Command::Check { config, strict } => {
             let loaded = load(&config, strict)?;
-            let groups = loaded.config.cluster.map_or(0, |c| c.groups.len());
+            let groups = loaded.config.cluster.as_ref().map_or(0, |c| c.groups.len());
             println!(
                 "configuration accepted: {} tunnel(s), {groups} cluster group(s), {} warning(s)",
                 loaded.config.tunnels.len(),
                 loaded.warnings.len()
             );
+            if let Some(cluster) = &loaded.config.cluster
+                && let Some(etcd) = &cluster.arbiter
+            {
+                println!(
+                    "arbiter: answers within {} ms keep forwarding going when the standby dies; \
+                     alone, a node is active for {} ms after a write, and waits {} ms for an answer",
+                    cluster.wanted_answer().as_secs_f64() * 1e3,
+                    etcd.term.as_millis(),
+                    etcd.timeout.as_millis()
+                );
+            }
             Ok(())
         }
         Command::Load {

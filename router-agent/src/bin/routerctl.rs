@@ -5,6 +5,8 @@ use std::{
     io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -14,12 +16,12 @@ use router_agent::{
     control::{
         DEFAULT_SOCKET, SOCKET_VARIABLE,
         client::Client,
-        protocol::{AgentVersion, Rotation, TunnelStatus},
+        protocol::{AgentVersion, Force, ForceBegun, Forced, Rotation, TunnelStatus},
     },
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS},
     maps::{self, KernelInterfaces, PinnedMaps},
     views::{
-        self,
+        self, Moved,
         json::{Document, History, Versions, View},
     },
 };
@@ -65,9 +67,39 @@ enum Command {
         #[command(flatten)]
         asking: Asking,
     },
+    /// Move a group of the running agent by hand, as root.
+    #[command(subcommand)]
+    Force(Forcing),
     /// Look into the pinned maps; needs no agent.
     #[command(subcommand)]
     Maps(Maps),
+}
+
+#[derive(Debug, Subcommand)]
+enum Forcing {
+    /// Make this node active, or standby, and its peer the other.
+    ///
+    /// The group is handed over as in any planned move. It is refused where it would leave the group
+    /// without an owner, or go against what the arbiter holds.
+    #[command(override_usage = "routerctl force cluster <active|standby> [group GROUP] [OPTIONS]")]
+    Cluster {
+        #[arg(value_name = "active|standby")]
+        to: ForcedState,
+        /// Which group, if there are several.
+        #[arg(value_name = "group GROUP", num_args = 0..=2)]
+        group: Vec<String>,
+        /// Do it although it would be refused.
+        #[arg(long)]
+        i_know: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ForcedState {
+    Active,
+    Standby,
 }
 
 #[derive(Debug, Subcommand)]
@@ -254,6 +286,12 @@ fn run(command: Command) -> Result<()> {
             let view = View::Rotation(&sessions);
             asking.print(view, || views::rotation(&sessions))
         }
+        Command::Force(Forcing::Cluster {
+            to,
+            group,
+            i_know,
+            asking,
+        }) => force(to, &group, i_know, &asking),
         Command::Maps(Maps::List(looking)) => {
             let maps = maps::list(&PinnedMaps::below(&looking.bpffs)?)?;
             looking.print(&maps, || maps::view::list(&maps))
@@ -263,6 +301,41 @@ fn run(command: Command) -> Result<()> {
             let dump = maps::dump(&pins, &name, all, &KernelInterfaces::open())?;
             looking.print(&dump, || maps::view::dump(&dump))
         }
+    }
+}
+
+/// Begins the move, and waits until it has come about.
+fn force(to: ForcedState, group: &[String], i_know: bool, asking: &Asking) -> Result<()> {
+    /// A handover takes as long as services take to be taken and released.
+    const PATIENCE: Duration = Duration::from_secs(15);
+    const INTERVAL: Duration = Duration::from_millis(50);
+    let group = match group {
+        [] => None,
+        [word, name] if word == "group" => Some(name.clone()),
+        other => bail!("write `group GROUP`, not `{}`", other.join(" ")),
+    };
+    let to = match to {
+        ForcedState::Active => Forced::Active,
+        ForcedState::Standby => Forced::Standby,
+    };
+    let agent = asking.agent();
+    let ForceBegun { group, text } = agent.force(Force { group, to, i_know })?;
+    let start = Instant::now();
+    loop {
+        let status = agent.status()?;
+        let found = status.groups.into_iter().find(|known| known.group == group);
+        let status = found.with_context(|| format!("the agent has no group {group} any more"))?;
+        if let Some(moved) = Moved::of(&status, to, &text) {
+            return asking.print(View::Force(&moved), || views::moved(&moved));
+        }
+        if start.elapsed() > PATIENCE {
+            bail!(
+                "{text}; after {} s this node is still {}, see `routerctl show cluster history`",
+                PATIENCE.as_secs(),
+                status.state
+            );
+        }
+        thread::sleep(INTERVAL);
     }
 }
 

@@ -21,8 +21,9 @@ use std::path::Path;
 
 pub use diagnostic::{Diagnostic, Position, Refused, Severity, render_all};
 pub use model::{
-    AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, FlowLabel, GreKey, Group,
-    HeaderByte, Keepalive, Prefer, Role, Secret, ServiceAddress, Tunnel, XdpMode,
+    AdjustMss, BridgePort, Cluster, Config, Encapsulation, Etcd, EtcdUser, Ethernet, FlowLabel,
+    GreKey, Group, HeaderByte, Keepalive, Prefer, Role, Secret, ServiceAddress, Tls, Tunnel,
+    XdpMode,
 };
 
 use diagnostic::{Problem, Report};

@@ -3,9 +3,11 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use router_common::lease::Length;
 
 pub use super::secret::Secret;
 pub use crate::cluster::Prefer;
@@ -212,8 +214,48 @@ pub struct Cluster {
     pub monitor_interval: Duration,
     /// Default 1 s.
     pub monitor_dead_interval: Duration,
+    pub arbiter: Option<Etcd>,
     /// At least one, in the order of the file; names are unique, and this host is a member of each.
     pub groups: Vec<Group>,
+}
+
+impl Cluster {
+    /// Within what time the arbiter must answer so that the death of a standby stops nothing: the active
+    /// asks after two keepalives without a grant, and its lease lasts from the first of them.
+    pub fn wanted_answer(&self) -> Duration {
+        let lease = Length::by_default(self.dead_interval).duration();
+        lease.saturating_sub(self.keepalive_interval.saturating_mul(2))
+    }
+}
+
+/// `cluster arbiter etcd`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etcd {
+    /// At least one URL of scheme, host and port; all of one scheme.
+    pub endpoints: Vec<String>,
+    /// If the endpoints' scheme is `https`, and only then.
+    pub tls: Option<Tls>,
+    pub user: Option<EtcdUser>,
+    /// Begins with a slash and does not end with one.
+    pub prefix: String,
+    /// Default 3 s.
+    pub term: Duration,
+    /// At most a third of `term`; default 500 ms.
+    pub timeout: Duration,
+}
+
+/// Files in PEM form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub ca: PathBuf,
+    /// This node's certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdUser {
+    pub name: String,
+    pub password_file: PathBuf,
 }
 
 /// `cluster group NAME`.

@@ -86,6 +86,12 @@ pub(super) enum Type {
     Address,
     /// IPv4 in 239.0.0.0/8.
     McastGroup,
+    /// The path of a file of this host.
+    File,
+    /// A URL of scheme, host and port.
+    Server,
+    /// The beginning of keys in a store.
+    KeyPrefix,
     /// Written as an address: `IP/len[/iface[/bcast]]`.
     Service,
 }

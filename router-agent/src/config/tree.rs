@@ -393,6 +393,9 @@ fn form(of: &Type) -> String {
             .join("|"),
         Type::Endpoint | Type::Address | Type::McastGroup => "ADDRESS".to_owned(),
         Type::Prefix | Type::Service => "ADDRESS/LENGTH".to_owned(),
+        Type::File => "/PATH/OF/FILE".to_owned(),
+        Type::Server => "https://HOST:PORT".to_owned(),
+        Type::KeyPrefix => "/PREFIX".to_owned(),
     }
 }
 

@@ -7,8 +7,10 @@ use ipnet::IpNet;
 use super::model::{HeaderByte, Secret, ServiceAddress};
 use super::schema::{Status, Type, Word, nearest};
 
+mod location;
 mod number;
 
+use location::{file, key_prefix, server};
 use number::{bits_or, number, number_or};
 
 /// A value in its proper type. `Debug` shows no secret.
@@ -77,6 +79,9 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
                 "leave the node out: heartbeats are unicast inside the tunnel",
             )),
         },
+        Type::File => file(word),
+        Type::Server => server(word),
+        Type::KeyPrefix => key_prefix(word),
         Type::Service => service(word).map(Value::Service),
     }
 }

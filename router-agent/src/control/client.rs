@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 use super::{
     permission,
     protocol::{
-        AgentVersion, Body, Command, Failure, HeartbeatStatus, InterfaceStatus, Outcome, Request,
-        Response, Rotation, SessionRotation, Status, TunnelStatus, VERSION,
+        AgentVersion, Body, Command, Failure, Force, ForceBegun, HeartbeatStatus, InterfaceStatus,
+        Outcome, Request, Response, Rotation, SessionRotation, Status, TunnelStatus, VERSION,
     },
 };
 
@@ -118,6 +118,14 @@ impl Client {
         }
     }
 
+    /// Begins to move a group.
+    pub fn force(&self, force: Force) -> Result<ForceBegun, ClientError> {
+        match self.request(&Request::force(force))? {
+            Body::Force(begun) => Ok(begun),
+            other => Err(self.answers_another_question(&other)),
+        }
+    }
+
     fn ask(&self, command: Command) -> Result<Body, ClientError> {
         self.request(&Request::new(command))
     }
@@ -191,6 +199,7 @@ impl Client {
             Body::Interfaces(_) => Command::Interfaces,
             Body::Version(_) => Command::Version,
             Body::RotateSecret(_) => Command::RotateSecret,
+            Body::Force(_) => Command::Force,
         };
         self.not_understood(&format!("it answered {kind}, which was not asked"))
     }

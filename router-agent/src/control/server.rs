@@ -8,11 +8,18 @@ mod conversation;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet, time::sleep};
+use tokio::{
+    net::UnixListener,
+    sync::{Semaphore, oneshot},
+    task::JoinSet,
+    time::sleep,
+};
 
 use super::protocol::{
-    HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus,
+    Force, ForceBegun, HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status,
+    TunnelStatus,
 };
+use crate::cluster::Refusal;
 
 pub use bind::bind;
 
@@ -25,7 +32,12 @@ pub trait Source {
     fn heartbeat(&self) -> Vec<HeartbeatStatus>;
     /// Makes a step of the change of the secret; how far each session is then, or why it cannot be.
     fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String>;
+    /// Has a group moved. What is begun, and whether that is refused by the one who decides.
+    fn force(&self, force: &Force) -> Result<(ForceBegun, oneshot::Receiver<Verdict>), String>;
 }
+
+/// Nothing was done if it is a refusal.
+pub type Verdict = Result<(), Refusal>;
 
 /// A source as connections share it.
 pub type SharedSource = Arc<dyn Source + Send + Sync>;

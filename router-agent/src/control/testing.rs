@@ -9,10 +9,16 @@ use std::{
     },
 };
 
+use tokio::sync::oneshot;
+
 use super::{
-    protocol::{HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus},
-    server::{Limits, SharedSource, Source, bind, serve_within},
+    protocol::{
+        Force, ForceBegun, HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status,
+        TunnelStatus,
+    },
+    server::{Limits, SharedSource, Source, Verdict, bind, serve_within},
 };
+use crate::cluster::Refusal;
 
 /// Answers with a node's name and nothing else.
 pub struct Fixed;
@@ -45,6 +51,21 @@ impl Source for Fixed {
             Rotation::Begin(_) => Ok(vec![SessionRotation::default()]),
             Rotation::Finish { .. } => Err("no change is under way".to_owned()),
         }
+    }
+
+    fn force(&self, force: &Force) -> Result<(ForceBegun, oneshot::Receiver<Verdict>), String> {
+        let (decide, decided) = oneshot::channel();
+        let begun = ForceBegun {
+            group: force.group.clone().ok_or("name a group")?,
+            text: "begun".to_owned(),
+        };
+        let verdict = if force.i_know {
+            Ok(())
+        } else {
+            Err(Refusal::Starting)
+        };
+        let _ = decide.send(verdict);
+        Ok((begun, decided))
     }
 }
 
@@ -81,12 +102,12 @@ impl Drop for Scratch {
 
 /// A server on a thread of its own, for tests of what blocks; ends with the value.
 pub struct Serving {
-    _stop: tokio::sync::oneshot::Sender<()>,
+    _stop: oneshot::Sender<()>,
 }
 
 impl Serving {
     pub fn at(socket: PathBuf, limits: Limits) -> Self {
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<()>();
         let (ready, bound) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -27,7 +27,6 @@ use crate::{
         report::{News, Report, Step, StepDone},
     },
     clock,
-    cluster::Command,
     net::{Netlink, announce::Announcer},
 };
 
@@ -41,11 +40,19 @@ const ANNOUNCE_AGAIN: [Duration; 3] = [
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// A core's command to its group's services.
+/// What a core wants of its group's services.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     pub group: usize,
-    pub command: Command,
+    pub epoch: Epoch,
+    pub task: Task,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    Take,
+    Release,
+    Announce,
 }
 
 /// What a group's services shall be, and what is still to do for that.
@@ -140,14 +147,7 @@ impl Engine {
     }
 
     async fn carry_out(&mut self, order: Order) {
-        let Order { group, command } = order;
-        let (goal, epoch) = match command {
-            Command::Take { epoch } => (Some(Goal::Held), epoch),
-            Command::Release { epoch } => (Some(Goal::Released), epoch),
-            Command::Announce { epoch } => (None, epoch),
-            // The arbiter's, not ours.
-            Command::Ask { .. } => return,
-        };
+        let Order { group, epoch, task } = order;
         if epoch < self.newest[group] {
             warn!(
                 group,
@@ -157,9 +157,10 @@ impl Engine {
             return;
         }
         self.newest[group] = epoch;
-        match goal {
-            Some(goal) => self.aim(group, goal).await,
-            None => {
+        match task {
+            Task::Take => self.aim(group, Goal::Held).await,
+            Task::Release => self.aim(group, Goal::Released).await,
+            Task::Announce => {
                 self.announce(group);
                 if let Some(work) = self.work.get_mut(&group) {
                     work.announcements = announcements();

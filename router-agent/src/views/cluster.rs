@@ -8,12 +8,12 @@ use std::{
 
 use super::{
     Table,
-    instant::{ago, span},
+    instant::{ago, span, time_of_day},
     table::printable,
 };
 use crate::control::protocol::{
-    Authority, FenceStatus, GateState, GroupStatus, NodeState, NodeStatus, PathStatus,
-    ServiceStatus, Status, Transition,
+    ArbiterStatus, ArbiterTimes, Authority, FenceStatus, GateState, GroupStatus, NodeState,
+    NodeStatus, PathStatus, ServiceStatus, Status, Transition,
 };
 
 /// The report on every group.
@@ -132,7 +132,10 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
     table.row(["Epoch:", &group.epoch.to_string()]);
     table.row(["Owner:", group.owner.as_deref().unwrap_or("nobody")]);
     table.row(["Peer:", &finding(&group.peer_finding)]);
-    table.row(["Prefer:", &preference(&group.prefer)]);
+    match &group.arbiter {
+        Some(arbiter) => arbitration(&mut table, arbiter, status.now_ns),
+        None => table.row(["Prefer:", &preference(&group.prefer)]),
+    }
     let of_group = |path: &&PathStatus| path.group == group.group;
     for path in status.paths.iter().filter(of_group) {
         table.row([format!("Path {}:", path.interface), session(path)]);
@@ -157,7 +160,7 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
         table.row(["Clock:", &format!("{}{machine}", status.clock_source)]);
     }
     if let Some(last) = group.transitions.last() {
-        table.row(["Last transition:", &transition(last, status.now_ns)]);
+        table.row(["Last transition:", &transition(last, status)]);
     }
     writeln!(text, "{}", table.render(4))
 }
@@ -184,6 +187,59 @@ fn preference(prefer: &str) -> String {
         _ => return prefer.to_owned(),
     };
     format!("{prefer} ({meaning})")
+}
+
+fn arbitration(table: &mut Table, arbiter: &ArbiterStatus, now_ns: u64) {
+    let ArbiterStatus {
+        state,
+        endpoint,
+        key,
+        unsound,
+        detail,
+        remedy,
+        answered_ns,
+        answers: _,
+        failures,
+        times,
+        wanted_us,
+        term_ms,
+        timeout_ms: _,
+    } = arbiter;
+    let detail = detail
+        .as_ref()
+        .map_or_else(String::new, |detail| format!(": {detail}"));
+    table.row(["Arbiter:", &format!("etcd {state} ({endpoint}){detail}")]);
+    if let Some(unsound) = unsound {
+        table.row(["", &format!("it {unsound}")]);
+    }
+    if let Some(remedy) = remedy {
+        let last = match answered_ns {
+            0 => "it has never answered".to_owned(),
+            at => format!("it last answered {}", ago(*at, now_ns)),
+        };
+        table.row(["", &format!("{last}; {remedy}")]);
+    }
+    if let Some(ArbiterTimes {
+        last_us,
+        min_us,
+        avg_us,
+        max_us,
+    }) = *times
+    {
+        let [last, min, avg, max, wanted] =
+            [last_us, min_us, avg_us, max_us, *wanted_us].map(milliseconds);
+        table.row([
+            "",
+            &format!(
+                "answers in {last} ms (min {min}, mean {avg}, max {max}; wanted within {wanted}), {failures} failures"
+            ),
+        ]);
+    }
+    table.row(["", &format!("record {key}, alone for {term_ms} ms")]);
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{:.1}", Duration::from_micros(us).as_secs_f64() * 1e3)
 }
 
 fn session(path: &PathStatus) -> String {
@@ -241,7 +297,7 @@ fn fence(fence: &FenceStatus, now_ns: u64) -> String {
     gate + &dropped + short
 }
 
-fn transition(last: &Transition, now_ns: u64) -> String {
+fn transition(last: &Transition, status: &Status) -> String {
     let Transition {
         at_ns,
         group: _,
@@ -249,12 +305,16 @@ fn transition(last: &Transition, now_ns: u64) -> String {
         to,
         epoch,
         cause,
-        last_heard_ns: _,
-        decided_ns: _,
-        steps: _,
+        boot_id,
+        at_unix_ms,
+        ..
     } = last;
-    let ago = ago(*at_ns, now_ns);
-    printable(&format!("{from} to {to}, epoch {epoch}, {ago}: {cause}"))
+    let when = if *boot_id == status.boot_id {
+        ago(*at_ns, status.now_ns)
+    } else {
+        time_of_day(*at_unix_ms)
+    };
+    printable(&format!("{from} to {to}, epoch {epoch}, {when}: {cause}"))
 }
 
 #[cfg(test)]

@@ -2,48 +2,84 @@
 
 use super::{
     Table,
-    instant::{ago, signed_ms},
+    instant::{ago, signed_ms, time_of_day},
     json::History,
     table::printable,
 };
-use crate::control::protocol::{Finding, Status, Transition};
+use crate::control::protocol::{Finding, Known, Stages, Status, Step, Transition};
 
-/// Every transition and finding that the agent remembers, the newest last.
+/// Every transition and finding that is remembered, the newest last.
 pub fn history(status: &Status) -> String {
     let History {
         transitions,
         findings,
     } = History::of(status);
     if transitions.is_empty() && findings.is_empty() {
-        return format!(
-            "No transition on {} since its agent started.\n",
-            status.node
-        );
+        return format!("No transition on {} is known.\n", status.node);
     }
     let transitions = transitions
         .into_iter()
-        .map(|transition| (transition.at_ns, block(transition, status.now_ns)));
+        .map(|transition| (order(status, transition.at()), block(transition, status)));
     let findings = findings
         .into_iter()
-        .map(|finding| (finding.at_ns, line(finding, status.now_ns)));
-    let mut entries: Vec<(u64, String)> = transitions.chain(findings).collect();
-    entries.sort_by_key(|(at_ns, _)| *at_ns);
+        .map(|finding| (order(status, finding.at()), line(finding, status)));
+    let mut entries: Vec<_> = transitions.chain(findings).collect();
+    entries.sort_by_key(|(at, _)| *at);
     let entries: Vec<String> = entries.into_iter().map(|(_, entry)| entry).collect();
     entries.join("\n")
 }
 
-fn line(finding: &Finding, now_ns: u64) -> String {
-    let Finding {
-        at_ns,
-        group,
-        kind: _,
-        text,
-    } = finding;
-    let ago = ago(*at_ns, now_ns);
-    printable(&format!("Group {group}: found, {ago}: {text}")) + "\n"
+/// An instant of some boot's clock, and the time of day for where that says nothing.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    ns: u64,
+    unix_ms: u64,
+    boot_id: &'a str,
 }
 
-fn block(transition: &Transition, now_ns: u64) -> String {
+impl Transition {
+    fn at(&self) -> At<'_> {
+        At {
+            ns: self.at_ns,
+            unix_ms: self.at_unix_ms,
+            boot_id: &self.boot_id,
+        }
+    }
+}
+
+impl Finding {
+    fn at(&self) -> At<'_> {
+        At {
+            ns: self.at_ns,
+            unix_ms: self.at_unix_ms,
+            boot_id: &self.boot_id,
+        }
+    }
+}
+
+/// What was before this boot comes first; within a boot its own clock counts.
+fn order(status: &Status, at: At) -> (bool, u64) {
+    let is_of_this_boot = at.boot_id == status.boot_id;
+    let when = if is_of_this_boot { at.ns } else { at.unix_ms };
+    (is_of_this_boot, when)
+}
+
+fn when(status: &Status, at: At) -> String {
+    let time = time_of_day(at.unix_ms);
+    if at.boot_id == status.boot_id {
+        format!("{} ({time})", ago(at.ns, status.now_ns))
+    } else {
+        format!("{time}, before this boot")
+    }
+}
+
+fn line(finding: &Finding, status: &Status) -> String {
+    let Finding { group, text, .. } = finding;
+    let when = when(status, finding.at());
+    printable(&format!("Group {group}: found, {when}: {text}")) + "\n"
+}
+
+fn block(transition: &Transition, status: &Status) -> String {
     let Transition {
         at_ns,
         group,
@@ -54,6 +90,10 @@ fn block(transition: &Transition, now_ns: u64) -> String {
         last_heard_ns,
         decided_ns,
         steps,
+        at_unix_ms: _,
+        boot_id: _,
+        stages,
+        known,
     } = transition;
     // Times count from the last sign of the peer, as an outage does; else from the decision.
     let origin_ns = if *last_heard_ns == 0 {
@@ -62,31 +102,105 @@ fn block(transition: &Transition, now_ns: u64) -> String {
         *last_heard_ns
     };
     let mut table = Table::without_header();
-    if *last_heard_ns != 0 {
-        table.row([offset(origin_ns, *last_heard_ns), "last heard".to_owned()]);
+    let change = format!("{from} to {to}");
+    for (ns, what) in instants(stages, *last_heard_ns, *decided_ns, *at_ns, &change, steps) {
+        table.row([offset(origin_ns, ns), what]);
     }
-    table.row([offset(origin_ns, *decided_ns), "decided".to_owned()]);
-    table.row([offset(origin_ns, *at_ns), format!("{from} to {to}")]);
-    for step in steps {
-        let when = if step.done_ns == 0 {
-            "pending".to_owned()
-        } else {
-            offset(origin_ns, step.done_ns)
-        };
-        let outcome = step
-            .error
-            .as_ref()
-            .map_or_else(String::new, |error| format!(", failed: {error}"));
-        table.row([when, format!("{}{outcome}", step.step)]);
+    for step in steps.iter().filter(|step| step.done_ns == 0) {
+        table.row(["pending".to_owned(), step.step.clone()]);
     }
-    let ago = ago(*at_ns, now_ns);
-    let title = format!("Group {group}: {from} to {to}, epoch {epoch}, {ago}");
+    let when = when(status, transition.at());
+    let title = format!("Group {group}: {change}, epoch {epoch}, {when}");
+    let known = knowledge(known).map_or_else(String::new, |text| {
+        format!("    Known: {}\n", printable(&text))
+    });
     format!(
-        "{}\n    Cause: {}\n{}",
+        "{}\n    Cause: {}\n{known}{}",
         printable(&title),
         printable(cause),
         table.render(4)
     )
+}
+
+/// All that has a time, in its order.
+fn instants(
+    stages: &Stages,
+    last_heard_ns: u64,
+    decided_ns: u64,
+    at_ns: u64,
+    change: &str,
+    steps: &[Step],
+) -> Vec<(u64, String)> {
+    let Stages {
+        suspected_ns,
+        grants_closed_ns,
+        arbiter_asked_ns,
+        arbiter_answered_ns,
+        fence_open_ns,
+        first_forwarded_ns,
+    } = *stages;
+    let stages = [
+        (last_heard_ns, "last heard"),
+        (suspected_ns, "suspected"),
+        (grants_closed_ns, "grants closed"),
+        (arbiter_asked_ns, "arbiter asked"),
+        (arbiter_answered_ns, "arbiter answered"),
+        (decided_ns, "decided"),
+        (at_ns, change),
+        (fence_open_ns, "fence open"),
+    ];
+    let stages = stages.map(|(ns, what)| (ns, what.to_owned()));
+    let steps = steps.iter().map(|step| {
+        let outcome = step
+            .error
+            .as_ref()
+            .map_or_else(String::new, |error| format!(", failed: {error}"));
+        (step.done_ns, format!("{}{outcome}", step.step))
+    });
+    let last = (first_forwarded_ns, "first packet forwarded".to_owned());
+    let mut instants: Vec<_> = stages
+        .into_iter()
+        .chain(steps)
+        .chain([last])
+        .filter(|(ns, _)| *ns != 0)
+        .collect();
+    instants.sort_by_key(|(ns, _)| *ns);
+    instants
+}
+
+/// None of what was recorded without it.
+fn knowledge(known: &Known) -> Option<String> {
+    let Known {
+        peer_finding,
+        silence_ns,
+        echo_age_ns,
+        agent_age_ns,
+        peer_epoch,
+        monitors_ok,
+        record,
+    } = known;
+    if peer_finding.is_empty() {
+        return None;
+    }
+    let ms = |ns: &u64| format!("{:.1} ms", signed_ms(0, *ns));
+    let mut text = format!("peer {peer_finding}");
+    if *silence_ns != 0 {
+        text += &format!(
+            ", heard {} ago under epoch {peer_epoch}, its agent {} old",
+            ms(silence_ns),
+            ms(agent_age_ns)
+        );
+    }
+    if *echo_age_ns != 0 {
+        text += &format!("; it had heard what we sent {} ago", ms(echo_age_ns));
+    }
+    if !monitors_ok {
+        text += "; our monitors were unreachable";
+    }
+    if let Some(record) = record {
+        text += &format!("; the arbiter's record: {record}");
+    }
+    Some(text)
 }
 
 fn offset(origin_ns: u64, at_ns: u64) -> String {
@@ -97,7 +211,7 @@ fn offset(origin_ns: u64, at_ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use crate::{
-        control::protocol::{Finding, GroupStatus, Status, Step, Transition},
+        control::protocol::{Finding, GroupStatus, Known, Stages, Status, Step, Transition},
         views::{golden, history},
     };
 
@@ -109,9 +223,10 @@ mod tests {
             to: "standby".to_owned(),
             epoch: 6,
             cause: "the peer was heard".to_owned(),
-            last_heard_ns: 0,
             decided_ns: at_ns,
-            steps: Vec::new(),
+            at_unix_ms: 1_764_000_000_000 + at_ns / 1_000_000,
+            boot_id: "b".to_owned(),
+            ..Transition::default()
         }
     }
 
@@ -141,11 +256,29 @@ mod tests {
                     error: None,
                 },
             ],
+            stages: Stages {
+                suspected_ns: 10_000_100_000,
+                grants_closed_ns: 10_000_110_000,
+                arbiter_asked_ns: 10_000_120_000,
+                arbiter_answered_ns: 10_000_190_000,
+                fence_open_ns: 10_000_210_000,
+                first_forwarded_ns: 10_003_000_000,
+            },
+            known: Known {
+                peer_finding: "kernel-silent".to_owned(),
+                silence_ns: 200_100_000,
+                echo_age_ns: 210_000_000,
+                agent_age_ns: 5_000_000,
+                peer_epoch: 6,
+                monitors_ok: false,
+                record: Some("epoch 6, vyatta-a, paired".to_owned()),
+            },
             ..transition(10_000_200_000, "aws")
         };
         let status = Status {
             node: "vyatta-c".to_owned(),
             now_ns: 12_345_000_000,
+            boot_id: "b".to_owned(),
             groups: vec![
                 GroupStatus {
                     transitions: vec![transition(1_000_000_000, "aws"), takeover],
@@ -154,11 +287,19 @@ mod tests {
                         group: "aws".to_owned(),
                         kind: "peer".to_owned(),
                         text: "the peer was alive and is silent".to_owned(),
+                        at_unix_ms: 1_764_000_010_000,
+                        boot_id: "b".to_owned(),
                     }],
                     ..GroupStatus::default()
                 },
                 GroupStatus {
-                    transitions: vec![transition(2_000_000_000, "lan")],
+                    transitions: vec![
+                        Transition {
+                            boot_id: "a".to_owned(),
+                            ..transition(90_000_000_000, "lan")
+                        },
+                        transition(2_000_000_000, "lan"),
+                    ],
                     ..GroupStatus::default()
                 },
             ],

@@ -1,6 +1,6 @@
 //! Instants and durations in words.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Milliseconds between two instants of the boottime clock, negative if `to` is the earlier.
 pub fn signed_ms(from_ns: u64, to_ns: u64) -> f64 {
@@ -11,6 +11,17 @@ pub fn signed_ms(from_ns: u64, to_ns: u64) -> f64 {
 /// How long before `now_ns` the instant `at_ns` was, as `1532.4 ms ago`.
 pub fn ago(at_ns: u64, now_ns: u64) -> String {
     format!("{:.1} ms ago", signed_ms(at_ns, now_ns).max(0.0))
+}
+
+/// A time of day, as `2026-11-26T14:30:00.123Z`; in words if no clock can have shown it.
+pub fn time_of_day(unix_ms: u64) -> String {
+    /// The end of the year 9999.
+    const LAST_MS: u64 = 253_402_300_799_999;
+    if unix_ms == 0 || unix_ms > LAST_MS {
+        return "at an unknown time".to_owned();
+    }
+    let time = UNIX_EPOCH + Duration::from_millis(unix_ms);
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 /// Days, hours, minutes and seconds, as `1d 02h 03m 04s`, from the first that is not zero.
@@ -35,6 +46,8 @@ mod tests {
         assert_eq!(ago(1_000_000, 2_540_000), "1.5 ms ago");
         assert_eq!(ago(2, 1), "0.0 ms ago");
         assert!((signed_ms(3_000_000, 1_000_000) + 2.0).abs() < 1e-9);
+        assert_eq!(time_of_day(1_764_000_000_123), "2025-11-24T16:00:00.123Z");
+        assert_eq!(time_of_day(u64::MAX), "at an unknown time");
         assert_eq!(span(999), "0s");
         assert_eq!(span(61_000), "1m 01s");
         assert_eq!(span(93_784_000), "1d 02h 03m 04s");

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::force::Moved;
 use crate::control::protocol::{
     AgentVersion, Finding, HeartbeatStatus, InterfaceStatus, SessionRotation, Status, Transition,
     TunnelStatus,
@@ -38,6 +39,7 @@ pub enum View<'a> {
     Heartbeat(&'a [HeartbeatStatus]),
     Rotation(&'a [SessionRotation]),
     Version(Versions<'a>),
+    Force(&'a Moved),
     #[serde(untagged)]
     History(History<'a>),
 }
@@ -92,7 +94,7 @@ mod tests {
         let document = Document::of(View::Status(&status));
         assert_eq!(
             serde_json::to_string(&document).unwrap(),
-            r#"{"schema_version":1,"status":{"node":"","generation":0,"agent_uptime_ms":0,"now_ns":0,"clock_source":"","virtual_machine":false,"groups":[],"paths":[]}}"#
+            r#"{"schema_version":1,"status":{"node":"","generation":0,"agent_uptime_ms":0,"now_ns":0,"clock_source":"","virtual_machine":false,"boot_id":"","groups":[],"paths":[]}}"#
         );
         let document = Document::of(View::History(History::of(&status)));
         assert_eq!(

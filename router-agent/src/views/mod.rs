@@ -2,6 +2,7 @@
 //! functions; the same struct always gives the same text.
 
 mod cluster;
+mod force;
 mod heartbeat;
 mod history;
 mod instant;
@@ -16,6 +17,7 @@ mod version;
 mod golden;
 
 pub use cluster::cluster_status;
+pub use force::{Moved, moved};
 pub use heartbeat::heartbeat;
 pub use history::history;
 pub use interfaces::interfaces;

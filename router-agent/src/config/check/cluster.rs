@@ -11,7 +11,7 @@ use super::super::source::Place;
 use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::{Value, is_tunnel_name};
 use super::tunnels::Checked;
-use super::{Host, nodes_at, or_default, text};
+use super::{Host, arbiter, nodes_at, or_default, text};
 
 pub(super) fn check(
     branch: &Branch,
@@ -37,6 +37,7 @@ pub(super) fn check(
         .map(|instance| group(instance, host, report))
         .collect();
     protected_once(instances, report);
+    let etcd = arbiter::check(branch, report);
     one_epoch(instances, tunnels, report);
 
     let nodes = nodes_at(&["cluster"]);
@@ -52,7 +53,12 @@ pub(super) fn check(
     };
     let previous_secret = previous_secret(branch, &secret, report);
     let intervals = intervals?;
+    let arbiter = match etcd {
+        Some(etcd) => Some(etcd?),
+        None => None,
+    };
     Some(Cluster {
+        arbiter,
         interfaces,
         secret,
         previous_secret,

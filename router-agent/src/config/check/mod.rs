@@ -4,6 +4,7 @@
 //! so that one run finds all errors.
 
 mod addresses;
+mod arbiter;
 mod cluster;
 mod endpoints;
 mod ethernets;

@@ -113,7 +113,54 @@ static CLUSTER: &[Node] = &[
     )
     .default("1000"),
     tag("group", Type::Name, "What moves together, and between whom", GROUP).required("NAME"),
-    later("arbiter", "A third party that decides when the nodes cannot"),
+    branch(
+        "arbiter",
+        "A third party that decides when the nodes cannot",
+        ARBITER,
+    ),
+];
+
+static ARBITER: &[Node] =
+    &[branch("etcd", "etcd, version 3.4 or newer", ETCD).required("endpoint https://HOST:2379")];
+
+static ETCD: &[Node] = &[
+    multi(
+        "endpoint",
+        Type::Server,
+        "Member of the etcd cluster; state all of them",
+    )
+    .required("https://HOST:2379"),
+    leaf(
+        "ca",
+        Type::File,
+        "Certificates that vouch for the endpoints, in PEM form",
+    ),
+    leaf("cert", Type::File, "This node's certificate, in PEM form"),
+    leaf("key", Type::File, "The key of this node's certificate"),
+    leaf("username", Type::Text(256), "User of etcd"),
+    leaf(
+        "password-file",
+        Type::File,
+        "File whose one line is that user's password",
+    ),
+    leaf(
+        "prefix",
+        Type::KeyPrefix,
+        "Beginning of the keys; another one for each cluster of equal host names",
+    )
+    .default("/router"),
+    leaf(
+        "term",
+        milliseconds(300, 60_000),
+        "How long a node alone is active after a write to etcd; the same on both nodes",
+    )
+    .default("3000"),
+    leaf(
+        "timeout",
+        milliseconds(10, 20_000),
+        "Time for etcd to answer; at most a third of term",
+    )
+    .default("500"),
 ];
 
 static GROUP: &[Node] = &[

@@ -5,7 +5,10 @@
 //! meaning is. Units are in the names; instants are nanoseconds of the boottime clock, zero for
 //! "never".
 
+mod arbiter;
+mod force;
 mod heartbeat;
+mod history;
 mod interface;
 mod rotation;
 mod status;
@@ -15,12 +18,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use arbiter::{ArbiterStatus, ArbiterTimes};
+pub use force::{Force, ForceBegun, Forced};
 pub use heartbeat::HeartbeatStatus;
+pub use history::{Finding, Known, Stages, Step, Transition};
 pub use interface::{InterfaceRole, InterfaceStatus};
 pub use rotation::{Rotation, SessionRotation};
 pub use status::{
-    Authority, FenceStatus, Finding, GateState, GroupStatus, MonitorState, MonitorStatus,
-    NodeState, NodeStatus, PathStatus, ServiceStatus, Status, Step, Transition,
+    Authority, FenceStatus, GateState, GroupStatus, MonitorState, MonitorStatus, NodeState,
+    NodeStatus, PathStatus, ServiceStatus, Status,
 };
 pub use tunnel::{EpochKeyStatus, KeepaliveStatus, TunnelStatus};
 
@@ -35,6 +41,9 @@ pub struct Request {
     /// Of [`Command::RotateSecret`] alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
+    /// Of [`Command::Force`] alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<Force>,
 }
 
 impl Request {
@@ -44,15 +53,23 @@ impl Request {
             version: VERSION,
             command,
             rotation: None,
+            force: None,
         }
     }
 
     /// A step of the change of the secret.
-    pub const fn rotate(rotation: Rotation) -> Self {
+    pub fn rotate(rotation: Rotation) -> Self {
         Self {
-            version: VERSION,
-            command: Command::RotateSecret,
             rotation: Some(rotation),
+            ..Self::new(Command::RotateSecret)
+        }
+    }
+
+    /// A move of a group.
+    pub fn force(force: Force) -> Self {
+        Self {
+            force: Some(force),
+            ..Self::new(Command::Force)
         }
     }
 }
@@ -74,16 +91,19 @@ pub enum Command {
     /// Changes which secrets are accepted; of root and the agent's user only. Answered by
     /// [`Body::RotateSecret`].
     RotateSecret,
+    /// Moves a group; of root and the agent's user only. Answered by [`Body::Force`].
+    Force,
 }
 
 impl Command {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Status,
         Self::Tunnels,
         Self::Interfaces,
         Self::Heartbeat,
         Self::Version,
         Self::RotateSecret,
+        Self::Force,
     ];
 
     /// The command's word in a request.
@@ -95,6 +115,7 @@ impl Command {
             Self::Heartbeat => "heartbeat",
             Self::Version => "version",
             Self::RotateSecret => "rotate-secret",
+            Self::Force => "force",
         }
     }
 
@@ -150,6 +171,7 @@ pub enum Body {
     Heartbeat(Vec<HeartbeatStatus>),
     Version(AgentVersion),
     RotateSecret(Vec<SessionRotation>),
+    Force(ForceBegun),
 }
 
 /// Which program answers.
@@ -241,6 +263,24 @@ mod tests {
     }
 
     #[test]
+    fn moves_are_written_as_documented() {
+        let force = Request::force(Force {
+            group: Some("aws".to_owned()),
+            to: Forced::Standby,
+            i_know: false,
+        });
+        let text = serde_json::to_string(&force).unwrap();
+        assert_eq!(
+            text,
+            r#"{"version":1,"command":"force","force":{"group":"aws","to":"standby","i_know":false}}"#
+        );
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), force);
+        let least = r#"{"version":1,"command":"force","force":{"to":"active"}}"#;
+        let least: Request = serde_json::from_str(least).unwrap();
+        assert!(!least.force.unwrap().i_know);
+    }
+
+    #[test]
     fn responses_survive_the_socket() {
         let responses = [
             Response::ok(Body::Status(Status::default())),
@@ -253,6 +293,7 @@ mod tests {
             }])),
             Response::ok(Body::Version(AgentVersion::own())),
             Response::ok(Body::RotateSecret(vec![SessionRotation::default()])),
+            Response::ok(Body::Force(ForceBegun::default())),
             Response::error(FailureCode::BadRequest, "no"),
         ];
         for response in responses {

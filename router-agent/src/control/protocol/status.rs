@@ -4,6 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    arbiter::ArbiterStatus,
+    history::{Finding, Transition},
+};
+
 /// The answer to [`Command::Status`](super::Command::Status).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -17,6 +22,8 @@ pub struct Status {
     /// What drives this node's clocks, as the kernel names it.
     pub clock_source: String,
     pub virtual_machine: bool,
+    /// Instants of a history entry with another one are of another clock.
+    pub boot_id: String,
     pub groups: Vec<GroupStatus>,
     /// The cluster's interfaces.
     pub paths: Vec<PathStatus>,
@@ -48,9 +55,11 @@ pub struct GroupStatus {
     /// Interfaces whose transit only the active node forwards.
     pub protected: Vec<String>,
     pub fence: FenceStatus,
+    /// If one is configured.
+    pub arbiter: Option<ArbiterStatus>,
     /// Warnings in plain words.
     pub notes: Vec<String>,
-    /// The newest last.
+    /// The newest last, also of agents before this one.
     pub transitions: Vec<Transition>,
     /// What was found of the peer, of this node and of its clock; the newest last.
     pub findings: Vec<Finding>,
@@ -195,49 +204,6 @@ pub struct PathStatus {
     pub session_up: bool,
     /// Why not.
     pub note: Option<String>,
-}
-
-/// A change of state of this node's failover core.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Transition {
-    /// When the state changed.
-    pub at_ns: u64,
-    pub group: String,
-    /// State left, in the words of [`GroupStatus::state`].
-    pub from: String,
-    /// State entered.
-    pub to: String,
-    /// Epoch after the change.
-    pub epoch: u32,
-    /// In plain words.
-    pub cause: String,
-    /// When the peer was last heard before; zero if never.
-    pub last_heard_ns: u64,
-    /// When the change was decided.
-    pub decided_ns: u64,
-    /// What was done for it, in order.
-    pub steps: Vec<Step>,
-}
-
-/// Something that was found, without being a change of state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    pub at_ns: u64,
-    pub group: String,
-    /// `peer`, `stopped`, `dual-activity` or `clock`.
-    pub kind: String,
-    /// In plain words.
-    pub text: String,
-}
-
-/// A step of a takeover or release.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
-    pub step: String,
-    /// When it ended, well or not; zero while it has not.
-    pub done_ns: u64,
-    /// Why it failed.
-    pub error: Option<String>,
 }
 
 #[cfg(test)]

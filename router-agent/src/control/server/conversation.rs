@@ -12,7 +12,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::{Limits, Source};
 use crate::control::{
     permission,
-    protocol::{AgentVersion, Body, Command, FailureCode, Response, Rotation, VERSION},
+    protocol::{AgentVersion, Body, Command, FailureCode, Force, Response, Rotation, VERSION},
 };
 
 /// Talks with a client until it closes the connection or breaks a limit.
@@ -32,7 +32,7 @@ pub async fn hold(
         line.zeroize();
         let reading = read_line(&mut reader, &mut line, limits.request_bytes);
         let (response, goes_on) = match timeout(limits.read, reading).await {
-            Ok(Ok(Line::Whole)) => (answer(&line, client, source), true),
+            Ok(Ok(Line::Whole)) => (answer(&line, client, source, limits).await, true),
             Ok(Ok(Line::TooLong)) => (too_long(limits), false),
             Ok(Ok(Line::End)) => return Ok(()),
             Ok(Err(error)) => return Err(error),
@@ -85,7 +85,12 @@ async fn send(write: &mut OwnedWriteHalf, response: &Response, limits: Limits) -
 }
 
 /// Takes a request apart field by field, so that each mistake gets its own answer.
-fn answer(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
+async fn answer(
+    line: &[u8],
+    client: Client,
+    source: &(dyn Source + Send + Sync),
+    limits: Limits,
+) -> Response {
     #[derive(serde::Deserialize)]
     struct OnlyVersion {
         version: u32,
@@ -123,6 +128,7 @@ fn answer(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> R
         Command::Heartbeat => Body::Heartbeat(source.heartbeat()),
         Command::Version => Body::Version(AgentVersion::own()),
         Command::RotateSecret => return rotate(line, client, source),
+        Command::Force => return force(line, client, source, limits).await,
     })
 }
 
@@ -148,6 +154,41 @@ fn rotate(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> R
     match source.rotate(&rotation) {
         Ok(sessions) => Response::ok(Body::RotateSecret(sessions)),
         Err(reason) => Response::error(FailureCode::Impossible, reason),
+    }
+}
+
+async fn force(
+    line: &[u8],
+    client: Client,
+    source: &(dyn Source + Send + Sync),
+    limits: Limits,
+) -> Response {
+    #[derive(serde::Deserialize)]
+    struct OnlyForce {
+        force: Force,
+    }
+
+    if !client.may_change {
+        return Response::error(
+            FailureCode::Forbidden,
+            "only root and the agent's own user may move a group",
+        );
+    }
+    let order = match serde_json::from_slice(line) {
+        Ok(OnlyForce { force }) => force,
+        Err(error) => return bad_request(&error),
+    };
+    let (begun, verdict) = match source.force(&order) {
+        Ok(begun) => begun,
+        Err(reason) => return Response::error(FailureCode::Impossible, reason),
+    };
+    match timeout(limits.write, verdict).await {
+        Ok(Ok(Ok(()))) => Response::ok(Body::Force(begun)),
+        Ok(Ok(Err(refusal))) => Response::error(FailureCode::Impossible, refusal.to_string()),
+        Ok(Err(_)) | Err(_) => Response::error(
+            FailureCode::TimedOut,
+            "the agent is stopping or does not get to it; nothing is known to have been done",
+        ),
     }
 }
 

@@ -1,6 +1,9 @@
 use super::*;
 use crate::{
-    control::protocol::{Authority, FenceStatus, GateState, MonitorState, MonitorStatus, Step},
+    control::protocol::{
+        ArbiterStatus, ArbiterTimes, Authority, FenceStatus, GateState, MonitorState,
+        MonitorStatus, Step,
+    },
     views::golden,
 };
 
@@ -25,6 +28,8 @@ fn transition(from: &str, to: &str, epoch: u32, cause: &str) -> Transition {
         last_heard_ns: 99 * SECOND,
         decided_ns: 100 * SECOND,
         steps: vec![Step::default()],
+        boot_id: "b".to_owned(),
+        ..Transition::default()
     }
 }
 
@@ -37,6 +42,7 @@ fn pair() -> Status {
         now_ns: 101 * SECOND + 532_400_000,
         clock_source: "kvm-clock".to_owned(),
         virtual_machine: true,
+        boot_id: "b".to_owned(),
         groups: vec![GroupStatus {
             group: "aws".to_owned(),
             this_node: "vyatta-a".to_owned(),
@@ -214,6 +220,43 @@ fn resources_are_where_they_are() {
     let mut both_well = with_services(pair_on_secondary(), false);
     both_well.groups[0].primary.state = NodeState::ActiveStandby;
     assert_eq!(resources_line(&both_well), "Unknown");
+}
+
+#[test]
+fn an_arbiter_tells_how_it_answers() {
+    let asked = |arbiter: ArbiterStatus| {
+        let mut status = pair();
+        status.groups[0].arbiter = Some(arbiter);
+        cluster_status(&status)
+    };
+    let connected = ArbiterStatus {
+        state: "connected".to_owned(),
+        endpoint: "http://10.0.4.10:2379".to_owned(),
+        key: "/router/vyatta-a+vyatta-c/aws".to_owned(),
+        answered_ns: pair().now_ns - SECOND,
+        answers: 12,
+        times: Some(ArbiterTimes {
+            last_us: 1_200,
+            min_us: 800,
+            avg_us: 1_150,
+            max_us: 9_000,
+        }),
+        wanted_us: 1_000,
+        term_ms: 3_000,
+        timeout_ms: 500,
+        ..ArbiterStatus::default()
+    };
+    golden::check("cluster-arbiter", &asked(connected.clone()));
+    let refused = ArbiterStatus {
+        state: "refused".to_owned(),
+        detail: Some("etcdserver: permission denied".to_owned()),
+        remedy: Some("see that the user may write".to_owned()),
+        answered_ns: 0,
+        failures: 3,
+        times: None,
+        ..connected
+    };
+    golden::check("cluster-arbiter-refused", &asked(refused));
 }
 
 #[test]

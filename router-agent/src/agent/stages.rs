@@ -1,0 +1,209 @@
+//! The stages on a group's way to its next transition, and what is known meanwhile: kept by the clock
+//! thread, for the flight recorder.
+
+use std::time::Duration;
+
+use router_common::{identity::Epoch, time::BootTime};
+
+use crate::cluster::{Finding, PeerFinding, PeerReport, Record, State, Transition};
+
+/// When each stage was reached; never, if it was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    pub suspected: BootTime,
+    pub grants_closed: BootTime,
+    pub arbiter_asked: BootTime,
+    pub arbiter_answered: BootTime,
+    pub fence_open: BootTime,
+}
+
+/// What this node knew at a transition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub peer: PeerFinding,
+    /// None: nothing has come, or been heard, yet.
+    pub silence: Option<Duration>,
+    pub echo_age: Option<Duration>,
+    pub agent_age: Duration,
+    pub peer_epoch: Epoch,
+    pub monitors_ok: bool,
+    pub record: Option<Record>,
+}
+
+/// Of one group.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    stages: Stages,
+    report: PeerReport,
+    monitors_ok: bool,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            stages: Stages::default(),
+            report: PeerReport::default(),
+            monitors_ok: true,
+        }
+    }
+}
+
+impl Watch {
+    pub fn heard(&mut self, report: PeerReport) {
+        self.report = report;
+    }
+
+    pub fn monitors(&mut self, ok: bool) {
+        self.monitors_ok = ok;
+    }
+
+    /// The first finding against the peer counts, until it is alive again.
+    pub fn found(&mut self, finding: &Finding) {
+        if let Finding::Peer { at, from: _, to } = *finding {
+            match to {
+                PeerFinding::Alive => self.stages.suspected = BootTime::NEVER,
+                PeerFinding::NeverHeard
+                | PeerFinding::AliveAndDeaf
+                | PeerFinding::KernelSilent
+                | PeerFinding::AgentDead => {
+                    if self.stages.suspected.is_never() {
+                        self.stages.suspected = at;
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn grants_closed(&mut self, now: BootTime) {
+        self.stages.grants_closed = now;
+    }
+
+    pub fn fence_opened(&mut self, now: BootTime) {
+        self.stages.fence_open = now;
+    }
+
+    pub fn asked(&mut self, now: BootTime) {
+        self.stages.arbiter_asked = now;
+        self.stages.arbiter_answered = BootTime::NEVER;
+    }
+
+    pub fn answered(&mut self, now: BootTime) {
+        self.stages.arbiter_answered = now;
+    }
+
+    pub fn known(&self, peer: PeerFinding, record: Option<Record>, now: BootTime) -> Known {
+        let PeerReport {
+            last_heard,
+            newest_echo,
+            agent_age,
+            claim,
+            ..
+        } = self.report;
+        let age = |at: BootTime| (!at.is_never()).then(|| now.since(at));
+        Known {
+            peer,
+            silence: age(last_heard),
+            echo_age: age(newest_echo),
+            agent_age,
+            peer_epoch: claim.epoch,
+            monitors_ok: self.monitors_ok,
+            record,
+        }
+    }
+
+    /// The stages that led to `transition`. A candidate is still on its way; from any other state a new
+    /// way begins.
+    pub fn reached(&mut self, transition: &Transition) -> Stages {
+        let stages = self.stages;
+        match transition.to {
+            // If it became more at once, its fence is open by now.
+            State::Candidate => {
+                return Stages {
+                    fence_open: BootTime::NEVER,
+                    ..stages
+                };
+            }
+            State::Initializing
+            | State::Standby
+            | State::Active
+            | State::Draining
+            | State::Fault => {
+                self.stages = Stages {
+                    suspected: stages.suspected,
+                    ..Stages::default()
+                };
+            }
+        }
+        stages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Cause;
+
+    const fn at(ns: u64) -> BootTime {
+        BootTime::from_ns(ns)
+    }
+
+    fn transition(to: State) -> Transition {
+        Transition {
+            at: at(9),
+            from: State::Standby,
+            to,
+            epoch: Epoch(1),
+            cause: Cause::PeerHeard,
+            last_heard: at(1),
+        }
+    }
+
+    #[test]
+    fn a_candidates_stages_are_those_of_the_activation_too() {
+        let mut watch = Watch::default();
+        watch.found(&Finding::Peer {
+            at: at(2),
+            from: PeerFinding::Alive,
+            to: PeerFinding::KernelSilent,
+        });
+        watch.found(&Finding::Peer {
+            at: at(3),
+            from: PeerFinding::KernelSilent,
+            to: PeerFinding::AgentDead,
+        });
+        watch.reached(&transition(State::Candidate));
+        watch.grants_closed(at(4));
+        watch.asked(at(5));
+        watch.answered(at(6));
+        watch.fence_opened(at(7));
+        let stages = watch.reached(&transition(State::Active));
+        assert_eq!(
+            stages,
+            Stages {
+                suspected: at(2),
+                grants_closed: at(4),
+                arbiter_asked: at(5),
+                arbiter_answered: at(6),
+                fence_open: at(7),
+            }
+        );
+        let next = watch.reached(&transition(State::Standby));
+        assert_eq!(next.fence_open, BootTime::NEVER);
+        assert_eq!(next.suspected, at(2), "the peer is still silent");
+    }
+
+    #[test]
+    fn what_was_never_heard_has_no_age() {
+        let mut watch = Watch::default();
+        let known = watch.known(PeerFinding::NeverHeard, None, at(9));
+        assert_eq!((known.silence, known.echo_age), (None, None));
+        watch.heard(PeerReport {
+            last_heard: at(4),
+            newest_echo: at(2),
+            ..PeerReport::default()
+        });
+        let known = watch.known(PeerFinding::Alive, None, at(9));
+        let ns = |ns| Some(Duration::from_nanos(ns));
+        assert_eq!((known.silence, known.echo_age), (ns(5), ns(7)));
+    }
+}
