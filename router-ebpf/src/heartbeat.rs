@@ -262,7 +262,11 @@ fn grant(session: u32, receiver: NodeId, now: BootTime) -> Length {
         {
             return Length::NONE;
         }
-        Length::from_us(grants() as u32)
+        let length = Length::from_us(grants() as u32);
+        if !length.is_none() {
+            maps::atomic_add(&raw mut (*granted).grants, 1);
+        }
+        length
     }
 }
 
