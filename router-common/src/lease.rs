@@ -1,9 +1,9 @@
 //! Leases: how long a grant lets its holder forward, and how long it binds who granted it.
 //!
 //! The holder's lease begins at its own transmit time which the grant echoes; the granter's promise
-//! begins when it made the grant, which is later, and lasts longer than any clock within [`DRIFT`]
-//! needs to end the lease. So the lease is over before the promise is, though no two clocks are
-//! compared: *stop early, grant late*.
+//! begins when it made the grant, or when that came which the grant answers. Either is later, and the
+//! promise lasts longer than any clock within [`DRIFT`] needs to end the lease. So the lease is over
+//! before the promise is, though no two clocks are compared: *stop early, grant late*.
 
 use core::time::Duration;
 

@@ -4,25 +4,52 @@
 //! Values that lie in memory-mapped arrays consist of 64-bit words, each written whole: a reader
 //! may see the words of two messages side by side, but never half a word.
 
-use core::time::Duration;
-
 use bytemuck::{Pod, Zeroable};
 
+pub use self::{
+    fence::{EpochSlot, Fence, FenceCounters, Lease},
+    session::{Granted, LocalState, SessionConfig, SessionKey, SessionState},
+};
+use crate::net::Mac;
 pub use crate::{
     gre::{Format, TunnelKey, TunnelKey6},
     histogram::RoundTrips,
 };
-use crate::{
-    identity::{Claim, Flags, NodeId},
-    keys::{Keys, Named},
-    lease::Length,
-    net::Mac,
-    time::BootTime,
-};
+
+// Counters, each with its name. Before the modules, which use it.
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)+ }) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: u64,)+
+        }
+
+        impl $name {
+            /// Each counter with its name.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field)),+].into_iter()
+            }
+        }
+
+        counters!(@sum $name += $name { $($field)+ });
+    };
+    (@sum $sum:ident += $part:ident { $($field:ident)+ }) => {
+        impl core::ops::AddAssign<&$part> for $sum {
+            fn add_assign(&mut self, other: &$part) {
+                $(self.$field = self.$field.wrapping_add(other.$field);)+
+            }
+        }
+    };
+}
+
+mod fence;
+mod session;
 
 /// Raised with every change of a map's layout; the pins of each layout live in a directory of
 /// their own.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 pub const MAX_TUNNELS: u32 = 16_384;
 pub const MAX_SESSIONS: u32 = 4_096;
@@ -281,33 +308,6 @@ impl Settings {
 
 const _: () = assert!(MAX_TUNNELS <= 1 << 16, "an index fits the marked address");
 
-macro_rules! counters {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)+ }) => {
-        $(#[$doc])*
-        #[repr(C)]
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-        pub struct $name {
-            $($(#[$field_doc])* pub $field: u64,)+
-        }
-
-        impl $name {
-            /// Each counter with its name.
-            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($field), self.$field)),+].into_iter()
-            }
-        }
-
-        counters!(@sum $name += $name { $($field)+ });
-    };
-    (@sum $sum:ident += $part:ident { $($field:ident)+ }) => {
-        impl core::ops::AddAssign<&$part> for $sum {
-            fn add_assign(&mut self, other: &$part) {
-                $(self.$field = self.$field.wrapping_add(other.$field);)+
-            }
-        }
-    };
-}
-
 macro_rules! tunnel_counters {
     (
         { $($(#[$traffic_doc:meta])* $traffic:ident,)+ }
@@ -370,281 +370,6 @@ tunnel_counters! {
         /// Our own keepalives, come back.
         keepalives_heard,
     }
-}
-
-/// Which session a heartbeat belongs to: where it arrived and what it says.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
-pub struct SessionKey {
-    pub tunnel_index: u32,
-    pub session: u32,
-}
-
-/// What the kernel needs to verify and answer a session's messages; its one writer is the agent.
-/// Holds secrets.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-pub struct SessionConfig {
-    pub keys: Keys,
-    pub session: u32,
-    pub local_node: u32,
-    pub peer_node: u32,
-    /// Inner source address of replies.
-    pub local_address: [u8; 4],
-    /// Index into FENCES and LEASES.
-    pub group: u32,
-    pub padding: [u8; 4],
-}
-
-impl core::fmt::Debug for SessionConfig {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self {
-            keys: _,
-            session,
-            local_node,
-            peer_node,
-            local_address,
-            group,
-            padding: _,
-        } = self;
-        f.debug_struct("SessionConfig")
-            .field("session", session)
-            .field("local_node", local_node)
-            .field("peer_node", peer_node)
-            .field("local_address", local_address)
-            .field("group", group)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What the kernel heard in a session; its one writer is the XDP program. All messages of a session
-/// are one flow on the underlay, so they meet on one CPU; where a device spreads them all the same,
-/// a counter may miss one.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct SessionState {
-    /// Our clock at the newest message that was believed.
-    pub last_heard_ns: u64,
-    /// Our clock at the newest reply that was believed.
-    pub last_reply_ns: u64,
-    /// The newest transmit time heard, by the peer's clock: what we echo.
-    pub peer_tx_ns: u64,
-    /// The generation that we believe; zero if none.
-    pub peer_generation: u64,
-    /// [`Claim::to_word`] of the newest message.
-    pub peer_claim: u64,
-    /// Flags in the upper half, age of the peer's agent in µs in the lower.
-    pub peer_status: u64,
-    /// Inner source address of the newest message, see [`crate::net::ipv4_from_word`].
-    pub peer_address: u64,
-    /// The newest transmit time of ours that a believed message echoed.
-    pub newest_echo_ns: u64,
-    /// [`Named::to_word`] of the newest message.
-    pub peer_keys: u64,
-    // From here to the jitter: of this generation.
-    pub probe_sequence: u64,
-    pub reply_sequence: u64,
-    /// Sequence of the first probe heard, for the loss.
-    pub first_probe_sequence: u64,
-    /// Sequence of the first reply heard, which is that of our probe.
-    pub first_reply_sequence: u64,
-    pub probes: u64,
-    pub replies: u64,
-    pub rtt_last_ns: u64,
-    /// Zero until the first reply.
-    pub rtt_min_ns: u64,
-    pub rtt_max_ns: u64,
-    pub rtt_sum_ns: u64,
-    /// Our clock at the newest reply less the peer's at its sending, modulo 2⁶⁴: of use only as a
-    /// difference to the next.
-    pub transit_ns: u64,
-    /// Of the replies on their way to us, smoothed, in sixteenths of a nanosecond (RFC 3550 §6.4.1,
-    /// §A.8).
-    pub jitter_16ths: u64,
-    /// Messages whose MAC was wrong, or that name a secret which we do not have.
-    pub mac_failures: u64,
-    /// Our clock at the newest of them.
-    pub last_mac_failure_ns: u64,
-    pub stale: u64,
-    pub unproven: u64,
-    pub wrong_sender: u64,
-    /// Authentic, but of a version or kind that we do not speak.
-    pub not_understood: u64,
-}
-
-impl SessionState {
-    pub const fn last_heard(&self) -> BootTime {
-        BootTime::from_ns(self.last_heard_ns)
-    }
-
-    pub const fn claim(&self) -> Claim {
-        Claim::from_word(self.peer_claim)
-    }
-
-    /// The secrets that the peer last named.
-    pub const fn peer_keys(&self) -> Named {
-        Named::from_word(self.peer_keys)
-    }
-
-    /// The peer's generation that is believed; zero if none.
-    #[expect(clippy::cast_possible_truncation, reason = "a generation has 32 bits")]
-    pub const fn generation(&self) -> u32 {
-        self.peer_generation as u32
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "flags have 16 bits")]
-    pub const fn flags(&self) -> Flags {
-        Flags((self.peer_status >> 32) as u16)
-    }
-
-    /// Age of the peer's agent as its newest message told it.
-    pub const fn agent_age(&self) -> Duration {
-        Duration::from_micros(self.peer_status & 0xffff_ffff)
-    }
-
-    #[inline(always)]
-    pub const fn status_word(flags: Flags, agent_age_us: u32) -> u64 {
-        ((flags.0 as u64) << 32) | agent_age_us as u64
-    }
-}
-
-/// What the node says of itself in a session; its one writer is the agent.
-///
-/// Claim, generation with flags, and sign of life are the first three words in every layout: by
-/// them an agent of another version learns what the one before it said, and takes it back.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct LocalState {
-    /// [`Claim::to_word`].
-    pub claim: u64,
-    /// Generation in the upper half, flags in the lower. A generation of zero closes the session.
-    pub generation_flags: u64,
-    /// The agent's last sign of life.
-    pub agent_beat_ns: u64,
-    /// How long the owner of [`LocalState::claim`] may forward by each of our messages, in µs; zero
-    /// grants nothing. It is closed before, and opened after, anything else here changes.
-    pub grant_us: u64,
-}
-
-impl LocalState {
-    /// Grants nothing.
-    pub const fn new(claim: Claim, generation: u32, flags: Flags, agent_beat: BootTime) -> Self {
-        Self {
-            claim: claim.to_word(),
-            generation_flags: ((generation as u64) << 32) | flags.0 as u64,
-            agent_beat_ns: agent_beat.as_ns(),
-            grant_us: 0,
-        }
-    }
-
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "a length has 32 bits")]
-    pub const fn grant(&self) -> Length {
-        Length::from_us(self.grant_us as u32)
-    }
-
-    #[inline(always)]
-    pub const fn claim(&self) -> Claim {
-        Claim::from_word(self.claim)
-    }
-
-    #[inline(always)]
-    pub const fn generation(&self) -> u32 {
-        (self.generation_flags >> 32) as u32
-    }
-
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "flags have 16 bits")]
-    pub const fn flags(&self) -> Flags {
-        Flags(self.generation_flags as u16)
-    }
-
-    #[inline(always)]
-    pub const fn agent_beat(&self) -> BootTime {
-        BootTime::from_ns(self.agent_beat_ns)
-    }
-}
-
-/// When the node last granted in a session. Kernel and agent both write it, by
-/// later values only, before the grant leaves.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Granted {
-    /// Our clock; zero if it never granted.
-    pub granted_ns: u64,
-}
-
-/// What a group lets protected packets pass by; its one writer is the agent. All zero is closed.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
-pub struct Fence {
-    /// Until when the agent vouches by itself; zero if it lives on grants alone.
-    pub authority_end_ns: u64,
-    /// How long a grant lasts, from our transmit time that it echoes; zero if grants do not count.
-    pub lease_ns: u64,
-    /// [`Claim::to_word`] that grants must be for.
-    pub claim: u64,
-    /// Our clock when it was opened; zero while it is closed. Grants must echo what we sent since.
-    /// Written last, so that a fence opens with all else in place.
-    pub opened_ns: u64,
-}
-
-/// What the kernel knows of a group's lease; its one writer is the programs.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
-pub struct Lease {
-    /// The newest transmit time of ours that a grant echoed.
-    pub granted_tx_ns: u64,
-    /// Grants that renewed the lease.
-    pub renewals: u64,
-    /// Grants for another claim, or of an earlier activity.
-    pub not_for_us: u64,
-    /// Grants for a shorter time than ours.
-    pub too_short: u64,
-    /// When the first packet passed since the fence was opened, if that was later.
-    pub first_passed_ns: u64,
-    pub padding: [u8; 24],
-}
-
-macro_rules! fence_counters {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// Protected packets that the fence of a group dropped.
-        #[repr(C)]
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-        pub struct FenceCounters {
-            $($(#[$doc])* pub $name: u64,)+
-        }
-
-        impl FenceCounters {
-            /// Each counter with its name.
-            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name)),+].into_iter()
-            }
-        }
-
-        impl core::ops::AddAssign<&Self> for FenceCounters {
-            fn add_assign(&mut self, other: &Self) {
-                $(self.$name = self.$name.wrapping_add(other.$name);)+
-            }
-        }
-    };
-}
-
-fence_counters! {
-    /// Came by a protected interface, to be forwarded.
-    dropped_in,
-    /// Forwarded, and about to leave by a protected interface.
-    dropped_out,
-    /// On the way past the stack.
-    dropped_transit,
-}
-
-/// An epoch that only grows: in a group's place the one under which we are active or last were,
-/// which its tunnels send; in a place behind those the newest that tunnels received.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct EpochSlot {
-    pub epoch: u64,
 }
 
 /// Events that belong to no tunnel and no session; indices into REASONS.
@@ -716,23 +441,9 @@ const _: () = {
     assert!(size_of::<Settings>() == 8);
     assert!(size_of::<Traffic>() == 32);
     assert!(size_of::<TunnelEvents>() == 112);
-    assert!(size_of::<SessionKey>() == 8);
-    assert!(size_of::<SessionConfig>() == 112);
-    assert!(size_of::<SessionState>() == 27 * 8);
     assert!(size_of::<RoundTrips>() == 98 * 8);
-    assert!(size_of::<LocalState>() == 32);
-    assert!(core::mem::offset_of!(LocalState, claim) == 0);
-    assert!(core::mem::offset_of!(LocalState, generation_flags) == 8);
-    assert!(core::mem::offset_of!(LocalState, agent_beat_ns) == 16);
-    assert!(size_of::<Granted>() == 8);
-    assert!(size_of::<Fence>() == 32);
-    // A cache line: CPUs that forward for one group do not disturb those of another.
-    assert!(size_of::<Lease>() == 64);
-    assert!(size_of::<FenceCounters>() == 24);
-    assert!(size_of::<EpochSlot>() == 8);
     assert!(MAX_EPOCHS <= 1 << 16, "a slot fits the tunnels' elements");
     assert!(MAX_GROUPS < u16::MAX as u32, "one more fits Interface");
-    assert!(size_of::<NodeId>() == 4);
 };
 
 #[cfg(feature = "user")]
@@ -779,34 +490,6 @@ mod user {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Epoch;
-
-    #[test]
-    fn local_state_gives_back_what_it_was_made_of() {
-        let claim = Claim {
-            epoch: Epoch(9),
-            owner: NodeId(1),
-        };
-        let flags = Flags::ELIGIBLE.with(Flags::CANDIDATE);
-        let local = LocalState::new(claim, u32::MAX, flags, BootTime::from_ns(3));
-        assert_eq!(local.claim(), claim);
-        assert_eq!(local.generation(), u32::MAX);
-        assert_eq!(local.flags(), flags);
-        assert_eq!(local.agent_beat().as_ns(), 3);
-    }
-
-    #[test]
-    fn status_word_holds_flags_and_age() {
-        let state = SessionState {
-            peer_status: SessionState::status_word(Flags::FORWARDING, u32::MAX),
-            ..SessionState::default()
-        };
-        assert_eq!(state.flags(), Flags::FORWARDING);
-        assert_eq!(
-            state.agent_age(),
-            Duration::from_micros(u64::from(u32::MAX))
-        );
-    }
 
     #[test]
     fn old_sequence_numbers_are_refused() {

@@ -82,8 +82,17 @@ impl Frame<'_> {
         }
         // SAFETY: `start..start + size_of::<T>()` lies within the packet, which this program alone
         // writes while it runs, and any bytes are a valid packet.
-        unsafe { (start as *mut T).write_unaligned(*value) };
+        unsafe { put_at(start, value) };
         Some(())
+    }
+
+    /// Has the values at two offsets change places; `None`, and nothing written, if one does not fit.
+    #[inline(always)]
+    pub fn exchange<T: Pod>(self, first: usize, second: usize) -> Option<()> {
+        let before: T = self.read(first)?;
+        let other: T = self.read(second)?;
+        self.write(first, &other)?;
+        self.write(second, &before)
     }
 
     /// As [`Packet::read`], by a helper: for what is long and then read as words. Bytes of a packet
@@ -161,6 +170,33 @@ unsafe fn value_at<T: Pod>(start: usize) -> T {
                 core::mem::transmute_copy(&word)
             }
             _ => (start as *const T).read_unaligned(),
+        }
+    }
+}
+
+/// As [`value_at`], the other way.
+///
+/// # Safety
+///
+/// The bytes must lie within the packet, which nobody else may use meanwhile.
+#[inline(always)]
+unsafe fn put_at<T: Pod>(start: usize, value: &T) {
+    // SAFETY: the caller vouches for the bytes; each word is as long as the `T` that it is.
+    unsafe {
+        match size_of::<T>() {
+            2 => {
+                let word = u64::from(core::mem::transmute_copy::<T, u16>(value));
+                core::arch::asm!("*(u16 *)({0} + 0) = {1}", in(reg) start, in(reg) word);
+            }
+            4 => {
+                let word = u64::from(core::mem::transmute_copy::<T, u32>(value));
+                core::arch::asm!("*(u32 *)({0} + 0) = {1}", in(reg) start, in(reg) word);
+            }
+            8 => {
+                let word = core::mem::transmute_copy::<T, u64>(value);
+                core::arch::asm!("*(u64 *)({0} + 0) = {1}", in(reg) start, in(reg) word);
+            }
+            _ => (start as *mut T).write_unaligned(*value),
         }
     }
 }

@@ -132,7 +132,7 @@ pub fn accept_sequence(index: u32, number: u32) -> bool {
 ///
 /// `word` must be valid for reads and writes.
 #[inline(always)]
-unsafe fn atomic_add(word: *mut u64, by: u64) -> u64 {
+pub unsafe fn atomic_add(word: *mut u64, by: u64) -> u64 {
     let mut value = by;
     // SAFETY: one instruction on memory that the caller vouches for (RFC 9669 §5.3).
     unsafe {

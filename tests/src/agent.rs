@@ -14,6 +14,7 @@ use rustix::process::Signal;
 
 use crate::{
     lab::{Node, Process},
+    poll,
     status::Document,
 };
 
@@ -129,6 +130,19 @@ pub fn write_config(node: &Node, config: &str) -> Result<PathBuf> {
 /// What the node's agents have said so far.
 pub fn log(node: &Node) -> String {
     fs::read_to_string(node.directory().join(LOG)).unwrap_or_default()
+}
+
+/// Waits until the node's agent says that it runs.
+pub fn await_running(node: &Node, timeout: Duration) -> Result<()> {
+    poll::until(timeout, || {
+        let log = log(node);
+        ensure!(
+            log.contains("running"),
+            "{}: the agent does not run yet:\n{log}",
+            node.name()
+        );
+        Ok(())
+    })
 }
 
 /// `routerctl` with these words, however it ends.

@@ -249,3 +249,13 @@ pub fn heartbeat_packet(content: &Content, key: &NumberedKey) -> Vec<u8> {
 pub fn heartbeat(content: &Content, key: &NumberedKey) -> Vec<u8> {
     gre(ETH_P_IPV4, None, &heartbeat_packet(content, key))
 }
+
+/// The frame of a heartbeat with a wrong MAC. Who forges knows the number of the secret, from any
+/// message.
+pub fn forged(content: &Content) -> Vec<u8> {
+    let key = NumberedKey {
+        number: from_peer(b"cloudpack").number,
+        ..from_peer(b"another secret")
+    };
+    heartbeat(content, &key)
+}

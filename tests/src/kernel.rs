@@ -106,14 +106,20 @@ pub fn egress(format: Format) -> TunnelEgress {
 
 /// What a tunnel between the ends of these frames is found by.
 pub fn between_the_ends(format: Format, label: Label) -> AnyKey {
+    from_behind(format, label, 0)
+}
+
+/// As [`between_the_ends`], to the far end that comes so many addresses behind.
+pub fn from_behind(format: Format, label: Label, number: u32) -> AnyKey {
     if format.has(Format::IPV6) {
-        let (remote, local) = (REMOTE6, LOCAL6);
+        let local = LOCAL6;
+        let remote = (u128::from_be_bytes(REMOTE6) + u128::from(number)).to_be_bytes();
         let addresses = Addresses6 { remote, local };
         AnyKey::Ipv6(TunnelKey6 { addresses, label })
     } else {
         AnyKey::Ipv4(TunnelKey {
             local: LOCAL,
-            remote: REMOTE,
+            remote: (u32::from_be_bytes(REMOTE) + number).to_be_bytes(),
             label,
         })
     }

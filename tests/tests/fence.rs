@@ -64,6 +64,11 @@ fn traffic(cluster: &Cluster) -> Traffic {
     Traffic::start(client, server, SERVER_ADDRESS, PACE).unwrap()
 }
 
+/// Has `node` ping by `words`, which must bring no answer.
+fn ping_in_vain(node: &Node, words: &[&str]) {
+    assert!(!node.output(words).unwrap().status.success(), "{words:?}");
+}
+
 /// The first entry of a router's map, as `routerctl maps dump` shows it.
 fn dumped(node: &Node, map: &str) -> Result<Value> {
     let text = agent::routerctl(node, &["maps", "dump", map, "--json"])?;
@@ -141,7 +146,7 @@ fn only_the_active_forwards_and_local_traffic_is_never_fenced() {
     ];
     client.ip_batch(&by_the_standby.map(str::to_owned)).unwrap();
     let ping = ["ping", "-c3", "-i0.05", "-W1", SERVER_ADDRESS];
-    assert!(!client.output(&ping).unwrap().status.success());
+    ping_in_vain(client, &ping);
     let dropped_in = number(standby, "fence_counters", "dropped_in").unwrap();
     assert_eq!(dropped_in, 3);
     client.ip_batch(&["rule delete pref 1".to_owned()]).unwrap();
@@ -160,7 +165,7 @@ fn only_the_active_forwards_and_local_traffic_is_never_fenced() {
     cloud
         .ip_batch(&["route add 10.0.0.100/32 via 10.0.2.10".to_owned()])
         .unwrap();
-    assert!(!cloud.output(&out).unwrap().status.success());
+    ping_in_vain(cloud, &out);
     assert_eq!(number(standby, "fence_counters", "dropped_out").unwrap(), 2);
 
     // So is what a tunnel delivered.
@@ -176,7 +181,7 @@ fn only_the_active_forwards_and_local_traffic_is_never_fenced() {
         PRIMARY.tunnel,
         CLIENT_ADDRESS,
     ];
-    assert!(!active.output(&out).unwrap().status.success());
+    ping_in_vain(active, &out);
     assert_eq!(number(standby, "fence_counters", "dropped_out").unwrap(), 4);
     active
         .ip_batch(&["route delete 10.0.0.100/32".to_owned()])
@@ -292,7 +297,7 @@ fn after_an_orderly_stop_nothing_protected_passes_until_it_is_unloaded() {
         .ip_batch(&["route replace 10.0.0.0/24 via 10.0.9.12".to_owned()])
         .unwrap();
     let ping = ["ping", "-c2", "-i0.05", "-W1", SERVER_ADDRESS];
-    assert!(!client.output(&ping).unwrap().status.success());
+    ping_in_vain(client, &ping);
 
     let stopped = cluster.node(SECONDARY);
     let agent = agent::binary("router-agent").unwrap();

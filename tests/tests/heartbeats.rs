@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use router_agent::control::protocol::{HeartbeatStatus, Transition};
+use router_agent::control::protocol::{GateState, HeartbeatStatus, Transition};
 use router_tests::{
     agent,
     article::{self, CLOUD, ROUTERS, Router},
@@ -78,6 +78,41 @@ fn progress(cluster: &Cluster, router: Router, expected: &str) {
             router.name,
             session.secret_rotation
         );
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn each_node_shows_what_it_grants_and_what_the_other_says() {
+    let cluster = formed(|router| config(router) + "set cluster group aws prefer consistency\n");
+    let epoch = cluster.group(PRIMARY).unwrap().epoch;
+    poll::until(PATIENCE, || {
+        let active = session(&cluster, PRIMARY)?;
+        let standby = session(&cluster, SECONDARY)?;
+        for (of, epoch_heard) in [(&active, active.peer_epoch), (&standby, standby.peer_epoch)] {
+            ensure!(epoch_heard == epoch, "{of:?}");
+            ensure!(of.peer_owner.as_deref() == Some(PRIMARY.name), "{of:?}");
+        }
+        ensure!(
+            standby.peer_flags.contains(&"forwarding".into()),
+            "{standby:?}"
+        );
+        ensure!(
+            !active.peer_flags.contains(&"forwarding".into()),
+            "{active:?}"
+        );
+        // The standby grants, and is bound by it; the active counts that.
+        ensure!(
+            standby.granting_us > 0 && standby.promised_ms > 0.0,
+            "{standby:?}"
+        );
+        ensure!(standby.grants_given > 0, "{standby:?}");
+        ensure!(active.granting_us == 0, "{active:?}");
+        ensure!(active.fence.gate == GateState::Open, "{active:?}");
+        ensure!(active.fence.epoch == epoch, "{active:?}");
+        ensure!(active.fence.grants_counted > 0, "{active:?}");
+        ensure!(standby.fence.gate == GateState::Closed, "{standby:?}");
         Ok(())
     })
     .unwrap();

@@ -1,14 +1,19 @@
 //! What an operator may ask: the reports of the threads, put together with what the kernel keeps.
 
+mod sessions;
+mod tunnels;
+
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering, mpsc::Sender},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     time::Duration,
 };
 
 use router_common::{
-    map::{EpochSlot, Fence, Lease, Reason, RoundTrips, SessionConfig, SessionState},
-    net::ipv4_from_word,
+    map::{
+        EpochSlot, Fence, Granted, Lease, LocalState, Reason, RoundTrips, SessionConfig,
+        SessionState,
+    },
     time::BootTime,
 };
 
@@ -17,39 +22,34 @@ use tracing::info;
 
 use super::{
     clock_health::ClockHealth,
-    driver::{ClockStatistics, Input, ProbeStatistics},
+    driver::{ClockStatistics, Input},
     fenced, past,
-    present::{Present, Presents},
+    present::Presents,
     report::{News, Report, Step, StepDone, View},
-    words::{
-        finding_word, header_byte, in_ms, in_us, interface_is_up, loss_percent, own_state,
-        owner_name, peer_state, state_word,
-    },
+    words::{finding_word, own_state, owner_name, peer_state, state_word},
 };
 use crate::{
     arbiter::Health,
     clock,
     cluster::{Forced, PeerFinding, State},
-    config::{Cluster, Config, GreKey, Group, Keepalive, Prefer, Role, Tunnel},
+    config::{Cluster, Config, Group, Prefer, Role, Tunnel},
     control::{
         protocol::{
-            self, EpochKeyStatus, FenceStatus, Force, ForceBegun, GroupStatus, HeartbeatStatus,
-            InterfaceStatus, KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus,
-            Rotation, ServiceStatus, SessionRotation, Status, Step as StepStatus, TunnelStatus,
+            self, FenceStatus, Force, ForceBegun, GroupStatus, HeartbeatStatus, InterfaceStatus,
+            MonitorState, MonitorStatus, NodeStatus, PathStatus, Rotation, ServiceStatus,
+            SessionRotation, Status, Step as StepStatus, TunnelStatus,
         },
         server::{self, Source},
     },
-    dataplane::{Counters, MappedArray, Mode},
+    dataplane::{Counters, MappedArray},
     heartbeat::rotation::Progress,
     history::{Entry, Past, Side},
     slow_path,
-    tunnel::{self, epoch::EpochSlots},
+    tunnel::epoch::EpochSlots,
 };
 
 /// Stands for an interface or a mode that there is not.
 pub(super) const NONE: &str = "none";
-/// MAC failures newer than this are worth a warning even if the session is up.
-const RECENT: Duration = Duration::from_secs(10);
 
 /// A tunnel's place in the maps.
 #[derive(Debug)]
@@ -81,6 +81,8 @@ pub struct Facts {
     pub heard: Arc<MappedArray<SessionState>>,
     pub fences: MappedArray<Fence>,
     pub leases: MappedArray<Lease>,
+    pub local: MappedArray<LocalState>,
+    pub granted: MappedArray<Granted>,
     /// The sessions' keys, for the one at a time who changes them.
     pub keys: Mutex<MappedArray<SessionConfig>>,
     pub round_trips: MappedArray<RoundTrips>,
@@ -258,60 +260,6 @@ impl Facts {
         }
     }
 
-    fn session_is_up(&self, state: &SessionState, now: BootTime) -> bool {
-        let dead = self.cluster().map_or(Duration::ZERO, |c| c.dead_interval);
-        !state.last_heard().is_never() && now.since(state.last_heard()) < dead
-    }
-
-    fn probes(&self, session: &SessionFacts) -> Option<&ProbeStatistics> {
-        self.clock.sessions.get(session.index as usize)
-    }
-
-    /// Why a session is not up, or what else is wrong with it.
-    fn session_note(&self, session: &SessionFacts, now: BootTime) -> Option<String> {
-        let state = &self.heard.read(session.index);
-        let up = self.session_is_up(state, now);
-        let send_error = self
-            .probes(session)
-            .map_or(0, |probes| probes.last_error.load(Ordering::Relaxed));
-        if send_error != 0 {
-            return Some(format!(
-                "our probes cannot be sent: {}",
-                io::Error::from_raw_os_error(send_error)
-            ));
-        }
-        let last_failure = BootTime::from_ns(state.last_mac_failure_ns);
-        if !last_failure.is_never() && now.since(last_failure) < RECENT {
-            Some(format!(
-                "messages arrive with a wrong MAC ({} so far): the pre-shared-secret or the host \
-                 names of the two nodes differ",
-                state.mac_failures
-            ))
-        } else if up {
-            None
-        } else if state.last_heard().is_never() && state.unproven > 0 {
-            Some(
-                "the peer's messages arrive, but do not echo ours: ours do not reach it".to_owned(),
-            )
-        } else {
-            Some(
-                "nothing arrives from the peer: its agent does not run, or the network lets no GRE \
-                 (IP protocol 47) through"
-                    .to_owned(),
-            )
-        }
-    }
-
-    /// The newest message of the peer, over all paths of a group.
-    fn newest(&self, group: usize) -> SessionState {
-        self.sessions
-            .iter()
-            .filter(|session| session.group == group)
-            .map(|session| self.heard.read(session.index))
-            .max_by_key(|state| state.last_heard_ns)
-            .unwrap_or_default()
-    }
-
     fn group_status(&self, number: usize, board: &GroupBoard, now: BootTime) -> GroupStatus {
         let group = &self.groups()[number];
         let view = board.view;
@@ -421,126 +369,6 @@ impl Facts {
             notes.push(format!("last finding: {text}"));
         }
         notes
-    }
-
-    fn heartbeat_status(
-        &self,
-        cluster: &Cluster,
-        session: &SessionFacts,
-        now: BootTime,
-    ) -> HeartbeatStatus {
-        let state = self.heard.read(session.index);
-        let group = &cluster.groups[session.group];
-        let sent = self
-            .probes(session)
-            .map_or(0, |probes| probes.sent.load(Ordering::Relaxed));
-        let replied = state.replies > 0;
-        let round_trips = self.round_trips.read(session.index);
-        let quantile = |per_mille| round_trips.quantile_ns(per_mille).map(in_us);
-        HeartbeatStatus {
-            group: group.name.clone(),
-            path: session.path.clone(),
-            peer: self.peer(group).to_owned(),
-            peer_address: ipv4_from_word(state.peer_address).map(|address| address.to_string()),
-            last_heard_ms_ago: (!state.last_heard().is_never())
-                .then(|| in_ms(now.since(state.last_heard()))),
-            peer_generation: state.generation(),
-            peer_agent_age_ms: in_ms(state.agent_age()),
-            rtt_last_us: replied.then(|| in_us(state.rtt_last_ns)),
-            rtt_min_us: replied.then(|| in_us(state.rtt_min_ns)),
-            rtt_avg_us: state.rtt_sum_ns.checked_div(state.replies).map(in_us),
-            rtt_max_us: replied.then(|| in_us(state.rtt_max_ns)),
-            rtt_p50_us: quantile(500),
-            rtt_p90_us: quantile(900),
-            rtt_p99_us: quantile(990),
-            rtt_p999_us: quantile(999),
-            jitter_us: (state.replies > 1).then(|| in_us(state.jitter_16ths / 16)),
-            probes_sent: sent,
-            replies_received: state.replies,
-            round_trip_loss_percent: loss_percent(
-                state.first_reply_sequence,
-                state.reply_sequence,
-                state.replies,
-            ),
-            inbound_loss_percent: loss_percent(
-                state.first_probe_sequence,
-                state.probe_sequence,
-                state.probes,
-            ),
-            mac_failures: state.mac_failures,
-            stale: state.stale,
-            unproven: state.unproven,
-            wrong_sender: state.wrong_sender,
-            not_understood: state.not_understood,
-            keepalive_interval_ms: in_ms(cluster.keepalive_interval),
-            dead_interval_ms: in_ms(cluster.dead_interval),
-            late_ticks: self.clock.late.load(Ordering::Relaxed),
-            max_tick_lateness_us: in_us(self.clock.max_lateness_ns.load(Ordering::Relaxed)),
-            session_up: self.session_is_up(&state, now),
-            secret_rotation: self.rotation(session).to_string(),
-            note: self.session_note(session, now),
-        }
-    }
-
-    fn tunnel_status(&self, facts: &TunnelFacts, present: Present, now: BootTime) -> TunnelStatus {
-        let TunnelFacts {
-            tunnel,
-            index,
-            epochs,
-        } = facts;
-        let Present {
-            mtu,
-            path_mtu,
-            underlay,
-            mode,
-            keepalive,
-            notes,
-        } = present;
-        // The map was there when the agent started; without it the counters stay at zero.
-        let counters = self.counters.of(*index).unwrap_or_default();
-        let mode_name = mode.as_ref().map_or(NONE, Mode::name);
-        let mode_reason = mode.as_ref().and_then(Mode::reason);
-        let slow = self.slow_path.counters(&tunnel::key(tunnel));
-        TunnelStatus {
-            name: tunnel.name.clone(),
-            addresses: tunnel.addresses.iter().map(ToString::to_string).collect(),
-            description: tunnel.description.clone().unwrap_or_default(),
-            mtu,
-            local: tunnel.local_ip.to_string(),
-            remote: tunnel.remote_ip.to_string(),
-            key: tunnel.key.and_then(GreKey::fixed),
-            epoch_key: epochs.map(|EpochSlots { sent, received }| EpochKeyStatus {
-                sent: sent.map_or(0, |slot| self.epochs.epoch(slot.into()).0),
-                newest_received: self.epochs.epoch(received.into()).0,
-                domain: tunnel.epoch_domain.clone(),
-            }),
-            ttl: header_byte(tunnel.ttl),
-            tos: header_byte(tunnel.tos),
-            underlay: underlay.unwrap_or_else(|| NONE.to_owned()),
-            xdp_mode: mode_name.to_owned(),
-            xdp_mode_reason: self.driver_trouble().or(mode_reason.map(ToOwned::to_owned)),
-            admin_up: tunnel.enabled,
-            link_up: tunnel.enabled && interface_is_up(&tunnel.name),
-            multicast: tunnel.multicast,
-            encapsulation: tunnel.encapsulation.to_string(),
-            path_mtu: path_mtu.map(|learnt| learnt.mtu),
-            path_mtu_age_ms: path_mtu.map(|learnt| whole_ms(now.since(learnt.at))),
-            keepalive: keepalive.map(|keepalive| {
-                let Keepalive { interval, retries } = keepalive.config();
-                KeepaliveStatus {
-                    interval_ms: whole_ms(interval),
-                    retries,
-                    up: keepalive.is_up(),
-                    unanswered: keepalive.unanswered(),
-                }
-            }),
-            notes,
-            counters: counters
-                .named()
-                .chain(slow.iter().flat_map(|slow| slow.named()))
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect(),
-        }
     }
 }
 

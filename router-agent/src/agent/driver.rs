@@ -92,7 +92,8 @@ pub struct Session {
 #[derive(Debug)]
 pub struct Group {
     pub name: String,
-    pub fence: FenceSlot,
+    /// The place of its fence in the map, and of its epoch.
+    pub place: u32,
     pub core: Core,
     pub sessions: Vec<Session>,
     watch: Watch,
@@ -101,29 +102,15 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn new(name: String, fence: FenceSlot, core: Core, sessions: Vec<Session>) -> Self {
+    pub fn new(name: String, place: u32, core: Core, sessions: Vec<Session>) -> Self {
         Self {
             name,
-            fence,
+            place,
             core,
             sessions,
             watch: Watch::default(),
             view: None,
         }
-    }
-}
-
-/// The place of a group's fence in its map.
-#[derive(Clone, Copy, Debug)]
-pub struct FenceSlot(pub u32);
-
-impl FenceSlot {
-    fn read(self, fences: &MappedArray<Fence>) -> Fence {
-        fences.read(self.0)
-    }
-
-    fn write(self, fences: &MappedArray<Fence>, fence: &Fence) {
-        fences.write(self.0, fence);
     }
 }
 
@@ -348,9 +335,9 @@ impl Driver {
         let advertisement = group.core.advertisement();
         let mandate = group.core.mandate();
         let fence = mandate.fence(&advertisement);
-        let moves = fence.opened_ns != group.fence.read(&self.fences).opened_ns;
+        let moves = fence.opened_ns != self.fences.read(group.place).opened_ns;
         if moves {
-            group.fence.write(&self.fences, &Fence::default());
+            self.fences.write(group.place, &Fence::default());
         }
         let Advertisement { claim, flags } = advertisement;
         let local = LocalState {
@@ -376,9 +363,8 @@ impl Driver {
             self.local.write(session.index, &local);
         }
         // What passes by this opening leaves under its epoch.
-        self.epochs
-            .raise_epoch(group.fence.0, group.core.own_epoch());
-        group.fence.write(&self.fences, &fence);
+        self.epochs.raise_epoch(group.place, group.core.own_epoch());
+        self.fences.write(group.place, &fence);
         if moves && fence.opened_ns != 0 {
             group.watch.fence_opened(clock::now());
         }
@@ -522,7 +508,7 @@ impl Driver {
     /// Closes fences and sessions: the kernel answers no more in our name.
     fn close(&self) {
         for group in &self.groups {
-            group.fence.write(&self.fences, &Fence::default());
+            self.fences.write(group.place, &Fence::default());
         }
         for session in self.groups.iter().flat_map(|group| &group.sessions) {
             self.local.write(session.index, &LocalState::default());

@@ -1,6 +1,7 @@
 //! A group's fence as an operator sees it.
 
 use router_common::{
+    identity::Claim,
     lease::{self, Gate},
     map::{Fence, FenceCounters, Lease},
     time::BootTime,
@@ -42,6 +43,10 @@ pub fn status(
         } else {
             0
         },
+        epoch: Claim::from_word(fence.claim).epoch.0,
+        lease_us: fence.lease_ns / 1_000,
+        grants_counted: lease.renewals,
+        grants_not_for_us: lease.not_for_us,
         grants_too_short: lease.too_short,
         dropped_in,
         dropped_out,

@@ -26,7 +26,7 @@ use super::{
     Options,
     board::{Facts, SessionFacts, TunnelFacts},
     clock_health::ClockHealth,
-    driver::{ClockStatistics, FenceSlot, Group as DrivenGroup, Session},
+    driver::{ClockStatistics, Group as DrivenGroup, Session},
     ethernets,
     keeper::{ChooseMode, HeartbeatSocket, Keeper, fences},
     preflight::{self, Problem, Unfit},
@@ -316,6 +316,8 @@ pub async fn carry_out(
             heard: Arc::new(dataplane.sessions()?),
             fences: dataplane.fences()?,
             leases: dataplane.leases()?,
+            local: dataplane.local()?,
+            granted: dataplane.granted()?,
             keys: Mutex::new(dataplane.session_keys()?),
             round_trips: dataplane.round_trips()?,
             counters: dataplane.counters()?,
@@ -614,10 +616,9 @@ pub fn driven_groups(config: &Config, sessions: Vec<OpenSession>, newest: Epoch)
         of_groups[session.facts.group].push(session);
     }
     (0..)
-        .map(FenceSlot)
         .zip(&cluster.groups)
         .zip(of_groups)
-        .map(|((fence, group), sessions)| {
+        .map(|((place, group), sessions)| {
             let Members { node, peer, .. } = members(group, &config.host_name);
             let former = sessions.iter().map(|session| session.former);
             let former = former.max_by_key(|life| life.beat).unwrap_or_default();
@@ -638,7 +639,7 @@ pub fn driven_groups(config: &Config, sessions: Vec<OpenSession>, newest: Epoch)
             Beginning {
                 is_active: state == State::Active,
                 was_well: state != State::Initializing && former.was_well(),
-                group: DrivenGroup::new(group.name.clone(), fence, core, sessions.collect()),
+                group: DrivenGroup::new(group.name.clone(), place, core, sessions.collect()),
             }
         })
         .collect()

@@ -2,6 +2,7 @@
 
 use std::{
     marker::PhantomData,
+    mem::offset_of,
     ops::Range,
     os::fd::AsFd as _,
     ptr::{self, NonNull},
@@ -112,11 +113,12 @@ impl<T: Pod> MappedArray<T> {
         value
     }
 
-    /// The first word of an element, which the kernel changes by atomic instructions only.
-    fn atomic(&self, index: u32) -> &AtomicU64 {
-        // SAFETY: within the mapping, aligned, alive as long as `self`; every access is to the whole
+    /// A word of an element, which the kernel changes by atomic instructions only.
+    fn atomic(&self, index: u32, word: usize) -> &AtomicU64 {
+        assert!(word < Self::WORDS, "word {word} of {}", Self::WORDS);
+        // SAFETY: within the element, aligned, alive as long as `self`; every access is to the whole
         // word.
-        unsafe { AtomicU64::from_ptr(self.element(index).as_ptr()) }
+        unsafe { AtomicU64::from_ptr(self.element(index).add(word).as_ptr()) }
     }
 
     /// Writes the element, word by word, the last word last.
@@ -133,30 +135,36 @@ impl<T: Pod> MappedArray<T> {
 }
 
 impl MappedArray<Granted> {
+    const TIME: usize = offset_of!(Granted, granted_ns) / 8;
+    const COUNT: usize = offset_of!(Granted, grants) / 8;
+
     /// Notes a grant that is about to leave; as the programs do it.
     pub fn raise(&self, index: u32, at: BootTime) {
         assert!(self.writable, "this array was mapped to be read only");
-        self.atomic(index).fetch_max(at.as_ns(), Ordering::SeqCst);
+        self.atomic(index, Self::TIME)
+            .fetch_max(at.as_ns(), Ordering::SeqCst);
+        self.atomic(index, Self::COUNT)
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// The newest grant, once all is in place that this thread wrote before: a program that saw
     /// less has been noted here.
     pub fn newest(&self, index: u32) -> BootTime {
         fence(Ordering::SeqCst);
-        BootTime::from_ns(self.atomic(index).load(Ordering::SeqCst))
+        BootTime::from_ns(self.atomic(index, Self::TIME).load(Ordering::SeqCst))
     }
 }
 
 impl MappedArray<EpochSlot> {
     pub fn epoch(&self, index: u32) -> Epoch {
-        Epoch(as_epoch(self.atomic(index).load(Ordering::SeqCst)))
+        Epoch(as_epoch(self.atomic(index, 0).load(Ordering::SeqCst)))
     }
 
     /// Makes `epoch` the one in place, unless that is higher; what was there before.
     pub fn raise_epoch(&self, index: u32, epoch: Epoch) -> Epoch {
         assert!(self.writable, "this array was mapped to be read only");
         let before = self
-            .atomic(index)
+            .atomic(index, 0)
             .fetch_max(epoch.0.into(), Ordering::SeqCst);
         Epoch(as_epoch(before))
     }

@@ -16,7 +16,7 @@ mod read;
 pub mod view;
 
 pub use clear::clear_epochs;
-pub use decode::Decode;
+pub use decode::{Decode, flag_names};
 pub use dump::{Dump, Entry, dump};
 pub use error::MapsError;
 pub use fields::Fields;

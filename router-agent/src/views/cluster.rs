@@ -7,13 +7,13 @@ use std::{
 };
 
 use super::{
-    Table,
+    Table, fence,
     instant::{ago, span, time_of_day},
     table::printable,
 };
 use crate::control::protocol::{
-    ArbiterStatus, ArbiterTimes, Authority, FenceStatus, GateState, GroupStatus, NodeState,
-    NodeStatus, PathStatus, ServiceStatus, Status, Transition,
+    ArbiterStatus, ArbiterTimes, GroupStatus, NodeState, NodeStatus, PathStatus, ServiceStatus,
+    Status, Transition,
 };
 
 /// The report on every group.
@@ -145,7 +145,7 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
     }
     if !group.protected.is_empty() {
         table.row(["Protects:", &group.protected.join(" ")]);
-        table.row(["Fence:", &fence(&group.fence, status.now_ns)]);
+        table.row(["Fence:", &fence::summary(&group.fence, status.now_ns)]);
     }
     for note in &group.notes {
         table.row(["Note:", note]);
@@ -258,43 +258,6 @@ fn held(service: &ServiceStatus) -> String {
         .as_ref()
         .map_or_else(String::new, |error| format!(", failed: {error}"));
     format!("{} {state}{error}", service.service)
-}
-
-fn fence(fence: &FenceStatus, now_ns: u64) -> String {
-    let FenceStatus {
-        gate,
-        authority,
-        end_ns,
-        first_passed_ns: _,
-        grants_too_short,
-        dropped_in,
-        dropped_out,
-        dropped_transit,
-    } = *fence;
-    let by = match authority {
-        Some(Authority::OwnAgent) => "by its own agent's word",
-        Some(Authority::Grants) => "by its peer's grants",
-        None => "",
-    };
-    let gate = match gate {
-        GateState::Open => {
-            let left = Duration::from_nanos(end_ns.saturating_sub(now_ns));
-            format!("open {by}, for {} ms more", left.as_millis())
-        }
-        GateState::Expired if end_ns == 0 => format!("not open yet {by}"),
-        GateState::Expired => format!("no longer open {by}, ended {}", ago(end_ns, now_ns)),
-        GateState::Closed => "closed".to_owned(),
-    };
-    let dropped = match dropped_in + dropped_out + dropped_transit {
-        0 => String::new(),
-        packets => format!("; {packets} packets dropped"),
-    };
-    let short = if grants_too_short > 0 {
-        "; the peer's grants are too short: the two configurations differ in dead-interval"
-    } else {
-        ""
-    };
-    gate + &dropped + short
 }
 
 fn transition(last: &Transition, status: &Status) -> String {

@@ -1,7 +1,9 @@
 //! `show heartbeat`: the sessions, their times and losses.
 
-use super::{Table, rotation::progress, table::printable};
-use crate::control::protocol::HeartbeatStatus;
+use std::time::Duration;
+
+use super::{Table, fence, rotation::progress, table::printable};
+use crate::control::protocol::{FenceStatus, HeartbeatStatus};
 
 /// A block for each session.
 pub fn heartbeat(sessions: &[HeartbeatStatus]) -> String {
@@ -21,6 +23,15 @@ fn block(session: &HeartbeatStatus) -> String {
         last_heard_ms_ago,
         peer_generation,
         peer_agent_age_ms,
+        peer_epoch: _,
+        peer_owner: _,
+        peer_flags: _,
+        granting_us: _,
+        last_granted_ms_ago: _,
+        promised_ms: _,
+        grants_given: _,
+        fence: _,
+        now_ns: _,
         rtt_last_us: _,
         rtt_min_us: _,
         rtt_avg_us: _,
@@ -63,7 +74,9 @@ fn block(session: &HeartbeatStatus) -> String {
             "Peer:",
             &format!("generation {peer_generation}, age of its agent {peer_agent_age_ms:.1} ms"),
         ]);
+        table.row(["Claim:".to_owned(), claim(session)]);
     }
+    authority(&mut table, session);
     round_trips(&mut table, session);
     table.row([
         "Probes:",
@@ -101,6 +114,75 @@ fn block(session: &HeartbeatStatus) -> String {
     format!("{}\n{}", printable(&title), table.render(4))
 }
 
+/// What the peer's newest message said of the group and of itself.
+fn claim(session: &HeartbeatStatus) -> String {
+    let flags = match &session.peer_flags[..] {
+        [] => "none".to_owned(),
+        flags => flags.join(", "),
+    };
+    format!(
+        "epoch {}, owner {}; flags: {flags}",
+        session.peer_epoch,
+        session.peer_owner.as_deref().unwrap_or("nobody"),
+    )
+}
+
+/// What this node grants, and what it may do by what it was granted.
+fn authority(table: &mut Table, session: &HeartbeatStatus) {
+    let grants = match session.granting_us {
+        0 => "nothing now".to_owned(),
+        length => format!("{} with each message", us_as_ms(length)),
+    };
+    let last = session
+        .last_granted_ms_ago
+        .map_or_else(String::new, |ms| format!(", the last {ms:.1} ms ago"));
+    let promise = if session.promised_ms > 0.0 {
+        format!(", binding us for {:.1} ms more", session.promised_ms)
+    } else {
+        String::new()
+    };
+    let given = session.grants_given;
+    table.row([
+        "Granting:",
+        &format!("{grants}; {given} so far{last}{promise}"),
+    ]);
+    let FenceStatus {
+        gate: _,
+        authority: _,
+        end_ns: _,
+        first_passed_ns: _,
+        epoch,
+        lease_us,
+        grants_counted,
+        grants_not_for_us,
+        grants_too_short,
+        dropped_in,
+        dropped_out,
+        dropped_transit,
+    } = session.fence;
+    table.row([
+        "Granted:",
+        &format!(
+            "{grants_counted} counted, {grants_not_for_us} not for us, {grants_too_short} too short"
+        ),
+    ]);
+    let gate = fence::gate(&session.fence, session.now_ns);
+    let under = match (epoch, lease_us) {
+        (0, _) => String::new(),
+        (epoch, 0) => format!("; epoch {epoch}, grants do not count"),
+        (epoch, lease) => format!("; epoch {epoch}, lease {}", us_as_ms(lease)),
+    };
+    table.row(["Fence:", &format!("{gate}{under}")]);
+    table.row([
+        "Dropped:",
+        &format!("{dropped_in} in, {dropped_out} out, {dropped_transit} in transit"),
+    ]);
+}
+
+fn us_as_ms(us: u64) -> String {
+    format!("{} ms", Duration::from_micros(us).as_secs_f64() * 1e3)
+}
+
 fn round_trips(table: &mut Table, session: &HeartbeatStatus) {
     table.row([
         "Round trip:".to_owned(),
@@ -136,7 +218,10 @@ fn percent(value: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::views::golden;
+    use crate::{
+        control::protocol::{Authority, GateState},
+        views::golden,
+    };
 
     #[test]
     fn a_session_up_and_one_down() {
@@ -148,6 +233,25 @@ mod tests {
             last_heard_ms_ago: Some(12.34),
             peer_generation: 3_405_691_582,
             peer_agent_age_ms: 0.25,
+            peer_epoch: 7,
+            peer_owner: Some("vyatta-a".to_owned()),
+            peer_flags: vec!["eligible".to_owned(), "0x40".to_owned()],
+            granting_us: 0,
+            last_granted_ms_ago: Some(90_000.04),
+            grants_given: 431,
+            fence: FenceStatus {
+                gate: GateState::Open,
+                authority: Some(Authority::Grants),
+                end_ns: 1_132_000_000,
+                first_passed_ns: 5,
+                epoch: 7,
+                lease_us: 150_000,
+                grants_counted: 1_998,
+                grants_not_for_us: 2,
+                dropped_in: 12,
+                ..FenceStatus::default()
+            },
+            now_ns: 1_000_000_000,
             rtt_last_us: Some(210.04),
             rtt_min_us: Some(180.0),
             rtt_avg_us: Some(205.26),
@@ -174,6 +278,10 @@ mod tests {
             group: "aws".to_owned(),
             path: "tun01".to_owned(),
             peer: "vyatta-c".to_owned(),
+            granting_us: 4_500,
+            last_granted_ms_ago: Some(0.5),
+            promised_ms: 4.5,
+            grants_given: 40,
             probes_sent: 40,
             mac_failures: 40,
             keepalive_interval_ms: 1.5,

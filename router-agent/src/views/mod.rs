@@ -2,6 +2,7 @@
 //! functions; the same struct always gives the same text.
 
 mod cluster;
+mod fence;
 mod force;
 mod heartbeat;
 mod history;

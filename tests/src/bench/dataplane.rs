@@ -22,9 +22,8 @@ use anyhow::{Result, ensure};
 use router_agent::dataplane::program;
 use router_common::{
     bench::{Bench, HEADERS},
-    gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
+    gre::{Format, Label},
     heartbeat::Content,
-    keys::NumberedKey,
     map::Sequence,
     net::{ETH_P_IPV4, ETH_P_IPV6, Ethernet, PROTO_TCP},
 };
@@ -35,10 +34,10 @@ use super::{
 };
 use crate::{
     frames::{
-        KEY, LOCAL, LOCAL6, Outer, REMOTE, REMOTE6, from_peer, gre, heartbeat, inner_ipv6,
-        inner_udp, probe, underlay,
+        KEY, Outer, REMOTE, forged, from_peer, gre, heartbeat, inner_ipv6, inner_udp, probe,
+        underlay,
     },
-    kernel::{Kernel, egress, ingress, tc},
+    kernel::{Kernel, egress, from_behind, ingress, tc},
 };
 
 /// Runs of a batch: enough that the system call and the clock do not matter, nor that the first way
@@ -124,20 +123,7 @@ impl Subject {
             REMOTE
         });
         for index in 0..count {
-            let last = (first + index).to_be_bytes();
-            let key = if format.has(Format::IPV6) {
-                let mut remote = REMOTE6;
-                remote[12..].copy_from_slice(&last);
-                let local = LOCAL6;
-                let addresses = Addresses6 { remote, local };
-                AnyKey::Ipv6(TunnelKey6 { addresses, label })
-            } else {
-                AnyKey::Ipv4(TunnelKey {
-                    local: LOCAL,
-                    remote: last,
-                    label,
-                })
-            };
+            let key = from_behind(format, label, index);
             kernel.add_tunnel(key, &ingress(index, format));
         }
         let outer_length = format.outer_length();
@@ -292,14 +278,7 @@ fn steady(pass: f64) -> Result<Section> {
         &inner_udp(9, &[0; INNER_PAYLOAD]),
     );
     let unknown6 = Outer::new(Format::IPV6).around(ETH_P_IPV4, &inner_udp(9, &[0; INNER_PAYLOAD]));
-    let other = from_peer(b"another secret");
-    // Who forges knows the number of the secret, from any message.
-    let forged = NumberedKey {
-        number: from_peer(b"cloudpack").number,
-        ..other
-    };
-    let unknown_secret = heartbeat(&probe(), &other);
-    let forged = heartbeat(&probe(), &forged);
+    let unknown_secret = heartbeat(&probe(), &from_peer(b"another secret"));
     let subjects = [
         ("pass program", program::PASS, plain, PASS),
         (
@@ -323,7 +302,7 @@ fn steady(pass: f64) -> Result<Section> {
         (
             "heartbeat, wrong MAC, refused",
             program::UNDERLAY,
-            forged,
+            forged(&probe()),
             DROP,
         ),
         (

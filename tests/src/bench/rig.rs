@@ -29,7 +29,6 @@ use crate::{
     frames::{LOCAL, Outer, inner_udp},
     kernel::Kernel,
     lab::{End, Lab, Node, NodeSpec, Topology},
-    poll,
 };
 
 const SENDER: &str = "sender";
@@ -45,9 +44,8 @@ const SOURCE: [u8; 4] = [10, 8, 0, 9];
 const NOWHERE: [u8; 4] = [203, 0, 113, 9];
 const PAYLOAD: usize = 64;
 
-/// Frames of one system call, and of one bulk within it.
+/// Frames of one system call.
 const CALL: u32 = 64 * 256;
-const BULK: u32 = 64;
 /// Of the sender's thread: it takes a quarter of the CPU when softirqs want it too.
 const NICE: i32 = 5;
 const START_TIMEOUT: Duration = Duration::from_mins(1);
@@ -178,22 +176,11 @@ impl Rig {
         })?;
         let through_device = self.device_count()?;
         let start = Instant::now();
-        let program = instruments.kernel.xdp("bench_send");
         let sent = sender.run(|| -> Result<u64> {
             rounds::pin()?;
             // The router goes first: what it has not taken when the queue before it is full is lost.
             setpriority_process(None, NICE)?;
-            let mut sent = 0;
-            while start.elapsed() < during {
-                program.test_run(TestRunOptions {
-                    data_in: Some(&frame),
-                    repeat: CALL,
-                    attrs: TestRunAttrs::new().xdp_live_frames(BULK),
-                    ..TestRunOptions::default()
-                })?;
-                sent += u64::from(CALL);
-            }
-            Ok(sent)
+            send_live(&mut instruments.kernel, &frame, CALL, during)
         })??;
         let seconds = start.elapsed().as_secs_f64();
         // What is still queued then is a few frames of many; it is let in before the next turn.
@@ -249,6 +236,30 @@ impl Rig {
     }
 }
 
+/// Has the sending program of `kernel` send `frame`, `call` times in a system call, for `during`; how
+/// many it sent. The kernel makes frames in bulks of 64, as its devices do.
+pub(super) fn send_live(
+    kernel: &mut Kernel,
+    frame: &[u8],
+    call: u32,
+    during: Duration,
+) -> Result<u64> {
+    const BULK: u32 = 64;
+    let program = kernel.xdp("bench_send");
+    let start = Instant::now();
+    let mut sent = 0;
+    while start.elapsed() < during {
+        program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            repeat: call,
+            attrs: TestRunAttrs::new().xdp_live_frames(BULK),
+            ..TestRunOptions::default()
+        })?;
+        sent += u64::from(call);
+    }
+    Ok(sent)
+}
+
 /// The router has no tunnel yet.
 pub(super) fn lab() -> Result<Lab> {
     let topology = Topology::default()
@@ -293,14 +304,7 @@ set interfaces tunnel {TUNNEL} remote-ip 10.0.2.10
         config += "set interfaces ethernet eth1 fast-path enable\n";
     }
     let agent = Agent::start(node, &config)?;
-    poll::until(START_TIMEOUT, || {
-        let log = agent::log(node);
-        ensure!(
-            log.contains("running"),
-            "the agent does not run yet:\n{log}"
-        );
-        Ok(())
-    })?;
+    agent::await_running(node, START_TIMEOUT)?;
     Ok(agent)
 }
 

@@ -14,7 +14,7 @@ use super::{report::output_directory, rounds};
 use crate::{
     agent::{self, Agent},
     lab::{End, Lab, NodeSpec, Topology},
-    many_tunnels, poll,
+    many_tunnels,
 };
 
 const ROUTER: &str = "router";
@@ -67,14 +67,7 @@ fn agent_times(count: u32) -> Result<(Duration, Duration)> {
     let node = lab.node(ROUTER);
     let begin = Instant::now();
     let mut agent = Agent::start(node, &configuration(count)?)?;
-    poll::until(TIMEOUT, || {
-        let log = agent::log(node);
-        ensure!(
-            log.contains("running"),
-            "the agent does not run yet:\n{log}"
-        );
-        Ok(())
-    })?;
+    agent::await_running(node, TIMEOUT)?;
     let start = begin.elapsed();
     let begin = Instant::now();
     agent.signal(Signal::TERM)?;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::FenceStatus;
+
 /// The session with one peer, for one group, over one path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HeartbeatStatus {
@@ -18,6 +20,24 @@ pub struct HeartbeatStatus {
     pub peer_generation: u32,
     /// Age of the peer's agent, as its newest message told it.
     pub peer_agent_age_ms: f64,
+    /// Of the claim in its newest message.
+    pub peer_epoch: u32,
+    /// Host name of the node that owns the group by that claim.
+    pub peer_owner: Option<String>,
+    /// What it said of itself: `forwarding`, `eligible`, `candidate`; others by their bits.
+    pub peer_flags: Vec<String>,
+    /// How long the owner of our own claim may forward by each of our messages; zero grants nothing.
+    pub granting_us: u64,
+    /// `None` if nothing was granted yet.
+    pub last_granted_ms_ago: Option<f64>,
+    /// For how long that still binds us.
+    pub promised_ms: f64,
+    /// Messages that granted, since the maps were made.
+    pub grants_given: u64,
+    /// What the group's protected packets pass by, and the grants that came, over all paths.
+    pub fence: FenceStatus,
+    /// The boottime clock when the agent answered.
+    pub now_ns: u64,
     pub rtt_last_us: Option<f64>,
     pub rtt_min_us: Option<f64>,
     pub rtt_avg_us: Option<f64>,

@@ -162,6 +162,14 @@ pub struct FenceStatus {
     pub end_ns: u64,
     /// When the first protected packet passed since it was opened; zero if none has.
     pub first_passed_ns: u64,
+    /// Under which epoch it was opened; zero while it is closed.
+    pub epoch: u32,
+    /// How long a grant counts from the transmit time that it echoes; zero if grants do not count.
+    pub lease_us: u64,
+    /// Grants of the peer that renewed the lease.
+    pub grants_counted: u64,
+    /// Grants of the peer that do not count, as they are for another claim or an earlier activity.
+    pub grants_not_for_us: u64,
     /// Grants of the peer that do not count, as they hold for a shorter time than ours.
     pub grants_too_short: u64,
     /// Packets that came by a protected interface, to be forwarded, and were dropped.

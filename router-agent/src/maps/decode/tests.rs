@@ -1,7 +1,12 @@
 use bytemuck::{AnyBitPattern, Zeroable as _};
 use router_common::{
-    identity::Epoch,
+    gre::Label,
+    identity::{Claim, Epoch, Flags, NodeId},
     keys::{Keys, Slot},
+    map::{
+        Format, Interface, LocalState, SessionConfig, SessionState, TunnelEgress, TunnelIngress,
+        TunnelKey, TunnelKey6, egress_flag, ingress_flag, interface_flag,
+    },
     net::ipv4_to_word,
     time::BootTime,
 };

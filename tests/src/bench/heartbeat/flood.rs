@@ -5,32 +5,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
-use aya::{
-    TestRunAttrs, TestRunOptions,
-    programs::{TestRun as _, Xdp},
-    sys::{Stats, enable_stats},
-};
+use anyhow::Result;
+use aya::sys::{Stats, enable_stats};
 use router_common::bench::{Bench, HEADERS};
 use serde::Serialize;
 
 use super::{
-    super::rounds,
+    super::{rig::send_live, rounds},
     live, publish,
     usage::{Usage, sessions},
 };
 use crate::{
     article::{self, CLOUD, ROUTERS},
     cluster::Cluster,
-    frames::{from_peer, heartbeat, probe},
+    frames::{forged, probe},
     kernel::Kernel,
 };
 
 const DEAD_MS: u64 = 20;
-/// Frames of one system call, and of one bulk within it, which is the queue that a veth has half
-/// a dozen of.
+/// Frames of one system call.
 const CALL: u32 = 64 * 64;
-const BULK: u32 = 64;
 
 #[derive(Debug, Serialize)]
 struct Flood {
@@ -89,7 +83,7 @@ fn flood(during: Duration) -> Result<Flood> {
         article::cloud_interface(target.name)
     );
     let ifindex = cloud.run(|| fs::read_to_string(path))??.trim().parse()?;
-    let frame = heartbeat(&probe(), &from_peer(b"another secret"));
+    let frame = forged(&probe());
     let mut headers = [0; HEADERS];
     headers.copy_from_slice(&frame[..HEADERS]);
     let mut kernel = Kernel::for_benchmark()?;
@@ -104,30 +98,15 @@ fn flood(during: Duration) -> Result<Flood> {
         step: 1,
         padding: 0,
     });
-    let program: &mut Xdp = kernel
-        .programs
-        .program_mut("bench_send")
-        .context("the object has no program bench_send")?
-        .try_into()?;
 
     let _statistics = enable_stats(Stats::RunTime)?;
     let look = || anyhow::Ok((Usage::of(node, agent)?, sessions(node, 1)?.remove(0)));
     let epoch = cluster.group(target)?.epoch;
     let (usage, before) = look()?;
     let start = Instant::now();
-    let mut sent = 0;
-    cloud.run(|| -> Result<()> {
+    let sent = cloud.run(|| -> Result<u64> {
         rounds::pin()?;
-        while start.elapsed() < during {
-            program.test_run(TestRunOptions {
-                data_in: Some(&frame),
-                repeat: CALL,
-                attrs: TestRunAttrs::new().xdp_live_frames(BULK),
-                ..TestRunOptions::default()
-            })?;
-            sent += u64::from(CALL);
-        }
-        Ok(())
+        send_live(&mut kernel, &frame, CALL, during)
     })??;
     let seconds = start.elapsed().as_secs_f64();
     let (used, after) = look()?;
