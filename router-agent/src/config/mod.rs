@@ -1,9 +1,11 @@
 //! The configuration: text in, [`Config`] or diagnostics out.
 //!
 //! Nothing here asks the system. What a check must know of it comes in as [`Facts`]. The way is
-//! one downward read: lines → words ([`lex`]) → the tree of what is stated ([`tree`], by
-//! [`schema`] and [`value`]) → what holds between values ([`check`]) → [`model`].
+//! one downward read: text → words ([`lex`]) in one of two forms ([`set_form`], [`brace_form`]) → the
+//! tree of what is stated ([`tree`], by [`schema`] and [`value`]) → what holds between values
+//! ([`check`]) → [`model`].
 
+mod brace_form;
 mod check;
 mod diagnostic;
 mod lex;
@@ -27,6 +29,8 @@ pub use model::{
 
 use diagnostic::{Problem, Report};
 use source::{Masks, Place};
+
+pub use source::Form;
 
 /// A larger file is not a configuration. Bytes.
 pub const LARGEST_FILE: u64 = 10_000_000;
@@ -64,10 +68,15 @@ pub fn parse(
     if text.len() as u64 > LARGEST_FILE {
         return Err(too_large(source_name));
     }
-    let masks = Masks::of(text);
+    let form = Form::of(text);
+    let masks = Masks::of(text, form);
     let mut report = Report::new(source_name, text, &masks);
-    let config = set_form::read(text, &masks, strict, &mut report)
-        .and_then(|root| check::check(&root, facts, &mut report));
+    let read = match form {
+        Form::Set => set_form::read,
+        Form::Brace => brace_form::read,
+    };
+    let tree = read(text, &masks, strict, &mut report);
+    let config = check::check(&tree.root, facts, &mut report);
     match config {
         Some(config) if !report.has_errors() => Ok(Loaded {
             config,
@@ -126,7 +135,7 @@ fn not_utf8(name: &str, valid: &[u8]) -> Refused {
         line_start,
     };
     text.push(char::REPLACEMENT_CHARACTER);
-    let masks = Masks::of(&text);
+    let masks = Masks::of(&text, Form::of(&text));
     let mut report = Report::new(name, &text, &masks);
     report.add(
         Problem::error(place, "the file is not UTF-8 text: a wrong byte is here")

@@ -110,6 +110,46 @@ pub(super) fn find(nodes: &'static [Node], name: &str) -> Option<&'static Node> 
     nodes.iter().find(|node| node.name == name)
 }
 
+/// The nodes below a path of names, and of instances' names after those of tags.
+pub(super) fn at<'a>(mut path: impl Iterator<Item = &'a str>) -> Option<&'static [Node]> {
+    let mut nodes = ROOT;
+    while let Some(name) = path.next() {
+        let node = find(nodes, name)?;
+        if let Kind::Tag(..) = node.kind {
+            path.next()?;
+        }
+        nodes = node.children();
+    }
+    Some(nodes)
+}
+
+/// As much of a path as leads to a node, without the value behind it.
+pub(super) fn node_path<'a>(mut words: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut nodes = ROOT;
+    let mut path = Vec::new();
+    while let Some(word) = words.next() {
+        let Some(node) = find(nodes, word) else {
+            break;
+        };
+        path.push(word.to_owned());
+        if let Kind::Tag(..) = node.kind {
+            path.extend(words.next().map(ToOwned::to_owned));
+        }
+        nodes = node.children();
+    }
+    path
+}
+
+/// Whether a node has this name, wherever.
+pub(super) fn is_name(word: &str) -> bool {
+    fn below(nodes: &'static [Node], word: &str) -> bool {
+        nodes
+            .iter()
+            .any(|node| node.name == word || below(node.children(), word))
+    }
+    below(ROOT, word)
+}
+
 /// The name most like `word`, if one is like it enough to be meant.
 pub(super) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // No name is longer; the comparison costs the product of both lengths.
