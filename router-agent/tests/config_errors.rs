@@ -123,7 +123,12 @@ fn the_articles_configuration_works_as_it_stands() {
 
 #[test]
 fn an_old_config_boot_works_as_it_stands() {
-    let loaded = load(&fixtures().join("article-a.boot"), &facts("vyatta-a"), false).unwrap();
+    let loaded = load(
+        &fixtures().join("article-a.boot"),
+        &facts("vyatta-a"),
+        false,
+    )
+    .unwrap();
     let (a, c) = ([10, 0, 1, 10], [10, 0, 2, 10]);
     assert_eq!(loaded.config, article("vyatta-a", "169.254.0.1/24", a, c));
     let warnings: Vec<_> = loaded.warnings.iter().map(|w| w.message.as_str()).collect();
@@ -196,7 +201,10 @@ comment cluster 'two zones'
         addresses,
         ["169.254.0.1/24", "169.254.8.1/24", "169.254.9.1/24"]
     );
-    assert_eq!(config.cluster.unwrap().dead_interval, Duration::from_millis(200));
+    assert_eq!(
+        config.cluster.unwrap().dead_interval,
+        Duration::from_millis(200)
+    );
 }
 
 #[test]
@@ -526,7 +534,10 @@ fn time_is_linear_in_the_size() {
         ("tunnels", many),
         ("open braces", repeat("cluster {\n")),
         ("closed braces", "cluster {\n".to_owned() + &repeat("}\n")),
-        ("foreign braces", "firewall {\n".to_owned() + &repeat("a {\n")),
+        (
+            "foreign braces",
+            "firewall {\n".to_owned() + &repeat("a {\n"),
+        ),
         ("comments", "cluster {\n".to_owned() + &repeat("/* a */ ")),
         ("open comments", "cluster {\n".to_owned() + &repeat("/* ")),
         (

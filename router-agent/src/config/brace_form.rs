@@ -122,7 +122,10 @@ impl<'a> Pieces<'a> {
                 '#' if self.begins => self.skip_line(),
                 '/' if self.rest().starts_with("/*") => {
                     place.end = place.start + "/*".len();
-                    return Some(self.comment().map_or(Piece::OpenComment(place), Piece::Comment));
+                    return Some(
+                        self.comment()
+                            .map_or(Piece::OpenComment(place), Piece::Comment),
+                    );
                 }
                 '{' | '}' | '!' if c != '!' || self.begins => {
                     self.begins = false;
@@ -395,4 +398,3 @@ fn has_no_effect(mark: Place, words: &[Token]) -> Problem {
         .help("take out the `!` to make it count, or remove it with all below it")
         .hide_rest()
 }
-

@@ -149,7 +149,11 @@ pub(super) fn split(line: &str, number: usize, line_start: usize, masks: &Masks)
         if let Some((mark, opened)) = quote {
             unfinished = Some((Unfinished::Quote(mark), opened));
         }
-        words.push(Token::new(word, &line[start..end], place(column, start, end)));
+        words.push(Token::new(
+            word,
+            &line[start..end],
+            place(column, start, end),
+        ));
     }
     Line { words, unfinished }
 }
@@ -182,6 +186,7 @@ impl Word {
 
 #[cfg(test)]
 mod tests {
+    use super::super::source::Form;
     use super::*;
 
     fn words(line: &str) -> Vec<String> {
@@ -237,7 +242,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let text = "set cluster pre-shared-secret 'cloud pack'";
-        let line = split(text, 1, 0, &Masks::of(text));
+        let line = split(text, 1, 0, &Masks::of(text, Form::Set));
         assert_eq!(line.words[3].text, "cloud pack");
         assert_eq!(line.words[3].shown(), "`***`");
         assert_eq!(line.words[2].shown(), "`pre-shared-secret`");

@@ -10,10 +10,13 @@ mod check;
 mod diagnostic;
 mod lex;
 mod model;
+mod print;
+mod reference;
 mod schema;
 mod secret;
 mod set_form;
 mod source;
+mod statement;
 mod tree;
 mod value;
 
@@ -29,8 +32,12 @@ pub use model::{
 
 use diagnostic::{Problem, Report};
 use source::{Masks, Place};
+use tree::Tree;
 
+pub use reference::{Possible, possible, reference};
+pub use secret::Secrets;
 pub use source::Form;
+pub use statement::{Origin, Statement};
 
 /// A larger file is not a configuration. Bytes.
 pub const LARGEST_FILE: u64 = 10_000_000;
@@ -43,14 +50,25 @@ pub struct Facts {
 }
 
 /// A configuration that is accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
+    tree: Tree,
     /// In the order of the file. At most 50, and one without a position that counts the rest.
     pub warnings: Vec<Diagnostic>,
 }
 
 impl Loaded {
+    /// What the text states, in the order of the language.
+    pub fn stated(&self, secrets: Secrets) -> Vec<Statement> {
+        statement::stated(&self.tree, secrets)
+    }
+
+    /// As [`Loaded::stated`], with the defaults that hold besides.
+    pub fn in_effect(&self, secrets: Secrets) -> Vec<Statement> {
+        statement::in_effect(&self.tree, secrets)
+    }
+
     /// The warnings as text, empty if there are none. `color` adds terminal colours.
     pub fn render_warnings(&self, color: bool) -> String {
         render_all(&self.warnings, color)
@@ -80,6 +98,7 @@ pub fn parse(
     match config {
         Some(config) if !report.has_errors() => Ok(Loaded {
             config,
+            tree,
             warnings: report.into_warnings(),
         }),
         _ => Err(report.into_refused()),

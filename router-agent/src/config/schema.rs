@@ -5,6 +5,7 @@
 
 mod build;
 mod interfaces;
+mod legal;
 mod nodes;
 
 pub(super) use nodes::ROOT;
@@ -18,6 +19,8 @@ pub(super) struct Node {
     pub help: &'static str,
     /// The value that holds if the configuration states none, as it would be written.
     pub default: Option<&'static str>,
+    /// A sibling that is a number: where it is larger, it is the default.
+    pub default_at_least: Option<&'static str>,
     pub status: Status,
     /// For a node that its parent must have: a value to show in the remedy.
     pub required: Option<&'static str>,
@@ -138,6 +141,11 @@ pub(super) fn node_path<'a>(mut words: impl Iterator<Item = &'a str>) -> Vec<Str
         nodes = node.children();
     }
     path
+}
+
+/// The nodes of this router's own among `nodes`.
+pub(super) fn ours(nodes: &'static [Node]) -> impl Iterator<Item = &'static Node> {
+    nodes.iter().filter(|node| node.status == Status::Supported)
 }
 
 /// Whether a node has this name, wherever.

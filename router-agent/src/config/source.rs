@@ -143,6 +143,14 @@ fn sensitive_until(line: &str) -> Option<usize> {
         .map(|(_, end)| end)
 }
 
+/// A text of the operator's without what may be a secret.
+pub(super) fn without_secrets(text: &str) -> String {
+    match sensitive_until(text).and_then(|end| text.get(..end)) {
+        Some(head) => format!("{head} {HIDDEN}"),
+        None => text.to_owned(),
+    }
+}
+
 /// Leaves the blanks and the opening quote before the value visible.
 fn value_from(line: &str, from: usize) -> usize {
     let rest = &line[from..];

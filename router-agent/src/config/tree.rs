@@ -75,6 +75,11 @@ impl Branch {
         }
     }
 
+    /// Whether nothing is stated below it.
+    pub fn is_empty(&self) -> bool {
+        self.children.is_empty()
+    }
+
     pub fn is_broken(&self, name: &str) -> bool {
         self.broken.contains(name)
     }
@@ -404,8 +409,11 @@ impl Builder {
         };
         if text.text.contains("*/") || text.text.chars().any(char::is_control) {
             report.add(
-                Problem::error(text.place, "a comment has no `*/` and no control characters")
-                    .help("take them out"),
+                Problem::error(
+                    text.place,
+                    "a comment has no `*/` and no control characters",
+                )
+                .help("take them out"),
             );
             return;
         }
@@ -417,10 +425,11 @@ impl Builder {
             return;
         }
         let path = words.iter().map(|word| word.text.clone()).collect();
-        if text.text.is_empty() {
+        let text: Vec<_> = text.text.split_whitespace().collect();
+        if text.is_empty() {
             self.comments.remove(&path);
         } else {
-            self.comments.insert(path, text.text.clone());
+            self.comments.insert(path, text.join(" "));
         }
     }
 
@@ -614,30 +623,9 @@ fn store(branch: &mut Branch, node: &'static Node, stated: Stated<Value>, report
 fn no_value(word: &Token, node: &Node, path: &str, what: &str, of: &Type) -> Problem {
     Problem::error(word.place, format!("`{}` lacks {what}", node.name)).help(format!(
         "write `{path} {}` ({})",
-        form(of),
+        of.form(),
         node.help
     ))
-}
-
-/// A stand-in for a value in a remedy.
-fn form(of: &Type) -> String {
-    match of {
-        Type::Text(_) | Type::Secret => "'TEXT'".to_owned(),
-        Type::HostName => "HOST".to_owned(),
-        Type::Name => "NAME".to_owned(),
-        Type::TunnelName => "tunN".to_owned(),
-        Type::InterfaceName | Type::OtherInterface => "INTERFACE".to_owned(),
-        Type::Number { .. } | Type::NumberOr { .. } | Type::BitsOr { .. } => "NUMBER".to_owned(),
-        Type::Bool => "true|false".to_owned(),
-        Type::Choice(words) => words
-            .iter()
-            .filter(|w| w.status == Status::Supported)
-            .map(|w| w.word)
-            .collect::<Vec<_>>()
-            .join("|"),
-        Type::Endpoint | Type::Address | Type::McastGroup => "ADDRESS".to_owned(),
-        Type::Prefix | Type::Service => "ADDRESS/LENGTH".to_owned(),
-    }
 }
 
 fn bad_value(word: &Token, bad: value::Bad) -> Problem {
