@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use router_common::{
     map::{EpochSlot, Fence, Lease, Reason, RoundTrips, SessionConfig, SessionState},
     net::ipv4_from_word,
@@ -17,6 +18,7 @@ use tracing::info;
 
 use super::{
     clock_health::ClockHealth,
+    configuration::Configuration,
     driver::{ClockStatistics, ProbeStatistics},
     fenced,
     present::{Present, Presents},
@@ -29,15 +31,15 @@ use super::{
 use crate::{
     clock,
     cluster::{Finding, PeerFinding, State},
-    config::{Cluster, Config, GreKey, Group, Keepalive, Prefer, Role, Tunnel},
+    config::{Cluster, Config, GreKey, Group, Keepalive, Prefer, Role, Secrets, Tunnel},
     control::{
         protocol::{
-            EpochKeyStatus, FenceStatus, Finding as FindingStatus, GroupStatus, HeartbeatStatus,
-            InterfaceStatus, KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus,
-            Rotation, ServiceStatus, SessionRotation, Status, Step as StepStatus, Transition,
-            TunnelStatus,
+            ConfigurationStatus, Configuring, EpochKeyStatus, FenceStatus,
+            Finding as FindingStatus, GroupStatus, HeartbeatStatus, InterfaceStatus,
+            KeepaliveStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus, Rotation,
+            ServiceStatus, SessionRotation, Status, Step as StepStatus, Transition, TunnelStatus,
         },
-        server::Source,
+        server::{Source, Step as ConfiguringStep},
     },
     dataplane::{Counters, MappedArray, Mode},
     heartbeat::rotation::Progress,
@@ -103,14 +105,16 @@ struct GroupBoard {
 
 pub struct Board {
     facts: Facts,
+    configuration: Arc<Configuration>,
     groups: Mutex<Vec<GroupBoard>>,
 }
 
 impl Board {
-    pub fn new(facts: Facts) -> Self {
+    pub fn new(facts: Facts, configuration: Arc<Configuration>) -> Self {
         let groups = facts.groups().iter().map(GroupBoard::new).collect();
         Self {
             facts,
+            configuration,
             groups: Mutex::new(groups),
         }
     }
@@ -543,7 +547,7 @@ impl Facts {
     }
 }
 
-fn whole_ms(duration: Duration) -> u64 {
+pub(super) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -633,5 +637,12 @@ impl Source for Board {
                 }
             })
             .collect())
+    }
+    fn configuration(&self, secrets: Secrets) -> ConfigurationStatus {
+        self.configuration.status(secrets)
+    }
+
+    fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<ConfiguringStep, String>> {
+        self.configuration.step(step)
     }
 }

@@ -8,6 +8,7 @@
 mod brace_form;
 mod check;
 mod diagnostic;
+mod diff;
 mod lex;
 mod model;
 mod print;
@@ -25,6 +26,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use diagnostic::{Diagnostic, Position, Refused, Severity, render_all};
+pub use diff::{Change, Sign};
 pub use model::{
     AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, FlowLabel, GreKey, Group,
     HeaderByte, Keepalive, Prefer, Role, Secret, ServiceAddress, Tunnel, XdpMode,
@@ -54,6 +56,7 @@ pub struct Facts {
 pub struct Loaded {
     pub config: Config,
     tree: Tree,
+    text: Secret,
     /// In the order of the file. At most 50, and one without a position that counts the rest.
     pub warnings: Vec<Diagnostic>,
 }
@@ -67,6 +70,16 @@ impl Loaded {
     /// As [`Loaded::stated`], with the defaults that hold besides.
     pub fn in_effect(&self, secrets: Secrets) -> Vec<Statement> {
         statement::in_effect(&self.tree, secrets)
+    }
+
+    /// The whole text, secrets included.
+    pub fn text(&self) -> &str {
+        self.text.expose()
+    }
+
+    /// What `new` states otherwise than this. Secrets are compared and not shown.
+    pub fn difference(&self, new: &Self) -> Vec<Change> {
+        diff::difference(&self.tree, &new.tree)
     }
 
     /// The warnings as text, empty if there are none. `color` adds terminal colours.
@@ -99,6 +112,7 @@ pub fn parse(
         Some(config) if !report.has_errors() => Ok(Loaded {
             config,
             tree,
+            text: Secret::new(text),
             warnings: report.into_warnings(),
         }),
         _ => Err(report.into_refused()),

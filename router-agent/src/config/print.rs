@@ -60,6 +60,11 @@ fn mark(origin: Origin) -> &'static str {
     }
 }
 
+/// A path and a value as a command of the set form has them.
+pub(super) fn words(path: &[String], value: Option<&str>) -> String {
+    shell_words(path) + &value_of(value, shell_word)
+}
+
 /// Nested, as `config.boot` is.
 fn brace_form(statements: &[Statement]) -> String {
     let mut text = String::new();

@@ -8,11 +8,14 @@ mod conversation;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet, time::sleep};
 
 use super::protocol::{
-    HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus,
+    ConfigurationStatus, Configured, Configuring, HeartbeatStatus, InterfaceStatus, Rotation,
+    SessionRotation, Status, TunnelStatus,
 };
+use crate::config::Secrets;
 
 pub use bind::bind;
 
@@ -25,7 +28,19 @@ pub trait Source {
     fn heartbeat(&self) -> Vec<HeartbeatStatus>;
     /// Makes a step of the change of the secret; how far each session is then, or why it cannot be.
     fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String>;
+    fn configuration(&self, secrets: Secrets) -> ConfigurationStatus;
+    /// Makes a step of a change of the configuration, or says why it cannot be.
+    fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<Step, String>>;
 }
+
+/// What a step of a change of the configuration comes to.
+pub struct Step {
+    pub configured: Configured,
+    /// What is to happen when the client has its answer.
+    pub afterwards: Option<Afterwards>,
+}
+
+pub type Afterwards = Box<dyn FnOnce() + Send>;
 
 /// A source as connections share it.
 pub type SharedSource = Arc<dyn Source + Send + Sync>;
@@ -37,6 +52,8 @@ pub struct Limits {
     pub clients: NonZeroUsize,
     /// Length of a request, without the newline.
     pub request_bytes: usize,
+    /// The same, of a client that may change the configuration, which a request can hold whole.
+    pub change_bytes: usize,
     /// Time for a request to arrive whole, and for a client to stay silent.
     pub read: Duration,
     /// Time for a client to take a response.
@@ -48,6 +65,8 @@ impl Default for Limits {
         Self {
             clients: const { NonZeroUsize::new(64).unwrap() },
             request_bytes: 64 * 1024,
+            // The largest configuration, with an escape for every other character.
+            change_bytes: 16 * 1024 * 1024,
             read: Duration::from_secs(5),
             write: Duration::from_secs(5),
         }

@@ -10,9 +10,14 @@ use std::{
 };
 
 use super::{
-    protocol::{HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus},
-    server::{Limits, SharedSource, Source, bind, serve_within},
+    protocol::{
+        ConfigurationStatus, Configured, Configuring, HeartbeatStatus, InterfaceStatus, Rotation,
+        SessionRotation, Status, TunnelStatus,
+    },
+    server::{Limits, SharedSource, Source, Step, bind, serve_within},
 };
+use crate::config::{Origin, Secrets, Statement};
+use futures::future::{BoxFuture, FutureExt as _, ready};
 
 /// Answers with a node's name and nothing else.
 pub struct Fixed;
@@ -45,6 +50,35 @@ impl Source for Fixed {
             Rotation::Begin(_) => Ok(vec![SessionRotation::default()]),
             Rotation::Finish { .. } => Err("no change is under way".to_owned()),
         }
+    }
+
+    fn configuration(&self, secrets: Secrets) -> ConfigurationStatus {
+        let value = match secrets {
+            Secrets::Masked => "***",
+            Secrets::Shown => "s3cr3t",
+        };
+        ConfigurationStatus {
+            statements: vec![Statement {
+                path: vec!["cluster".to_owned(), "pre-shared-secret".to_owned()],
+                value: Some(value.to_owned()),
+                origin: Origin::File,
+                comment: None,
+            }],
+            ..ConfigurationStatus::default()
+        }
+    }
+
+    fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<Step, String>> {
+        ready(match step {
+            Configuring::Apply { .. } => Ok(Step {
+                configured: Configured::default(),
+                afterwards: None,
+            }),
+            Configuring::Confirm | Configuring::RollBack => {
+                Err("no change waits to be confirmed".to_owned())
+            }
+        })
+        .boxed()
     }
 }
 

@@ -4,8 +4,8 @@
 use serde::Serialize;
 
 use crate::control::protocol::{
-    AgentVersion, Finding, HeartbeatStatus, InterfaceStatus, SessionRotation, Status, Transition,
-    TunnelStatus,
+    AgentVersion, ConfigurationStatus, Configured, Finding, HeartbeatStatus, InterfaceStatus,
+    SessionRotation, Status, Transition, TunnelStatus,
 };
 
 /// Raised when a field changes its meaning or goes away; new ones may come at any time.
@@ -38,6 +38,8 @@ pub enum View<'a> {
     Heartbeat(&'a [HeartbeatStatus]),
     Rotation(&'a [SessionRotation]),
     Version(Versions<'a>),
+    Configuration(&'a ConfigurationStatus),
+    Configured(&'a Configured),
     #[serde(untagged)]
     History(History<'a>),
 }

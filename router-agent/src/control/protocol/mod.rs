@@ -5,6 +5,7 @@
 //! meaning is. Units are in the names; instants are nanoseconds of the boottime clock, zero for
 //! "never".
 
+mod configuration;
 mod heartbeat;
 mod interface;
 mod rotation;
@@ -15,6 +16,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use configuration::{ConfigurationStatus, Configured, Configuring, LastChange};
 pub use heartbeat::HeartbeatStatus;
 pub use interface::{InterfaceRole, InterfaceStatus};
 pub use rotation::{Rotation, SessionRotation};
@@ -35,6 +37,12 @@ pub struct Request {
     /// Of [`Command::RotateSecret`] alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
+    /// Of [`Command::Configure`] alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuring: Option<Configuring>,
+    /// Of [`Command::Configuration`]: to show the secrets, of root and the agent's user only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secrets: bool,
 }
 
 impl Request {
@@ -44,15 +52,32 @@ impl Request {
             version: VERSION,
             command,
             rotation: None,
+            configuring: None,
+            secrets: false,
         }
     }
 
     /// A step of the change of the secret.
-    pub const fn rotate(rotation: Rotation) -> Self {
+    pub fn rotate(rotation: Rotation) -> Self {
         Self {
-            version: VERSION,
-            command: Command::RotateSecret,
             rotation: Some(rotation),
+            ..Self::new(Command::RotateSecret)
+        }
+    }
+
+    /// A step of a change of the configuration.
+    pub fn configure(step: Configuring) -> Self {
+        Self {
+            configuring: Some(step),
+            ..Self::new(Command::Configure)
+        }
+    }
+
+    /// The configuration that runs.
+    pub fn configuration(secrets: bool) -> Self {
+        Self {
+            secrets,
+            ..Self::new(Command::Configuration)
         }
     }
 }
@@ -74,16 +99,23 @@ pub enum Command {
     /// Changes which secrets are accepted; of root and the agent's user only. Answered by
     /// [`Body::RotateSecret`].
     RotateSecret,
+    /// Answered by [`Body::Configuration`].
+    Configuration,
+    /// Changes what the agent runs by; of root and the agent's user only. Answered by
+    /// [`Body::Configure`].
+    Configure,
 }
 
 impl Command {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Status,
         Self::Tunnels,
         Self::Interfaces,
         Self::Heartbeat,
         Self::Version,
         Self::RotateSecret,
+        Self::Configuration,
+        Self::Configure,
     ];
 
     /// The command's word in a request.
@@ -95,6 +127,8 @@ impl Command {
             Self::Heartbeat => "heartbeat",
             Self::Version => "version",
             Self::RotateSecret => "rotate-secret",
+            Self::Configuration => "configuration",
+            Self::Configure => "configure",
         }
     }
 
@@ -150,6 +184,8 @@ pub enum Body {
     Heartbeat(Vec<HeartbeatStatus>),
     Version(AgentVersion),
     RotateSecret(Vec<SessionRotation>),
+    Configuration(ConfigurationStatus),
+    Configure(Configured),
 }
 
 /// Which program answers.
@@ -241,6 +277,31 @@ mod tests {
     }
 
     #[test]
+    fn steps_of_a_configuration_are_written_as_documented_and_shown_without_the_text() {
+        let apply = Request::configure(Configuring::Apply {
+            name: "router.conf".to_owned(),
+            text: Secret::new("set cluster pre-shared-secret cloudpack"),
+            confirm_within_s: Some(60),
+            dry_run: false,
+        });
+        let text = serde_json::to_string(&apply).unwrap();
+        assert_eq!(
+            text,
+            r#"{"version":1,"command":"configure","configuring":{"apply":{"name":"router.conf","text":"set cluster pre-shared-secret cloudpack","confirm_within_s":60,"dry_run":false}}}"#
+        );
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), apply);
+        assert!(!format!("{apply:?}").contains("cloudpack"));
+        assert_eq!(
+            serde_json::to_string(&Request::configure(Configuring::RollBack)).unwrap(),
+            r#"{"version":1,"command":"configure","configuring":"roll-back"}"#
+        );
+        assert_eq!(
+            serde_json::to_string(&Request::configuration(true)).unwrap(),
+            r#"{"version":1,"command":"configuration","secrets":true}"#
+        );
+    }
+
+    #[test]
     fn responses_survive_the_socket() {
         let responses = [
             Response::ok(Body::Status(Status::default())),
@@ -253,6 +314,8 @@ mod tests {
             }])),
             Response::ok(Body::Version(AgentVersion::own())),
             Response::ok(Body::RotateSecret(vec![SessionRotation::default()])),
+            Response::ok(Body::Configuration(ConfigurationStatus::default())),
+            Response::ok(Body::Configure(Configured::default())),
             Response::error(FailureCode::BadRequest, "no"),
         ];
         for response in responses {
