@@ -18,6 +18,7 @@ pub mod lab;
 pub mod many_tunnels;
 pub mod other_build;
 pub mod poll;
+pub mod replacing;
 pub mod status;
 pub mod talk;
 pub mod traffic;

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use futures::future::{BoxFuture, FutureExt as _};
 use router_common::time::BootTime;
 use tokio::sync::mpsc::UnboundedSender;
@@ -241,7 +241,7 @@ impl Configuration {
                 succession: None,
             });
         }
-        keeps_a_secret(
+        keeps_talking(
             self.running.config.cluster.as_ref(),
             new.config.cluster.as_ref(),
         )?;
@@ -351,9 +351,8 @@ pub fn way_back(trial: &Succession, error: &anyhow::Error) -> Result<Succession>
     })
 }
 
-/// Heartbeats go on only if this node and a peer that changes sooner or later have a secret in
-/// common.
-fn keeps_a_secret(old: Option<&Cluster>, new: Option<&Cluster>) -> Result<()> {
+/// Whether this node and a peer that changes sooner or later understand each other meanwhile.
+fn keeps_talking(old: Option<&Cluster>, new: Option<&Cluster>) -> Result<()> {
     let (Some(old), Some(new)) = (old, new) else {
         return Ok(());
     };
@@ -362,17 +361,26 @@ fn keeps_a_secret(old: Option<&Cluster>, new: Option<&Cluster>) -> Result<()> {
         [Some(cluster.secret.clone()), previous]
     };
     let known = accepted(old);
-    if accepted(new)
+    if !accepted(new)
         .iter()
         .any(|secret| secret.is_some() && known.contains(secret))
     {
-        return Ok(());
+        bail!(
+            "the peer would not understand heartbeats with the new `pre-shared-secret`: state the \
+             present one as `cluster previous-pre-shared-secret`, apply that on both nodes, and take \
+             the line out then; or run `routerctl rotate-secret`"
+        );
     }
-    Err(anyhow!(
-        "the peer would not understand heartbeats with the new `pre-shared-secret`: state the present \
-         one as `cluster previous-pre-shared-secret`, apply that on both nodes, and take the line out then; \
-         or run `routerctl rotate-secret`"
-    ))
+    if old.heartbeat_port != new.heartbeat_port {
+        bail!(
+            "the peer sends its heartbeats to port {}, and would not be heard at {}: stop the agent of \
+             the standby, restart that of the active node with the new `cluster heartbeat-port`, and \
+             start the standby with it",
+            old.heartbeat_port,
+            new.heartbeat_port
+        );
+    }
+    Ok(())
 }
 
 fn write_private(path: &Path, text: &str) -> Result<()> {

@@ -71,7 +71,8 @@ enum Command {
     #[command(subcommand)]
     Maps(Maps),
     /// Change what the running agent does, by another configuration.
-    #[command(subcommand)]
+    // Its `help` is about the configuration.
+    #[command(subcommand, disable_help_subcommand = true)]
     Configure(Configure),
 }
 
