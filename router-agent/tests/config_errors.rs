@@ -123,6 +123,92 @@ fn the_articles_configuration_works_as_it_stands() {
 }
 
 #[test]
+fn an_old_config_boot_works_as_it_stands() {
+    let loaded = load(
+        &fixtures().join("article-a.boot"),
+        &facts("vyatta-a"),
+        false,
+    )
+    .unwrap();
+    let (a, c) = ([10, 0, 1, 10], [10, 0, 2, 10]);
+    assert_eq!(loaded.config, article("vyatta-a", "169.254.0.1/24", a, c));
+    let warnings: Vec<_> = loaded.warnings.iter().map(|w| w.message.as_str()).collect();
+    assert_eq!(
+        warnings,
+        [
+            "`firewall` is not carried out by this router",
+            "`interfaces ethernet eth0 address` is not carried out by this router",
+            "`interfaces ethernet eth0 hw-id` is not carried out by this router",
+            "`interfaces loopback` is not carried out by this router",
+            "`mtu` is deactivated and has no effect",
+            "`tunnel` is deactivated and has no effect",
+            "`system login` is not carried out by this router",
+            "`system time-zone` is not carried out by this router",
+        ]
+    );
+}
+
+#[test]
+fn braces_divide_as_lines_do() {
+    let nested = "cluster{group aws{primary vyatta-a\nsecondary vyatta-c}interface tun00
+keepalive-interval 5000 /* slow */ dead-interval 20000
+pre-shared-secret \"a \\\"b\\\" \\\\ {c}\" }\ninterfaces {
+# Not indented.
+tunnel tun00 {
+address 169.254.0.1/24
+encapsulation gre
+local-ip 10.0.1.10
+remote-ip 10.0.2.10
+multicast enable
+parameters {
+}
+}
+}
+";
+    // Two values on one line are one too many.
+    let refused = refused(nested);
+    assert_eq!(refused.errors, 1, "{refused}");
+    assert!(refused.to_string().contains("`dead-interval` follows"));
+    let nested = nested.replace(" /* slow */ ", "\n");
+    let cluster = accepted(&nested).config.cluster.unwrap();
+    assert_eq!(cluster.secret.expose(), r#"a "b" \ {c}"#);
+    assert_eq!(cluster.dead_interval, Duration::from_secs(20));
+}
+
+#[test]
+fn a_script_takes_back_what_it_stated() {
+    let text = read("article-a.conf")
+        + "set interfaces tunnel tun1 mtu 70000
+delete interfaces tunnel tun1
+set interfaces tunnel tun00 address 169.254.9.1/24
+set interfaces tunnel tun00 address 169.254.8.1/24
+delete interfaces tunnel tun00 address 169.254.9.1/24
+set interfaces tunnel tun00 address 169.254.9.1/24
+set interfaces tunnel tun00 description gone
+delete interfaces tunnel tun00 description
+set cluster dead-interval 300
+delete cluster dead-interval
+comment cluster 'two zones'
+";
+    // What is wrong stays wrong, taken back or not.
+    assert_eq!(refused(&text).errors, 1);
+    let config = accepted(&text.replace("70000", "1400")).config;
+    let [tunnel] = config.tunnels.as_slice() else {
+        panic!("{config:?}");
+    };
+    assert_eq!(tunnel.description, None);
+    let addresses: Vec<_> = tunnel.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        addresses,
+        ["169.254.0.1/24", "169.254.8.1/24", "169.254.9.1/24"]
+    );
+    assert_eq!(
+        config.cluster.unwrap().dead_interval,
+        Duration::from_millis(200)
+    );
+}
+
+#[test]
 fn every_broken_file_is_explained() {
     let update = std::env::var_os("UPDATE_FIXTURES").is_some();
     let mut files: Vec<_> = fs::read_dir(fixtures().join("bad"))
@@ -447,6 +533,19 @@ fn time_is_linear_in_the_size() {
             "set cluster pre-shared-secret '\n".to_owned() + &repeat("ab\n"),
         ),
         ("tunnels", many),
+        ("open braces", repeat("cluster {\n")),
+        ("closed braces", "cluster {\n".to_owned() + &repeat("}\n")),
+        (
+            "foreign braces",
+            "firewall {\n".to_owned() + &repeat("a {\n"),
+        ),
+        ("comments", "cluster {\n".to_owned() + &repeat("/* a */ ")),
+        ("open comments", "cluster {\n".to_owned() + &repeat("/* ")),
+        (
+            "deleted",
+            "set cluster interface a\n".to_owned()
+                + &repeat("set cluster interface b\ndelete cluster interface b\n"),
+        ),
     ] {
         let start = Instant::now();
         let result = parse("x", &text, &facts("vyatta-a"), false);
@@ -542,7 +641,7 @@ proptest! {
             prop_oneof![
                 "set|cluster|group|interfaces|tunnel|tun00|ethernet|eth0|keepalive|interval|parameters|ip|ipv6",
                 "fast-path|encapsulation|gre-bridge|bridge-group|bridge|key|service|pre-shared-secret",
-                "[ \\n\\r'\"\\\\#]",
+                "[ \\n\\r'\"\\\\#{}!]|/\\*|\\*/|\\{\\n|delete|comment",
                 "[0-9]{1,12}|10.0.0.1/24/eth1|\\PC{0,3}",
             ],
             0..60,
@@ -555,9 +654,12 @@ proptest! {
     fn a_mutated_configuration_neither_panics_nor_shows_its_secret(
         mutations in prop::collection::vec(mutation(), 1..6),
     ) {
-        let article = read("article-a.conf").replace("cloudpack", &format!("'{SECRET}'"));
-        let text = mutations.iter().fold(article, |text, m| mutate(&text, m));
-        let said = said(&text);
-        prop_assert!(!said.contains(SECRET), "{text}\n----\n{said}");
+        let set_form = read("article-a.conf").replace("cloudpack", &format!("'{SECRET}'"));
+        let brace_form = read("article-a.boot").replace("cloudpack", SECRET);
+        for article in [set_form, brace_form] {
+            let text = mutations.iter().fold(article, |text, m| mutate(&text, m));
+            let said = said(&text);
+            prop_assert!(!said.contains(SECRET), "{text}\n----\n{said}");
+        }
     }
 }

@@ -19,6 +19,7 @@ pub mod lab;
 pub mod many_tunnels;
 pub mod other_build;
 pub mod poll;
+pub mod replacing;
 pub mod status;
 pub mod talk;
 pub mod traffic;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, env, fs, path::PathBuf, process, thread, time::
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
-use router_agent::control::protocol::{GroupStatus, MonitorState, TunnelStatus};
+use router_agent::control::protocol::{GroupStatus, MonitorState};
 use router_common::map::{LAYOUT_VERSION, name};
 use router_tests::{
     agent::{self, Agent},
@@ -13,110 +13,14 @@ use router_tests::{
     cluster::{Cluster, PATIENCE},
     lab::Node,
     other_build, poll,
+    replacing::{
+        Lasting, PACKETS, Replace, config, formed, map_ids, tunnel, tunnels, under_traffic,
+    },
     status::{activation_after, is_active},
-    traffic::{Report, Traffic},
 };
-use serde::Deserialize;
 
 const PRIMARY: Router = ROUTERS[0];
 const SECONDARY: Router = ROUTERS[1];
-/// 10,000 packets a second.
-const INTERVAL: Duration = Duration::from_micros(100);
-const PACKETS: usize = 100_000;
-
-/// The article's pair with its service addresses, at the default timing. What it forwards passes a
-/// fence.
-fn config(router: Router) -> String {
-    let [lan, servers] = SERVICES;
-    router.article_config()
-        + &format!(
-            "set cluster group aws service {lan}
-set cluster group aws service {servers}
-set cluster group aws protect interface eth1
-set cluster group aws protect interface eth2
-"
-        )
-}
-
-/// The primary active, and the client's way to the tunnel's far end through it.
-fn formed() -> Cluster {
-    let cluster = Cluster::start(config).unwrap();
-    cluster.settle(PRIMARY).unwrap();
-    let epoch = cluster.await_active(PRIMARY, PATIENCE).unwrap().epoch;
-    poll::until(PATIENCE, || {
-        let known = cluster.group(SECONDARY)?.epoch;
-        ensure!(known == epoch, "the secondary knows epoch {known}");
-        Ok(())
-    })
-    .unwrap();
-    let client = cluster.lab.node(CLIENT);
-    client
-        .exec(&["ip", "route", "add", "169.254.0.0/24", "via", "10.0.0.254"])
-        .unwrap();
-    cluster
-}
-
-/// What must not change with an agent.
-#[derive(Debug, PartialEq, Eq)]
-struct Lasting {
-    epoch: u32,
-    device: [u32; 2],
-    /// How the maps are known to the kernel.
-    maps: Vec<u32>,
-    services: usize,
-}
-
-impl Lasting {
-    fn of(cluster: &Cluster, router: Router) -> Result<Self> {
-        let node = cluster.node(router);
-        let text = node.exec(&["ip", "-brief", "-4", "address"])?;
-        let services = SERVICES.iter().filter(|service| {
-            let address = service.rsplit_once('/').map_or("", |(address, _)| address);
-            text.contains(address)
-        });
-        Ok(Self {
-            epoch: cluster.group(router)?.epoch,
-            device: [
-                node.interface_index("tun00")?,
-                node.interface_index("tun00-dp")?,
-            ],
-            maps: map_ids(node)?,
-            services: services.count(),
-        })
-    }
-}
-
-#[derive(Deserialize)]
-struct Maps {
-    maps: Vec<Map>,
-}
-
-#[derive(Deserialize)]
-struct Map {
-    id: u32,
-}
-
-fn map_ids(node: &Node) -> Result<Vec<u32>> {
-    let text = agent::routerctl(node, &["maps", "list", "--json"])?;
-    let Maps { maps } = serde_json::from_str(&text)?;
-    Ok(maps.into_iter().map(|map| map.id).collect())
-}
-
-#[derive(Deserialize)]
-struct Tunnels {
-    tunnels: Vec<TunnelStatus>,
-}
-
-fn tunnels(node: &Node) -> Result<Vec<TunnelStatus>> {
-    let text = agent::routerctl(node, &["show", "interfaces", "tunnel", "--json"])?;
-    let Tunnels { tunnels } = serde_json::from_str(&text)?;
-    Ok(tunnels)
-}
-
-fn tunnel(node: &Node) -> Result<TunnelStatus> {
-    tunnels(node)?.pop().context("no tunnel")
-}
-
 /// What identifies the programs on an underlay, whichever agent loaded them.
 fn program_tag(node: &Node) -> Result<String> {
     let link = node.exec(&["ip", "link", "show", "eth0"])?;
@@ -128,32 +32,6 @@ fn program_tag(node: &Node) -> Result<String> {
         .next()
         .unwrap_or_default()
         .to_owned())
-}
-
-/// Replaces a router's agent.
-type Replace<'a> = &'a dyn Fn(&mut Cluster, Router) -> Result<()>;
-
-/// A stream through the active router and the tunnel, while the agents of `routers` are replaced one
-/// after the other.
-fn under_traffic(cluster: &mut Cluster, routers: &[Router], replace: Replace) -> Report {
-    let traffic = Traffic::start_by(
-        cluster.lab.node(CLIENT),
-        cluster.node(SECONDARY),
-        "tun00",
-        SECONDARY.tunnel,
-        INTERVAL,
-    )
-    .unwrap();
-    let began = router_tests::clock::now();
-    for &router in routers {
-        thread::sleep(Duration::from_secs(2));
-        replace(cluster, router)
-            .and_then(|()| cluster.settle_any())
-            .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
-    }
-    let length = INTERVAL * u32::try_from(PACKETS).unwrap() + Duration::from_millis(100);
-    router_tests::clock::sleep_until(began.after(length)).unwrap();
-    traffic.finish().unwrap()
 }
 
 fn transitions(cluster: &Cluster) -> [GroupStatus; 2] {

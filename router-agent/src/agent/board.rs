@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use router_common::{
     map::{
         EpochSlot, Fence, Granted, Lease, LocalState, Reason, RoundTrips, SessionConfig,
@@ -22,6 +23,7 @@ use tracing::info;
 
 use super::{
     clock_health::ClockHealth,
+    configuration::Configuration,
     driver::{ClockStatistics, Input},
     fenced, past,
     present::Presents,
@@ -32,14 +34,14 @@ use crate::{
     arbiter::Health,
     clock,
     cluster::{Forced, PeerFinding, State},
-    config::{Cluster, Config, Group, Prefer, Role, Tunnel},
+    config::{Cluster, Config, Group, Prefer, Role, Secrets, Tunnel},
     control::{
         protocol::{
-            self, FenceStatus, Force, ForceBegun, GroupStatus, HeartbeatStatus, InterfaceStatus,
-            MonitorState, MonitorStatus, NodeStatus, PathStatus, Rotation, ServiceStatus,
-            SessionRotation, Status, Step as StepStatus, TunnelStatus,
+            self, ConfigurationStatus, Configuring, FenceStatus, Force, ForceBegun, GroupStatus,
+            HeartbeatStatus, InterfaceStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus,
+            Rotation, ServiceStatus, SessionRotation, Status, Step as StepStatus, TunnelStatus,
         },
-        server::{self, Source},
+        server::{self, Source, Step as ConfiguringStep},
     },
     dataplane::{Counters, MappedArray},
     heartbeat::rotation::Progress,
@@ -106,6 +108,7 @@ struct GroupBoard {
 
 pub struct Board {
     facts: Facts,
+    configuration: Arc<Configuration>,
     groups: Mutex<Vec<GroupBoard>>,
     /// Who decides.
     inbox: Sender<Input>,
@@ -113,7 +116,12 @@ pub struct Board {
 
 impl Board {
     /// `before` is what was recorded by the agents before this one.
-    pub fn new(facts: Facts, before: Vec<Entry>, inbox: Sender<Input>) -> Self {
+    pub fn new(
+        facts: Facts,
+        configuration: Arc<Configuration>,
+        before: Vec<Entry>,
+        inbox: Sender<Input>,
+    ) -> Self {
         let mut groups: Vec<_> = facts.groups().iter().map(GroupBoard::new).collect();
         for entry in before {
             let named = |group: &Group| group.name == entry.group();
@@ -123,6 +131,7 @@ impl Board {
         }
         Self {
             facts,
+            configuration,
             groups: Mutex::new(groups),
             inbox,
         }
@@ -508,5 +517,12 @@ impl Source for Board {
                 }
             })
             .collect())
+    }
+    fn configuration(&self, secrets: Secrets) -> ConfigurationStatus {
+        self.configuration.status(secrets)
+    }
+
+    fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<ConfiguringStep, String>> {
+        self.configuration.step(step)
     }
 }

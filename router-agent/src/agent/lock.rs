@@ -6,7 +6,7 @@ use std::{
         fd::OwnedFd,
         unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
@@ -14,12 +14,17 @@ use rustix::fs::{FlockOperation, flock};
 
 const DIRECTORY: &str = "/run/router";
 
+/// A file of the one agent of this network namespace.
+pub fn file_of_namespace(extension: &str) -> Result<PathBuf> {
+    let namespace =
+        fs::metadata("/proc/self/ns/net").context("cannot look at /proc/self/ns/net")?;
+    Ok(Path::new(DIRECTORY).join(format!("netns-{}.{extension}", namespace.ino())))
+}
+
 /// Locks the network namespace of this process for as long as the returned descriptor is open. A
 /// process that dies leaves no lock behind.
 pub fn network_namespace() -> Result<OwnedFd> {
-    let namespace =
-        fs::metadata("/proc/self/ns/net").context("cannot look at /proc/self/ns/net")?;
-    let path = Path::new(DIRECTORY).join(format!("netns-{}.lock", namespace.ino()));
+    let path = file_of_namespace("lock")?;
     let cannot = || format!("cannot lock {}", path.display());
     fs::create_dir_all(DIRECTORY).with_context(cannot)?;
     let file = OpenOptions::new()

@@ -4,6 +4,7 @@
 mod arbitration;
 pub mod board;
 mod clock_health;
+pub mod configuration;
 pub mod driver;
 mod ethernets;
 mod fenced;
@@ -17,6 +18,7 @@ pub mod report;
 mod secrets;
 mod setup;
 pub mod stages;
+pub mod succession;
 mod words;
 
 use std::{
@@ -31,6 +33,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
+use futures::FutureExt as _;
 use router_common::identity::Epoch;
 use tokio::{
     net::UnixListener,
@@ -46,14 +49,17 @@ use tracing::{error, info, warn};
 use self::{
     board::Board,
     clock_health::ClockWatch,
+    configuration::{Beginning, Configuration, way_back},
     driver::{Driver, Input},
     keeper::Keeper,
     realtime::Priority,
     report::{News, Report},
     setup::{Asking, Setup},
+    succession::Succession,
 };
 use crate::{
     arbiter::{Desk, Question},
+    clock,
     config::Config,
     control::{protocol::MonitorState, server},
     dataplane::{Dataplane, Former, ModeChoice},
@@ -73,6 +79,10 @@ const PATH_MTUS: usize = 64;
 /// Where and how the agent runs.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The file that the agent starts with.
+    pub config: PathBuf,
+    /// Whether what the language knows and this router does not carry out is refused.
+    pub strict: bool,
     pub control_socket: PathBuf,
     pub bpffs: PathBuf,
     pub xdp_mode: ModeChoice,
@@ -81,20 +91,55 @@ pub struct Options {
 }
 
 /// How a running agent ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Ending {
     /// Leaves the cluster and takes everything away.
     Leave,
     /// Leaves everything as it is, to the next agent.
     Detach,
+    /// The same, to one that takes this one's place in the same process.
+    Succeed(Succession),
 }
 
+/// What is to happen when an agent has ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Stopped,
+    /// Another one is to begin in its place.
+    Succeeded {
+        by: Succession,
+        /// It was asked to terminate meanwhile.
+        terminate: bool,
+    },
+}
+
+/// How long an agent that tries a configuration may take to come to run by it.
+const LONGEST_TRIAL_START: Duration = Duration::from_secs(30);
+
 /// Runs the agent until SIGTERM or SIGINT, which mean to leave the cluster and take everything away,
-/// or SIGUSR2, which means to leave everything to the next agent.
+/// or SIGUSR2, which means to leave everything to the next agent, or until another one is to take its
+/// place: for a new configuration, or because it could not come to run by the one that it was to try.
 ///
 /// Fails with [`preflight::Unfit`], having changed nothing, if the system does not fit.
-pub async fn run(config: Config, options: Options) -> Result<()> {
+pub async fn run(beginning: Beginning, options: Options) -> Result<Outcome> {
+    let trial = beginning.succession.clone().filter(Succession::is_trial);
+    let mut has_begun = false;
+    match (attempt(beginning, options, &mut has_begun).await, trial) {
+        (Err(error), Some(trial)) if !has_begun => Ok(Outcome::Succeeded {
+            by: way_back(&trial, &error)?,
+            terminate: false,
+        }),
+        (outcome, _) => outcome,
+    }
+}
+
+async fn attempt(beginning: Beginning, options: Options, has_begun: &mut bool) -> Result<Outcome> {
     let netlink = Netlink::open()?;
+    let config = beginning.loaded.config.clone();
+    let is_trial = beginning
+        .succession
+        .as_ref()
+        .is_some_and(Succession::is_trial);
     let plan = setup::plan(&config, &options, &netlink).await?;
     let _lock = lock::network_namespace()?;
     let listener = server::bind(&options.control_socket).with_context(|| {
@@ -108,6 +153,15 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut detach = signal(SignalKind::user_defined2())?;
+    let mut reload = signal(SignalKind::hangup())?;
+    succession::admit_signals()?;
+    let (successions, mut successors) = unbounded_channel();
+    let configuration = Arc::new(Configuration::new(
+        beginning,
+        options.clone(),
+        netlink.clone(),
+        successions,
+    )?);
     let names: Vec<_> = config.tunnels.iter().map(|t| t.name.clone()).collect();
     let targets: Vec<_> = plan.targets.iter().flatten().cloned().collect();
 
@@ -118,36 +172,93 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     let mut dataplane = Dataplane::load(former)?;
     let starting = async {
         let setup = setup::carry_out(config, plan, &options, &netlink, &mut dataplane).await?;
-        start(setup, dataplane.newest_epoch(), &netlink, &options.history).await
+        start(
+            setup,
+            Arc::clone(&configuration),
+            dataplane.newest_epoch(),
+            &netlink,
+            &options.history,
+        )
+        .await
     };
     let started = tokio::select! {
         started = starting => started,
         _ = terminate.recv() => Err(anyhow!("asked to terminate while starting")),
         _ = interrupt.recv() => Err(anyhow!("interrupted while starting")),
+        () = sleep(LONGEST_TRIAL_START), if is_trial => {
+            Err(anyhow!("the agent did not come to run within {LONGEST_TRIAL_START:?}"))
+        }
     };
-    let outcome = match started {
+    let outcome = match started.and_then(|started| {
+        configuration.begun()?;
+        Ok(started)
+    }) {
+        // The next one goes on with what there is.
+        Err(error) if is_trial => return Err(error),
         Err(error) => {
             setup::clear_services(targets.iter(), &netlink).await;
             Err::<Ending, _>(error).and(dataplane.remove().map(|()| Ending::Leave))
         }
         Ok(started) => {
+            *has_begun = true;
             let stop = async {
-                tokio::select! {
-                    _ = terminate.recv() => ("asked to terminate", Ending::Leave),
-                    _ = interrupt.recv() => ("interrupted", Ending::Leave),
-                    _ = detach.recv() => ("asked to detach", Ending::Detach),
+                loop {
+                    let ending = tokio::select! {
+                        _ = terminate.recv() => ("asked to terminate", Ending::Leave),
+                        _ = interrupt.recv() => ("interrupted", Ending::Leave),
+                        _ = detach.recv() => ("asked to detach", Ending::Detach),
+                        Some(by) = successors.recv() => {
+                            ("for another configuration", Ending::Succeed(by))
+                        }
+                        _ = reload.recv() => match configuration.reload().await {
+                            Ok(Some(by)) => ("for another configuration", Ending::Succeed(by)),
+                            Ok(None) => continue,
+                            Err(error) => {
+                                error!("the configuration stays as it is: {error:#}");
+                                continue;
+                            }
+                        },
+                        () = unconfirmed(&configuration) => {
+                            let by = configuration.way_back("it was not confirmed in time");
+                            ("not confirmed", Ending::Succeed(by))
+                        }
+                    };
+                    break ending;
                 }
             };
             run_until(stop, started, dataplane, listener, &options.bpffs).await
         }
     };
-    if let Ok(Ending::Detach) = outcome {
-        info!("stopped; the kernel goes on for the next agent");
-        return Ok(());
+    match outcome {
+        Ok(Ending::Detach) => {
+            info!("stopped; the kernel goes on for the next agent");
+            return Ok(Outcome::Stopped);
+        }
+        Ok(Ending::Succeed(by)) => {
+            info!("another agent takes this one's place");
+            let terminate = terminate.recv().now_or_never().is_some()
+                || interrupt.recv().now_or_never().is_some();
+            return Ok(Outcome::Succeeded { by, terminate });
+        }
+        Ok(Ending::Leave) | Err(_) => {}
     }
     let outcome = outcome.and(netlink.remove_tunnels(&names).await);
     info!("stopped");
-    outcome
+    outcome.map(|()| Outcome::Stopped)
+}
+
+/// Comes when a configuration that waits to be confirmed has not been. The wait looks again now and
+/// then, because it may be confirmed meanwhile, and because a timer does not count what the machine
+/// sleeps.
+async fn unconfirmed(configuration: &Configuration) {
+    const LOOK: Duration = Duration::from_millis(200);
+    loop {
+        let until = configuration.unconfirmed_until();
+        if until.is_some_and(|until| clock::now() >= until) {
+            return;
+        }
+        sleep(LOOK).await;
+    }
 }
 
 /// Gives up in order what an agent before this one left and this one cannot go on with: the peers
@@ -197,20 +308,21 @@ async fn run_until(
         }
         Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
         _ = &mut keeper => {
-            running.stop(Ending::Leave).await;
+            running.stop(&Ending::Leave).await;
             server.abort();
             Dataplane::remove_left_over(bpffs)?;
             return Err(anyhow!("the keeper of the tunnels has ended"));
         }
     };
-    let ending = *outcome.as_ref().unwrap_or(&Ending::Leave);
+    let ending = outcome.as_ref().unwrap_or(&Ending::Leave);
     running.stop(ending).await;
     server.abort();
     // One that has panicked need not hear.
     let _ = stop_keeper.send(());
     let handed_back = keeper.await;
-    if ending == Ending::Detach {
-        return outcome;
+    match ending {
+        Ending::Detach | Ending::Succeed(_) => return outcome,
+        Ending::Leave => {}
     }
     let removed = if let Ok(dataplane) = handed_back {
         dataplane.remove()
@@ -257,10 +369,10 @@ struct Running {
 
 impl Running {
     /// Ends all threads. To leave, they release what is held and tell the peers.
-    async fn stop(self, ending: Ending) {
+    async fn stop(self, ending: &Ending) {
         let input = match ending {
             Ending::Leave => Input::Stop,
-            Ending::Detach => {
+            Ending::Detach | Ending::Succeed(_) => {
                 self.keeps_services.store(true, Ordering::Relaxed);
                 Input::Detach
             }
@@ -329,7 +441,13 @@ struct Started {
     path_mtus: Receiver<PathMtu>,
 }
 
-async fn start(setup: Setup, newest: Epoch, netlink: &Netlink, history: &Path) -> Result<Started> {
+async fn start(
+    setup: Setup,
+    configuration: Arc<Configuration>,
+    newest: Epoch,
+    netlink: &Netlink,
+    history: &Path,
+) -> Result<Started> {
     let Setup {
         facts,
         keeper,
@@ -390,7 +508,7 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink, history: &Path) -
         None => None,
     };
     let (before, record, recorder) = open_history(history, &ended_sender)?;
-    let board = Arc::new(Board::new(facts, before, inbox.clone()));
+    let board = Arc::new(Board::new(facts, configuration, before, inbox.clone()));
     let (stop_noting, stopped) = oneshot::channel();
     let noting = note_reports(Arc::clone(&board), reports_receiver, record, stopped);
     let noting = tokio::spawn(noting);

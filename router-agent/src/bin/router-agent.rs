@@ -10,8 +10,10 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use router_agent::{
     agent::{
-        self, Options,
+        self, Options, Outcome,
+        configuration::{Beginning, way_back},
         preflight::{self, Problem, Unfit},
+        succession::{self, Succession},
     },
     config::{self, Facts, Loaded, Refused},
     control,
@@ -33,7 +35,7 @@ struct Arguments {
 enum Command {
     /// Run in the foreground until SIGTERM.
     Run {
-        /// The configuration, in set form.
+        /// The configuration, in either form. SIGHUP has it read again.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// Refuse what the language knows and this router does not carry out.
@@ -58,6 +60,8 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// Print the reference of the configuration language, in Markdown.
+    Reference,
     /// Load the programs and attach them to an interface, without tunnels, for looking at them.
     Load {
         #[arg(long, value_name = "INTERFACE")]
@@ -86,7 +90,7 @@ const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
     // A reader of the log that stalls must not stall the agent: lines are dropped then.
-    let (log, _flushed_at_the_end) = tracing_appender::non_blocking(std::io::stderr());
+    let (log, flushed_at_the_end) = tracing_appender::non_blocking(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(
             EnvFilter::try_from_env("ROUTER_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
@@ -94,7 +98,14 @@ fn main() -> ExitCode {
         .with_writer(log)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    match carry_out(Arguments::parse().command) {
+    let outcome = carry_out(Arguments::parse().command).and_then(|next| match next {
+        Next::End => Ok(()),
+        Next::Agent { by, terminate } => {
+            drop(flushed_at_the_end);
+            match by.begin(terminate)? {}
+        }
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(refused) = error.downcast_ref::<Refused>() {
@@ -111,7 +122,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn carry_out(command: Command) -> Result<()> {
+/// What comes when a command has been carried out.
+enum Next {
+    End,
+    /// Another agent in this one's place.
+    Agent {
+        by: Succession,
+        terminate: bool,
+    },
+}
+
+fn carry_out(command: Command) -> Result<Next> {
     match command {
         Command::Run {
             config,
@@ -121,17 +142,18 @@ fn carry_out(command: Command) -> Result<()> {
             xdp_mode,
             history,
         } => {
-            let Loaded { config, .. } = load(&config, strict)?;
             let options = Options {
+                config,
+                strict,
                 control_socket,
                 bpffs,
                 xdp_mode,
                 history,
             };
-            runtime()?.block_on(agent::run(config, options))
+            run(options)
         }
         Command::Check { config, strict } => {
-            let loaded = load(&config, strict)?;
+            let (loaded, _) = load(&config, strict)?;
             let groups = loaded.config.cluster.as_ref().map_or(0, |c| c.groups.len());
             println!(
                 "configuration accepted: {} tunnel(s), {groups} cluster group(s), {} warning(s)",
@@ -149,7 +171,11 @@ fn carry_out(command: Command) -> Result<()> {
                     etcd.timeout.as_millis()
                 );
             }
-            Ok(())
+            Ok(Next::End)
+        }
+        Command::Reference => {
+            print!("{}", config::reference());
+            Ok(Next::End)
         }
         Command::Load {
             iface,
@@ -170,7 +196,7 @@ fn carry_out(command: Command) -> Result<()> {
                     println!(
                         "attached to {iface}, XDP mode {mode}; `routerctl maps list` shows the maps"
                     );
-                    Ok(())
+                    Ok(Next::End)
                 }
                 Err(error) => {
                     dataplane.remove()?;
@@ -185,9 +211,39 @@ fn carry_out(command: Command) -> Result<()> {
             for tunnel in runtime()?.block_on(agent::remove_left_overs(&bpffs))? {
                 println!("removed {tunnel}");
             }
-            Ok(())
+            Ok(Next::End)
         }
     }
+}
+
+/// Runs an agent; what is to come after it.
+fn run(options: Options) -> Result<Next> {
+    let succession = Succession::from_environment()?;
+    if succession.is_some() {
+        succession::restore_name()?;
+    }
+    let path = succession
+        .as_ref()
+        .map_or(&options.config, |s| &s.configuration);
+    let (loaded, facts) = match (load(path, options.strict), &succession) {
+        (Ok(loaded), _) => loaded,
+        (Err(error), Some(trial)) if trial.is_trial() => {
+            return Ok(Next::Agent {
+                by: way_back(trial, &error)?,
+                terminate: false,
+            });
+        }
+        (Err(error), _) => return Err(error),
+    };
+    let beginning = Beginning {
+        loaded,
+        facts,
+        succession,
+    };
+    Ok(match runtime()?.block_on(agent::run(beginning, options))? {
+        Outcome::Stopped => Next::End,
+        Outcome::Succeeded { by, terminate } => Next::Agent { by, terminate },
+    })
 }
 
 fn runtime() -> Result<Runtime> {
@@ -206,17 +262,18 @@ fn refuse_if_unfit(problems: Vec<Problem>) -> Result<()> {
 }
 
 /// Reads a configuration and shows its warnings.
-fn load(path: &Path, strict: bool) -> Result<Loaded> {
+fn load(path: &Path, strict: bool) -> Result<(Loaded, Facts)> {
     let kernel_host_name = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
-    let loaded = config::load(path, &Facts { kernel_host_name }, strict)?;
+    let facts = Facts { kernel_host_name };
+    let loaded = config::load(path, &facts, strict)?;
     if !loaded.warnings.is_empty() {
         eprintln!(
             "{}",
             loaded.render_warnings(std::io::stderr().is_terminal())
         );
     }
-    Ok(loaded)
+    Ok((loaded, facts))
 }

@@ -5,18 +5,21 @@ use std::{
     io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    thread,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use router_agent::{
-    config::Secret,
+    config::{Form, LARGEST_FILE, Origin, Possible, Secret, Statement, possible},
     control::{
         DEFAULT_SOCKET, SOCKET_VARIABLE,
         client::Client,
-        protocol::{AgentVersion, Force, ForceBegun, Forced, Rotation, TunnelStatus},
+        protocol::{
+            AgentVersion, Configured, Configuring, Force, ForceBegun, Forced, LastChange, Rotation,
+            TunnelStatus,
+        },
     },
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS},
     maps::{self, KernelInterfaces, PinnedMaps},
@@ -73,6 +76,42 @@ enum Command {
     /// Look into the pinned maps; needs no agent.
     #[command(subcommand)]
     Maps(Maps),
+    /// Change what the running agent does, by another configuration.
+    // Its `help` is about the configuration.
+    #[command(subcommand, disable_help_subcommand = true)]
+    Configure(Configure),
+}
+
+#[derive(Debug, Subcommand)]
+enum Configure {
+    /// Check a configuration, show what it changes, and have the agent run by it: wholly, or not at
+    /// all.
+    ///
+    /// No session, lease or packet is lost that the change does not concern. What runs becomes the
+    /// file that the agent starts with.
+    Apply {
+        /// The whole configuration, in either form; - is the standard input.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Go back to the present configuration unless `routerctl configure confirm` comes in time.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        confirm_within: Option<u32>,
+        /// Only check it and show what it would change.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Keep what was applied with --confirm-within.
+    Confirm(Asking),
+    /// Take back what was applied with --confirm-within.
+    Rollback(Asking),
+    /// What may come behind a path of the configuration; needs no agent.
+    Help {
+        /// For example: interfaces tunnel tun00 parameters
+        #[arg(value_name = "PATH")]
+        path: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,6 +186,25 @@ enum Show {
     Heartbeat(Asking),
     /// This program's version and the agent's.
     Version(Asking),
+    /// What the agent runs by, in brace form.
+    Configuration {
+        /// As `set` commands.
+        #[arg(value_name = "commands")]
+        commands: Option<Commands>,
+        /// Also the defaults that hold, marked as such.
+        #[arg(long)]
+        origin: bool,
+        /// Also the secrets, to root and the agent's own user.
+        #[arg(long)]
+        secrets: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Commands {
+    Commands,
 }
 
 #[derive(Debug, Subcommand)]
@@ -264,6 +322,22 @@ fn run(command: Command) -> Result<()> {
             asking.print(view, || views::heartbeat(&sessions))
         }
         Command::Show(Show::Version(asking)) => show_version(&asking),
+        Command::Show(Show::Configuration {
+            commands,
+            origin,
+            secrets,
+            asking,
+        }) => {
+            let form = commands.map_or(Form::Brace, |Commands::Commands| Form::Set);
+            let mut configuration = asking.agent().configuration(secrets)?;
+            if !origin {
+                let stated = |statement: &Statement| statement.origin == Origin::File;
+                configuration.statements.retain(stated);
+            }
+            let view = View::Configuration(&configuration);
+            asking.print(view, || form.print(&configuration.statements))
+        }
+        Command::Configure(configure) => carry_out(configure),
         Command::Clear(Clear::Interfaces(ClearInterfaces::Tunnel(ClearTunnel::Epochs(
             Clearing { bpffs },
         )))) => {
@@ -335,8 +409,109 @@ fn force(to: ForcedState, group: &[String], i_know: bool, asking: &Asking) -> Re
                 status.state
             );
         }
-        thread::sleep(INTERVAL);
+        sleep(INTERVAL);
     }
+}
+
+/// What checking the largest configuration may take.
+const LONGEST_CHECK: Duration = Duration::from_secs(60);
+
+fn carry_out(configure: Configure) -> Result<()> {
+    let (step, asking) = match configure {
+        Configure::Apply {
+            file,
+            confirm_within,
+            dry_run,
+            asking,
+        } => {
+            let step = Configuring::Apply {
+                name: file.display().to_string(),
+                text: read_configuration(&file)?,
+                confirm_within_s: confirm_within,
+                dry_run,
+            };
+            (step, asking)
+        }
+        Configure::Confirm(asking) => (Configuring::Confirm, asking),
+        Configure::Rollback(asking) => (Configuring::RollBack, asking),
+        Configure::Help { path } => return help(&path),
+    };
+    let is_way_back = step == Configuring::RollBack;
+    let agent = asking.agent().with_timeout(LONGEST_CHECK);
+    let configured = agent.configure(step)?;
+    eprint!("{}", configured.warnings);
+    let rolled_back = match configured.ticket {
+        Some(ticket) => outcome(&asking.agent(), ticket, is_way_back)?,
+        None => None,
+    };
+    asking.print(View::Configured(&configured), || changes(&configured))?;
+    match rolled_back {
+        Some(reason) if !is_way_back => {
+            bail!("the agent went back to the configuration before: {reason}")
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn changes(configured: &Configured) -> String {
+    let lines = configured.changes.iter();
+    lines.map(|change| format!("{change}\n")).collect()
+}
+
+/// Waits for the agent that begins anew; why it is back at the configuration before, if it is.
+fn outcome(agent: &Client, ticket: u32, is_way_back: bool) -> Result<Option<String>> {
+    /// More than an agent may take that tries a configuration, and one that goes back.
+    const LONGEST: Duration = Duration::from_secs(60);
+    const PAUSE: Duration = Duration::from_millis(50);
+    let deadline = Instant::now() + LONGEST;
+    loop {
+        let answer = agent.configuration(false);
+        if let Ok(status) = &answer
+            && let Some(LastChange {
+                ticket: last,
+                rolled_back,
+            }) = &status.last_change
+            && *last == ticket
+            && rolled_back.is_some() >= is_way_back
+        {
+            return Ok(rolled_back.clone());
+        }
+        if Instant::now() >= deadline {
+            answer?;
+            bail!("the agent did not begin anew: see its log");
+        }
+        sleep(PAUSE);
+    }
+}
+
+fn read_configuration(file: &Path) -> Result<Secret> {
+    let mut text = Zeroizing::new(String::new());
+    let limited = |from: &mut dyn io::Read, text: &mut String| {
+        // One more, so that the agent says that it is too large.
+        from.take(LARGEST_FILE + 1).read_to_string(text)
+    };
+    if file == Path::new("-") {
+        limited(&mut io::stdin(), &mut text).context("cannot read the standard input")?;
+    } else {
+        File::open(file)
+            .and_then(|mut file| limited(&mut file, &mut text))
+            .with_context(|| format!("cannot read {}", file.display()))?;
+    }
+    Ok(Secret::new(text.as_str()))
+}
+
+fn help(path: &[String]) -> Result<()> {
+    let possible = possible(path).with_context(|| {
+        format!(
+            "there is no `{}` in the configuration; see what there is by leaving out words at the end",
+            path.join(" ")
+        )
+    })?;
+    let width = possible.iter().map(|p| p.word.len()).max().unwrap_or(0);
+    for Possible { word, help } in possible {
+        println!("  {word:width$}  {help}");
+    }
+    Ok(())
 }
 
 /// One line. It never comes by the command line, which others can read.

@@ -1,4 +1,4 @@
-//! From a line to words, with the quoting of a shell.
+//! Words and their places, and the quoting of a shell.
 
 use std::fmt;
 
@@ -19,6 +19,22 @@ pub(super) struct Token {
 const LONGEST_SHOWN: usize = 64;
 
 impl Token {
+    /// `raw` is the word as the source has it.
+    pub fn new(word: Word, raw: &str, place: Place) -> Self {
+        let name = name_part(raw);
+        Self {
+            name: name.len(),
+            name_end: if name.len() == word.text.len() {
+                place.end
+            } else {
+                place.start + name.end
+            },
+            text: word.text,
+            place,
+            shown: word.shown,
+        }
+    }
+
     /// The word for use in a message: in quotation marks, shortened, secrets hidden.
     pub fn shown(&self) -> String {
         self.shown_until(self.shown)
@@ -103,11 +119,7 @@ pub(super) fn split(line: &str, number: usize, line_start: usize, masks: &Masks)
         if first == '#' {
             break;
         }
-        let mut word = Word {
-            text: String::new(),
-            shown: None,
-            hidden_from: hidden_from.map(|at| at - line_start),
-        };
+        let mut word = Word::new(hidden_from.map(|at| at - line_start));
         let mut quote: Option<(char, Place)> = None;
         let mut end = line.len();
         while let Some(&((at, c), here)) = chars.peek() {
@@ -137,32 +149,34 @@ pub(super) fn split(line: &str, number: usize, line_start: usize, masks: &Masks)
         if let Some((mark, opened)) = quote {
             unfinished = Some((Unfinished::Quote(mark), opened));
         }
-        let name = name_part(&line[start..end]);
-        let word_length = word.text.len();
-        words.push(Token {
-            text: word.text,
-            place: place(column, start, end),
-            shown: word.shown,
-            name: name.len(),
-            name_end: if name.len() == word_length {
-                line_start + end
-            } else {
-                line_start + start + name.end
-            },
-        });
+        words.push(Token::new(
+            word,
+            &line[start..end],
+            place(column, start, end),
+        ));
     }
     Line { words, unfinished }
 }
 
-struct Word {
+/// A word while it is read.
+pub(super) struct Word {
     text: String,
     shown: Option<usize>,
-    /// Byte of the line from which on nothing is shown.
+    /// Byte from which on nothing is shown, counted as those given to [`Word::push`] are.
     hidden_from: Option<usize>,
 }
 
 impl Word {
-    fn push(&mut self, at: usize, c: char) {
+    pub fn new(hidden_from: Option<usize>) -> Self {
+        Self {
+            text: String::new(),
+            shown: None,
+            hidden_from,
+        }
+    }
+
+    /// Adds a character that the source has `at` this byte.
+    pub fn push(&mut self, at: usize, c: char) {
         if self.shown.is_none() && self.hidden_from.is_some_and(|from| at >= from) {
             self.shown = Some(self.text.len());
         }
@@ -172,6 +186,7 @@ impl Word {
 
 #[cfg(test)]
 mod tests {
+    use super::super::source::Form;
     use super::*;
 
     fn words(line: &str) -> Vec<String> {
@@ -227,7 +242,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let text = "set cluster pre-shared-secret 'cloud pack'";
-        let line = split(text, 1, 0, &Masks::of(text));
+        let line = split(text, 1, 0, &Masks::of(text, Form::Set));
         assert_eq!(line.words[3].text, "cloud pack");
         assert_eq!(line.words[3].shown(), "`***`");
         assert_eq!(line.words[2].shown(), "`pre-shared-secret`");

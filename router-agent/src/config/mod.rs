@@ -1,17 +1,23 @@
 //! The configuration: text in, [`Config`] or diagnostics out.
 //!
 //! Nothing here asks the system. What a check must know of it comes in as [`Facts`]. The way is
-//! one downward read: lines → words ([`lex`]) → the tree of what is stated ([`tree`], by
-//! [`schema`] and [`value`]) → what holds between values ([`check`]) → [`model`].
+//! one downward read: text → words ([`lex`]) in one of two forms ([`set_form`], [`brace_form`]) → the
+//! tree of what is stated ([`tree`], by [`schema`] and [`value`]) → what holds between values
+//! ([`check`]) → [`model`].
 
+mod brace_form;
 mod check;
 mod diagnostic;
+mod diff;
 mod lex;
 mod model;
+mod print;
+mod reference;
 mod schema;
 mod secret;
 mod set_form;
 mod source;
+mod statement;
 mod tree;
 mod value;
 
@@ -20,6 +26,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use diagnostic::{Diagnostic, Position, Refused, Severity, render_all};
+pub use diff::{Change, Sign};
 pub use model::{
     AdjustMss, BridgePort, Cluster, Config, Encapsulation, Etcd, EtcdUser, Ethernet, FlowLabel,
     GreKey, Group, HeaderByte, Keepalive, Prefer, Role, Secret, ServiceAddress, Tls, Tunnel,
@@ -28,6 +35,12 @@ pub use model::{
 
 use diagnostic::{Problem, Report};
 use source::{Masks, Place};
+use tree::Tree;
+
+pub use reference::{Possible, possible, reference};
+pub use secret::Secrets;
+pub use source::Form;
+pub use statement::{Origin, Statement};
 
 /// A larger file is not a configuration. Bytes.
 pub const LARGEST_FILE: u64 = 10_000_000;
@@ -40,14 +53,36 @@ pub struct Facts {
 }
 
 /// A configuration that is accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
+    tree: Tree,
+    text: Secret,
     /// In the order of the file. At most 50, and one without a position that counts the rest.
     pub warnings: Vec<Diagnostic>,
 }
 
 impl Loaded {
+    /// What the text states, in the order of the language.
+    pub fn stated(&self, secrets: Secrets) -> Vec<Statement> {
+        statement::stated(&self.tree, secrets)
+    }
+
+    /// As [`Loaded::stated`], with the defaults that hold besides.
+    pub fn in_effect(&self, secrets: Secrets) -> Vec<Statement> {
+        statement::in_effect(&self.tree, secrets)
+    }
+
+    /// The whole text, secrets included.
+    pub fn text(&self) -> &str {
+        self.text.expose()
+    }
+
+    /// What `new` states otherwise than this. Secrets are compared and not shown.
+    pub fn difference(&self, new: &Self) -> Vec<Change> {
+        diff::difference(&self.tree, &new.tree)
+    }
+
     /// The warnings as text, empty if there are none. `color` adds terminal colours.
     pub fn render_warnings(&self, color: bool) -> String {
         render_all(&self.warnings, color)
@@ -65,13 +100,20 @@ pub fn parse(
     if text.len() as u64 > LARGEST_FILE {
         return Err(too_large(source_name));
     }
-    let masks = Masks::of(text);
+    let form = Form::of(text);
+    let masks = Masks::of(text, form);
     let mut report = Report::new(source_name, text, &masks);
-    let config = set_form::read(text, &masks, strict, &mut report)
-        .and_then(|root| check::check(&root, facts, &mut report));
+    let read = match form {
+        Form::Set => set_form::read,
+        Form::Brace => brace_form::read,
+    };
+    let tree = read(text, &masks, strict, &mut report);
+    let config = check::check(&tree.root, facts, &mut report);
     match config {
         Some(config) if !report.has_errors() => Ok(Loaded {
             config,
+            tree,
+            text: Secret::new(text),
             warnings: report.into_warnings(),
         }),
         _ => Err(report.into_refused()),
@@ -127,7 +169,7 @@ fn not_utf8(name: &str, valid: &[u8]) -> Refused {
         line_start,
     };
     text.push(char::REPLACEMENT_CHARACTER);
-    let masks = Masks::of(&text);
+    let masks = Masks::of(&text, Form::of(&text));
     let mut report = Report::new(name, &text, &masks);
     report.add(
         Problem::error(place, "the file is not UTF-8 text: a wrong byte is here")

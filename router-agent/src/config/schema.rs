@@ -5,6 +5,7 @@
 
 mod build;
 mod interfaces;
+mod legal;
 mod nodes;
 
 pub(super) use nodes::ROOT;
@@ -18,6 +19,8 @@ pub(super) struct Node {
     pub help: &'static str,
     /// The value that holds if the configuration states none, as it would be written.
     pub default: Option<&'static str>,
+    /// A sibling that is a number: where it is larger, it is the default.
+    pub default_at_least: Option<&'static str>,
     pub status: Status,
     /// For a node that its parent must have: a value to show in the remedy.
     pub required: Option<&'static str>,
@@ -114,6 +117,51 @@ impl Node {
 
 pub(super) fn find(nodes: &'static [Node], name: &str) -> Option<&'static Node> {
     nodes.iter().find(|node| node.name == name)
+}
+
+/// The nodes below a path of names, and of instances' names after those of tags.
+pub(super) fn at<'a>(mut path: impl Iterator<Item = &'a str>) -> Option<&'static [Node]> {
+    let mut nodes = ROOT;
+    while let Some(name) = path.next() {
+        let node = find(nodes, name)?;
+        if let Kind::Tag(..) = node.kind {
+            path.next()?;
+        }
+        nodes = node.children();
+    }
+    Some(nodes)
+}
+
+/// As much of a path as leads to a node, without the value behind it.
+pub(super) fn node_path<'a>(mut words: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut nodes = ROOT;
+    let mut path = Vec::new();
+    while let Some(word) = words.next() {
+        let Some(node) = find(nodes, word) else {
+            break;
+        };
+        path.push(word.to_owned());
+        if let Kind::Tag(..) = node.kind {
+            path.extend(words.next().map(ToOwned::to_owned));
+        }
+        nodes = node.children();
+    }
+    path
+}
+
+/// The nodes of this router's own among `nodes`.
+pub(super) fn ours(nodes: &'static [Node]) -> impl Iterator<Item = &'static Node> {
+    nodes.iter().filter(|node| node.status == Status::Supported)
+}
+
+/// Whether a node has this name, wherever.
+pub(super) fn is_name(word: &str) -> bool {
+    fn below(nodes: &'static [Node], word: &str) -> bool {
+        nodes
+            .iter()
+            .any(|node| node.name == word || below(node.children(), word))
+    }
+    below(ROOT, word)
 }
 
 /// The name most like `word`, if one is like it enough to be meant.

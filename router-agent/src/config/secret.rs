@@ -2,7 +2,15 @@
 
 use std::fmt;
 
+use super::source::HIDDEN;
 use zeroize::{Zeroize as _, ZeroizeOnDrop};
+
+/// Whether secrets are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    Masked,
+    Shown,
+}
 
 /// A secret of the configuration. `Debug` prints `***` and there is no `Display`, so that it
 /// reaches a log only through [`Secret::expose`], which is easy to search for. Wiped from memory when
@@ -31,7 +39,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(HIDDEN)
     }
 }
 

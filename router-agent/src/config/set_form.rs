@@ -1,10 +1,10 @@
-//! Reads a file of `set` lines.
+//! Reads lines of `set`, `delete` and `comment`.
 
 use super::diagnostic::{Problem, Report};
 use super::lex::{self, Token, Unfinished};
 use super::schema;
-use super::source::Masks;
-use super::tree::{Branch, Builder};
+use super::source::{COMMANDS, Masks, Place};
+use super::tree::{Builder, Tree};
 
 /// Words of a configuration session that often come along with copied lines.
 const SESSION: [&str; 10] = [
@@ -20,8 +20,8 @@ const SESSION: [&str; 10] = [
     "load",
 ];
 
-/// The tree, or none if the text is not in set form at all.
-pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report) -> Option<Branch> {
+/// The tree of what the lines state, one after the other.
+pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report) -> Tree {
     let mut builder = Builder::new(strict);
     // After a line without an end, what follows may be its continuation.
     let mut continued = false;
@@ -40,25 +40,16 @@ pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report)
         let Some(command) = line.words.first() else {
             continue;
         };
-        if continued && command.text != "set" {
+        let is_command = COMMANDS.contains(&command.text.as_str());
+        if continued && !is_command {
             continue;
         }
         continued = line.unfinished.is_some();
-        if command.text != "set" && is_brace_form(command, &line.words) {
-            report.add(
-                Problem::error(
-                    command.place,
-                    "the file is in brace form, which is not accepted in a configuration file yet",
-                )
-                .help("write it as `set` lines; on the old system `show configuration commands` prints them")
-                .hide_rest(),
-            );
-            return None;
-        }
         if let Some((what, place)) = line.unfinished {
-            let strange = match command.text.as_str() {
-                "set" => builder.set_broken(line.words.get(1..).unwrap_or_default()),
-                _ => Some(command),
+            let strange = if is_command {
+                builder.set_broken(line.words.get(1..).unwrap_or_default())
+            } else {
+                Some(command)
             };
             let problem = unfinished(what, place);
             report.add(match strange {
@@ -68,25 +59,18 @@ pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report)
             });
             continue;
         }
+        let words = line.words.get(1..).unwrap_or_default();
         match command.text.as_str() {
-            "set" => builder.set(
-                command.place,
-                line.words.get(1..).unwrap_or_default(),
-                report,
-            ),
-            _ => report.add(not_set(command)),
+            "set" => builder.set(command.place, words, report),
+            "delete" => builder.delete(command.place, words, report),
+            "comment" => builder.comment(command.place, words, report),
+            _ => report.add(not_a_command(command)),
         }
     }
-    Some(builder.finish())
+    builder.finish()
 }
 
-fn is_brace_form(command: &Token, words: &[Token]) -> bool {
-    command.text.starts_with("/*")
-        || command.text == "}"
-        || words.last().is_some_and(|word| word.text == "{")
-}
-
-fn unfinished(what: Unfinished, place: super::source::Place) -> Problem {
+pub(super) fn unfinished(what: Unfinished, place: Place) -> Problem {
     match what {
         Unfinished::Quote(mark) => Problem::error(
             place,
@@ -100,14 +84,10 @@ fn unfinished(what: Unfinished, place: super::source::Place) -> Problem {
     }
 }
 
-fn not_set(command: &Token) -> Problem {
+fn not_a_command(command: &Token) -> Problem {
     let problem =
         |message: &str| Problem::error(command.place, message).hide_from(command.shown_name_end());
     match command.text.as_str() {
-        "delete" => problem("`delete` is not accepted in a configuration file yet")
-            .help("the file states the whole configuration: remove the lines that set the node"),
-        "comment" => problem("`comment` is not accepted in a configuration file yet")
-            .help("write the comment on a line that begins with `#`"),
         word if SESSION.contains(&word) => problem(&format!(
             "`{word}` belongs to a configuration session, not to a configuration file"
         ))

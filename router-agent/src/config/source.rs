@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::schema;
+
 /// A stretch of one line. Byte offsets are into the whole text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -30,6 +32,48 @@ const SENSITIVE: [&str; 8] = [
     "private-key",
 ];
 
+/// How a configuration is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A line for each value, with its whole path: `set cluster group aws`.
+    Set,
+    /// Nested, as `config.boot` is: `cluster { … }`.
+    Brace,
+}
+
+/// Words that begin a line in set form.
+pub(super) const COMMANDS: [&str; 3] = ["set", "delete", "comment"];
+
+impl Form {
+    /// By the first line that can be of one form only. What is of neither is set form, and wrong.
+    pub(super) fn of(text: &str) -> Self {
+        let form = text.lines().find_map(|line| {
+            let line = line.trim_start_matches('\u{feff}').trim();
+            let first = line.split_whitespace().next()?;
+            if COMMANDS.contains(&first) {
+                Some(Self::Set)
+            } else if line.ends_with('{') || line.starts_with(['{', '}']) || line.starts_with("/*")
+            {
+                Some(Self::Brace)
+            } else {
+                None
+            }
+        });
+        form.unwrap_or(Self::Set)
+    }
+
+    /// Whether a line, which comes after that of a secret, is not the rest of it.
+    fn starts_statement(self, line: &str) -> bool {
+        let Some(first) = line.split_whitespace().next() else {
+            return false;
+        };
+        match self {
+            Self::Set => COMMANDS.contains(&first),
+            Self::Brace => first.starts_with('}') || schema::is_name(first),
+        }
+    }
+}
+
 /// What stands for hidden text.
 pub(super) const HIDDEN: &str = "***";
 
@@ -42,7 +86,7 @@ pub(super) struct Masks {
 }
 
 impl Masks {
-    pub fn of(text: &str) -> Self {
+    pub fn of(text: &str, form: Form) -> Self {
         let mut hidden = BTreeMap::new();
         let mut start = 0;
         let mut before = Before::Other;
@@ -56,7 +100,7 @@ impl Masks {
                     Before::Secret
                 };
             } else if before == Before::NameOfSecret
-                || before == Before::Secret && !starts_command(line)
+                || before == Before::Secret && !form.starts_statement(line)
             {
                 // A secret that was broken over two lines goes on here.
                 hidden.insert(start, start);
@@ -99,6 +143,14 @@ fn sensitive_until(line: &str) -> Option<usize> {
         .map(|(_, end)| end)
 }
 
+/// A text of the operator's without what may be a secret.
+pub(super) fn without_secrets(text: &str) -> String {
+    match sensitive_until(text).and_then(|end| text.get(..end)) {
+        Some(head) => format!("{head} {HIDDEN}"),
+        None => text.to_owned(),
+    }
+}
+
 /// Leaves the blanks and the opening quote before the value visible.
 fn value_from(line: &str, from: usize) -> usize {
     let rest = &line[from..];
@@ -107,13 +159,6 @@ fn value_from(line: &str, from: usize) -> usize {
     // A line without a value has nothing to hide, and the trimmed rest has lost its newline.
     let quote = usize::from(trimmed.starts_with(['\'', '"']));
     from + lead + quote
-}
-
-fn starts_command(line: &str) -> bool {
-    matches!(
-        line.split_whitespace().next(),
-        Some("set" | "delete" | "comment")
-    )
 }
 
 /// The part of a word that can be shown as a name that is not known. The rest may be a secret that

@@ -1,6 +1,6 @@
 //! What a file states, node by node, each with the place where it is stated.
 //!
-//! Whatever form the file has, its reader hands paths of words to [`Builder::set`].
+//! Whatever form the file has, its reader hands paths of words to a [`Builder`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -10,8 +10,18 @@ use super::schema::{self, Kind, Node, Status, Type};
 use super::source::Place;
 use super::value::{self, Value};
 
+/// All that a text states.
+#[derive(Clone, Debug)]
+pub(super) struct Tree {
+    pub root: Branch,
+    pub comments: Comments,
+}
+
+/// By the names that lead to a node, instances among them.
+pub(super) type Comments = BTreeMap<Vec<String>, String>;
+
 /// A branch that the file states, or one instance of a tag.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Branch {
     /// Of the word that first states it.
     pub place: Place,
@@ -21,30 +31,32 @@ pub(super) struct Branch {
     broken: BTreeSet<&'static str>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Child {
     Branch(Branch),
     Tag(Instances),
     Values(Values),
 }
 
-#[derive(Debug, Default)]
+/// What is deleted has no index any more, and goes when the file is read.
+#[derive(Clone, Debug, Default)]
 struct Instances {
     all: Vec<Instance>,
-    by_name: HashMap<String, usize>,
+    indices: HashMap<String, usize>,
 }
 
 /// An instance of a tag node, such as one tunnel.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Instance {
     pub name: String,
     pub branch: Branch,
 }
 
-#[derive(Debug, Default)]
+/// As [`Instances`].
+#[derive(Clone, Debug, Default)]
 struct Values {
     all: Vec<Stated<Value>>,
-    seen: HashSet<Value>,
+    indices: HashMap<Value, usize>,
 }
 
 /// A value and where it is stated.
@@ -61,6 +73,11 @@ impl Branch {
             children: BTreeMap::new(),
             broken: BTreeSet::new(),
         }
+    }
+
+    /// Whether nothing is stated below it.
+    pub fn is_empty(&self) -> bool {
+        self.children.is_empty()
     }
 
     pub fn is_broken(&self, name: &str) -> bool {
@@ -113,10 +130,10 @@ impl Branch {
             .children
             .entry(name)
             .or_insert_with(|| Child::Tag(Instances::default()));
-        let Child::Tag(Instances { all, by_name }) = child else {
+        let Child::Tag(Instances { all, indices }) = child else {
             return None;
         };
-        let index = *by_name.entry(token.text.clone()).or_insert_with(|| {
+        let index = *indices.entry(token.text.clone()).or_insert_with(|| {
             all.push(Instance {
                 name: token.text.clone(),
                 branch: Branch::new(token.place),
@@ -138,9 +155,74 @@ impl Branch {
     }
 }
 
+impl Branch {
+    /// Takes away what was deleted.
+    fn settle(&mut self) {
+        self.children.retain(|_, child| match child {
+            Child::Branch(branch) => {
+                branch.settle();
+                true
+            }
+            Child::Tag(Instances { all, indices }) => {
+                let mut index = 0..;
+                all.retain(|one| indices.get(&one.name).copied() == index.next());
+                all.iter_mut().for_each(|one| one.branch.settle());
+                !all.is_empty()
+            }
+            Child::Values(Values { all, indices }) => {
+                let mut index = 0..;
+                all.retain(|one| indices.get(&one.value).copied() == index.next());
+                !all.is_empty()
+            }
+        });
+    }
+
+    /// Deletes a child, or one of its instances or values. Whether there was such a thing.
+    fn delete(&mut self, node: &Node, which: Option<&Token>) -> Result<bool, value::Bad> {
+        let Some(which) = which else {
+            return Ok(self.children.remove(node.name).is_some());
+        };
+        Ok(match (self.children.get_mut(node.name), &node.kind) {
+            (Some(Child::Tag(instances)), _) => instances.indices.remove(&which.text).is_some(),
+            (Some(Child::Values(values)), Kind::Leaf(of) | Kind::Multi(of)) => {
+                let value = value::parse(of, &which.text)?;
+                values.indices.remove(&value).is_some()
+            }
+            _ => false,
+        })
+    }
+
+    fn states(&self, node: &Node, which: Option<&Token>) -> bool {
+        match (self.children.get(node.name), which) {
+            (Some(Child::Tag(instances)), Some(name)) => instances.indices.contains_key(&name.text),
+            (Some(_), None) => true,
+            _ => false,
+        }
+    }
+
+    fn below(&mut self, node: &Node, name: Option<&Token>) -> Option<&mut Branch> {
+        match (self.children.get_mut(node.name)?, name) {
+            (Child::Branch(branch), None) => Some(branch),
+            (Child::Tag(Instances { all, indices }), Some(name)) => {
+                let index = *indices.get(&name.text)?;
+                all.get_mut(index).map(|instance| &mut instance.branch)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What comes after the words of a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Line,
+    Brace,
+}
+
 /// Builds the tree, reporting each path that does not fit the schema.
 pub(super) struct Builder {
     root: Branch,
+    comments: Comments,
     strict: bool,
     /// Nodes about which one report is enough, by identity.
     reported: HashSet<*const Node>,
@@ -157,13 +239,18 @@ impl Builder {
         };
         Self {
             root: Branch::new(nowhere),
+            comments: Comments::new(),
             strict,
             reported: HashSet::new(),
         }
     }
 
-    pub fn finish(self) -> Branch {
-        self.root
+    pub fn finish(mut self) -> Tree {
+        self.root.settle();
+        Tree {
+            root: self.root,
+            comments: self.comments,
+        }
     }
 
     /// Notes what `words` were going to state, had their line been whole. Gives the first word that
@@ -203,6 +290,15 @@ impl Builder {
 
     /// States what `words` say. `before` is the place to blame if there are none.
     pub fn set(&mut self, before: Place, words: &[Token], report: &mut Report) {
+        self.state(before, words, End::Line, report);
+    }
+
+    /// States a node that has others in braces. Whether those are to be looked at.
+    pub fn open(&mut self, brace: Place, words: &[Token], report: &mut Report) -> bool {
+        self.state(brace, words, End::Brace, report)
+    }
+
+    fn state(&mut self, before: Place, words: &[Token], end: End, report: &mut Report) -> bool {
         let mut branch = &mut self.root;
         let mut nodes = schema::ROOT;
         let mut last = before;
@@ -212,22 +308,16 @@ impl Builder {
 
         loop {
             let Some(word) = words.next() else {
-                if complete {
-                    return;
+                if !complete && end == End::Line {
+                    report.add(no_node(last, &path, nodes));
                 }
-                report.add(
-                    Problem::error(last, "the line ends where a node is wanted").help(format!(
-                        "the nodes possible after `{path}` are {}",
-                        names(nodes)
-                    )),
-                );
-                return;
+                return true;
             };
             let Some(node) = schema::find(nodes, &word.text) else {
                 if let Some(meant) = unknown(word, nodes, &path, report) {
                     branch.broken.insert(meant);
                 }
-                return;
+                return false;
             };
             path.push(' ');
             path.push_str(node.name);
@@ -237,12 +327,12 @@ impl Builder {
                 if self.reported.insert(std::ptr::from_ref(node)) {
                     report.add(unsupported(word, node, &path, self.strict));
                 }
-                return;
+                return false;
             }
             match &node.kind {
                 Kind::Branch(children) => {
                     let Some(next) = branch.sub_branch(node.name, word.place) else {
-                        return;
+                        return false;
                     };
                     branch = next;
                     nodes = children;
@@ -252,36 +342,197 @@ impl Builder {
                     let Some(name) = words.next() else {
                         branch.broken.insert(node.name);
                         report.add(no_value(word, node, &path, "a name", of));
-                        return;
+                        return false;
                     };
                     if let Err(bad) = value::parse(of, &name.text) {
                         branch.broken.insert(node.name);
                         report.add(bad_value(name, bad));
-                        return;
+                        return false;
                     }
                     path.push(' ');
                     path.push_str(&name.text);
                     last = name.place;
                     let Some(next) = branch.instance(node.name, name) else {
-                        return;
+                        return false;
                     };
                     branch = next;
                     nodes = children;
                     complete = true;
                 }
                 Kind::Leaf(_) | Kind::Multi(_) | Kind::Flag => {
-                    match last_node(word, node, words.as_slice(), &path) {
+                    let stated = match end {
+                        End::Line => last_node(word, node, words.as_slice(), &path),
+                        End::Brace => Err(Box::new(no_children(before, node))),
+                    };
+                    match stated {
                         Ok(stated) => store(branch, node, stated, report),
                         Err(problem) => {
                             branch.broken.insert(node.name);
                             report.add(*problem);
                         }
                     }
-                    return;
+                    return false;
                 }
             }
         }
     }
+
+    /// Takes back what lines above state: a node with all below it, or one of its values.
+    pub fn delete(&mut self, before: Place, words: &[Token], report: &mut Report) {
+        let Some(Located {
+            branch,
+            node,
+            which,
+            last,
+            path,
+        }) = self.locate(before, words, "delete", report)
+        else {
+            return;
+        };
+        match branch.delete(node, which) {
+            Ok(true) => {}
+            Ok(false) => report.add(nothing_stated(last.place, &path)),
+            Err(bad) => report.add(bad_value(last, bad)),
+        }
+    }
+
+    /// Attaches a text, the last of the words, to a node that lines above state. An empty one takes
+    /// it away.
+    pub fn comment(&mut self, before: Place, words: &[Token], report: &mut Report) {
+        let Some((text, words)) = words.split_last().filter(|(_, path)| !path.is_empty()) else {
+            let last = words.last().map_or(before, |word| word.place);
+            report.add(
+                Problem::error(last, "the line ends where a node and a text are wanted")
+                    .help("write `comment cluster 'TEXT'`"),
+            );
+            return;
+        };
+        if text.text.contains("*/") || text.text.chars().any(char::is_control) {
+            report.add(
+                Problem::error(
+                    text.place,
+                    "a comment has no `*/` and no control characters",
+                )
+                .help("take them out"),
+            );
+            return;
+        }
+        let Some(located) = self.locate(before, words, "comment", report) else {
+            return;
+        };
+        if !located.branch.states(located.node, located.which) {
+            report.add(nothing_stated(located.last.place, &located.path));
+            return;
+        }
+        let path = words.iter().map(|word| word.text.clone()).collect();
+        let text: Vec<_> = text.text.split_whitespace().collect();
+        if text.is_empty() {
+            self.comments.remove(&path);
+        } else {
+            self.comments.insert(path, text.join(" "));
+        }
+    }
+
+    /// Attaches what stands before a statement to its node.
+    pub fn note(&mut self, text: String, words: &[Token]) {
+        let names = words.iter().map(|word| word.text.as_str());
+        self.comments.insert(schema::node_path(names), text);
+    }
+
+    /// The last node that `words` name. What it is below of is stated.
+    fn locate<'b, 'w>(
+        &'b mut self,
+        before: Place,
+        words: &'w [Token],
+        command: &str,
+        report: &mut Report,
+    ) -> Option<Located<'b, 'w>> {
+        let mut branch = &mut self.root;
+        let mut nodes = schema::ROOT;
+        let mut path = command.to_owned();
+        let mut words = words.iter().peekable();
+        loop {
+            let Some(word) = words.next() else {
+                report.add(no_node(before, &path, nodes));
+                return None;
+            };
+            let Some(node) = schema::find(nodes, &word.text) else {
+                unknown(word, nodes, &path, report);
+                return None;
+            };
+            path.push(' ');
+            path.push_str(node.name);
+            if node.status != Status::Supported {
+                // Nothing of it is held.
+                return None;
+            }
+            let which = match &node.kind {
+                Kind::Branch(_) | Kind::Flag => None,
+                Kind::Tag(..) | Kind::Leaf(_) | Kind::Multi(_) => words.next(),
+            };
+            if let Some(which) = which {
+                path.push(' ');
+                path.push_str(&which.shown().replace('`', ""));
+            }
+            let last = which.unwrap_or(word);
+            let Some(next) = words.peek() else {
+                return Some(Located {
+                    branch,
+                    node,
+                    which,
+                    last,
+                    path,
+                });
+            };
+            nodes = node.children();
+            if nodes.is_empty() {
+                report.add(
+                    Problem::error(
+                        next.place,
+                        format!("{} follows the whole of `{path}`", next.shown()),
+                    )
+                    .help(format!("write `{path}`"))
+                    .hide_rest(),
+                );
+                return None;
+            }
+            let Some(below) = branch.below(node, which) else {
+                report.add(nothing_stated(last.place, &path));
+                return None;
+            };
+            branch = below;
+        }
+    }
+}
+
+/// A node that the words of a line name.
+struct Located<'b, 'w> {
+    /// The branch that has it, if anything has.
+    branch: &'b mut Branch,
+    node: &'static Node,
+    /// The instance or the value.
+    which: Option<&'w Token>,
+    /// The word to blame.
+    last: &'w Token,
+    path: String,
+}
+
+fn no_node(last: Place, path: &str, nodes: &[Node]) -> Problem {
+    Problem::error(last, "the line ends where a node is wanted").help(format!(
+        "the nodes possible after `{path}` are {}",
+        names(nodes)
+    ))
+}
+
+fn no_children(brace: Place, node: &Node) -> Problem {
+    Problem::error(brace, format!("`{}` has no nodes below it", node.name))
+        .help("take out the brace and the one that closes it, with what is between them")
+}
+
+fn nothing_stated(place: Place, path: &str) -> Problem {
+    let what = path.split_once(' ').map_or(path, |(_, nodes)| nodes);
+    Problem::error(place, format!("`{what}` is not stated above this line"))
+        .help("remove the line, or correct the path")
 }
 
 /// The value of a node that has no children, out of the words behind it.
@@ -348,9 +599,8 @@ fn store(branch: &mut Branch, node: &'static Node, stated: Stated<Value>, report
     };
     match node.kind {
         Kind::Multi(_) => {
-            if values.seen.insert(stated.value.clone()) {
-                values.all.push(stated);
-            } else {
+            let index = values.all.len();
+            if values.indices.contains_key(&stated.value) {
                 report.add(
                     Problem::warning(
                         stated.place,
@@ -358,11 +608,14 @@ fn store(branch: &mut Branch, node: &'static Node, stated: Stated<Value>, report
                     )
                     .help("remove the line"),
                 );
+            } else {
+                values.indices.insert(stated.value.clone(), index);
+                values.all.push(stated);
             }
         }
         Kind::Leaf(_) | Kind::Flag | Kind::Branch(_) | Kind::Tag(..) => {
-            values.all.clear();
-            values.all.push(stated);
+            values.indices = HashMap::from([(stated.value.clone(), 0)]);
+            values.all = vec![stated];
         }
     }
 }
@@ -370,33 +623,9 @@ fn store(branch: &mut Branch, node: &'static Node, stated: Stated<Value>, report
 fn no_value(word: &Token, node: &Node, path: &str, what: &str, of: &Type) -> Problem {
     Problem::error(word.place, format!("`{}` lacks {what}", node.name)).help(format!(
         "write `{path} {}` ({})",
-        form(of),
+        of.form(),
         node.help
     ))
-}
-
-/// A stand-in for a value in a remedy.
-fn form(of: &Type) -> String {
-    match of {
-        Type::Text(_) | Type::Secret => "'TEXT'".to_owned(),
-        Type::HostName => "HOST".to_owned(),
-        Type::Name => "NAME".to_owned(),
-        Type::TunnelName => "tunN".to_owned(),
-        Type::InterfaceName | Type::OtherInterface => "INTERFACE".to_owned(),
-        Type::Number { .. } | Type::NumberOr { .. } | Type::BitsOr { .. } => "NUMBER".to_owned(),
-        Type::Bool => "true|false".to_owned(),
-        Type::Choice(words) => words
-            .iter()
-            .filter(|w| w.status == Status::Supported)
-            .map(|w| w.word)
-            .collect::<Vec<_>>()
-            .join("|"),
-        Type::Endpoint | Type::Address | Type::McastGroup => "ADDRESS".to_owned(),
-        Type::Prefix | Type::Service => "ADDRESS/LENGTH".to_owned(),
-        Type::File => "/PATH/OF/FILE".to_owned(),
-        Type::Server => "https://HOST:PORT".to_owned(),
-        Type::KeyPrefix => "/PREFIX".to_owned(),
-    }
 }
 
 fn bad_value(word: &Token, bad: value::Bad) -> Problem {
@@ -433,8 +662,11 @@ fn unknown(
         schema::nearest(&word.text, nodes.iter().map(|node| node.name))
     };
     let place_in_tree = match path {
-        "set" => "at the top".to_owned(),
-        path => format!("under `{}`", path.trim_start_matches("set ")),
+        "set" | "delete" | "comment" => "at the top".to_owned(),
+        path => format!(
+            "under `{}`",
+            path.split_once(' ').map_or(path, |(_, nodes)| nodes)
+        ),
     };
     let help = match near {
         Some(near) => format!("did you mean `{near}`?"),

@@ -6,6 +6,8 @@ use ipnet::IpNet;
 
 use super::model::{HeaderByte, Secret, ServiceAddress};
 use super::schema::{Status, Type, Word, nearest};
+use super::secret::Secrets;
+use super::source::HIDDEN;
 
 mod location;
 mod number;
@@ -25,6 +27,26 @@ pub(super) enum Value {
     Ip(IpAddr),
     Net(IpNet),
     Service(ServiceAddress),
+}
+
+impl Value {
+    /// As a configuration states it, without quotation marks.
+    pub fn written(&self, secrets: Secrets) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Secret(secret) => match secrets {
+                Secrets::Masked => HIDDEN.to_owned(),
+                Secrets::Shown => secret.expose().to_owned(),
+            },
+            Self::Number(number) => number.to_string(),
+            Self::Bool(is) => is.to_string(),
+            Self::Word(word) => (*word).to_owned(),
+            Self::Ipv4(address) => address.to_string(),
+            Self::Ip(address) => address.to_string(),
+            Self::Net(net) => net.to_string(),
+            Self::Service(service) => service.to_string(),
+        }
+    }
 }
 
 /// Why a word is not a value: completes the sentence "`WORD` …" or "the value …".
@@ -47,6 +69,12 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
     match of {
         Type::Text(longest) => text(word, *longest),
         Type::Secret => {
+            if word == HIDDEN {
+                return Err(bad(
+                    "stands for a secret that is not shown",
+                    "state the secret itself; `routerctl show configuration --secrets` shows it to root",
+                ));
+            }
             if word.is_empty() {
                 return Err(bad(
                     "cannot be a secret",

@@ -19,8 +19,9 @@ use zeroize::Zeroizing;
 use super::{
     permission,
     protocol::{
-        AgentVersion, Body, Command, Failure, Force, ForceBegun, HeartbeatStatus, InterfaceStatus,
-        Outcome, Request, Response, Rotation, SessionRotation, Status, TunnelStatus, VERSION,
+        AgentVersion, Body, Command, ConfigurationStatus, Configured, Configuring, Failure, Force,
+        ForceBegun, HeartbeatStatus, InterfaceStatus, Outcome, Request, Response, Rotation,
+        SessionRotation, Status, TunnelStatus, VERSION,
     },
 };
 
@@ -126,6 +127,22 @@ impl Client {
         }
     }
 
+    /// What the agent runs by; with the secrets for those who may see them.
+    pub fn configuration(&self, secrets: bool) -> Result<ConfigurationStatus, ClientError> {
+        match self.request(&Request::configuration(secrets))? {
+            Body::Configuration(configuration) => Ok(configuration),
+            other => Err(self.answers_another_question(&other)),
+        }
+    }
+
+    /// Makes a step of a change of the configuration.
+    pub fn configure(&self, step: Configuring) -> Result<Configured, ClientError> {
+        match self.request(&Request::configure(step))? {
+            Body::Configure(configured) => Ok(configured),
+            other => Err(self.answers_another_question(&other)),
+        }
+    }
+
     fn ask(&self, command: Command) -> Result<Body, ClientError> {
         self.request(&Request::new(command))
     }
@@ -200,6 +217,8 @@ impl Client {
             Body::Version(_) => Command::Version,
             Body::RotateSecret(_) => Command::RotateSecret,
             Body::Force(_) => Command::Force,
+            Body::Configuration(_) => Command::Configuration,
+            Body::Configure(_) => Command::Configure,
         };
         self.not_understood(&format!("it answered {kind}, which was not asked"))
     }

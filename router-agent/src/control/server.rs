@@ -8,6 +8,7 @@ mod conversation;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use tokio::{
     net::UnixListener,
     sync::{Semaphore, oneshot},
@@ -16,10 +17,10 @@ use tokio::{
 };
 
 use super::protocol::{
-    Force, ForceBegun, HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status,
-    TunnelStatus,
+    ConfigurationStatus, Configured, Configuring, Force, ForceBegun, HeartbeatStatus,
+    InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus,
 };
-use crate::cluster::Refusal;
+use crate::{cluster::Refusal, config::Secrets};
 
 pub use bind::bind;
 
@@ -34,10 +35,22 @@ pub trait Source {
     fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String>;
     /// Has a group moved. What is begun, and whether that is refused by the one who decides.
     fn force(&self, force: &Force) -> Result<(ForceBegun, oneshot::Receiver<Verdict>), String>;
+    fn configuration(&self, secrets: Secrets) -> ConfigurationStatus;
+    /// Makes a step of a change of the configuration, or says why it cannot be.
+    fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<Step, String>>;
 }
 
 /// Nothing was done if it is a refusal.
 pub type Verdict = Result<(), Refusal>;
+
+/// What a step of a change of the configuration comes to.
+pub struct Step {
+    pub configured: Configured,
+    /// What is to happen when the client has its answer.
+    pub afterwards: Option<Afterwards>,
+}
+
+pub type Afterwards = Box<dyn FnOnce() + Send>;
 
 /// A source as connections share it.
 pub type SharedSource = Arc<dyn Source + Send + Sync>;
@@ -49,6 +62,8 @@ pub struct Limits {
     pub clients: NonZeroUsize,
     /// Length of a request, without the newline.
     pub request_bytes: usize,
+    /// The same, of a client that may change the configuration, which a request can hold whole.
+    pub change_bytes: usize,
     /// Time for a request to arrive whole, and for a client to stay silent.
     pub read: Duration,
     /// Time for a client to take a response.
@@ -60,6 +75,8 @@ impl Default for Limits {
         Self {
             clients: const { NonZeroUsize::new(64).unwrap() },
             request_bytes: 64 * 1024,
+            // The largest configuration, with an escape for every other character.
+            change_bytes: 16 * 1024 * 1024,
             read: Duration::from_secs(5),
             write: Duration::from_secs(5),
         }

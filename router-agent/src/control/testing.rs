@@ -13,12 +13,14 @@ use tokio::sync::oneshot;
 
 use super::{
     protocol::{
-        Force, ForceBegun, HeartbeatStatus, InterfaceStatus, Rotation, SessionRotation, Status,
-        TunnelStatus,
+        ConfigurationStatus, Configured, Configuring, Force, ForceBegun, HeartbeatStatus,
+        InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus,
     },
-    server::{Limits, SharedSource, Source, Verdict, bind, serve_within},
+    server::{Limits, SharedSource, Source, Step, Verdict, bind, serve_within},
 };
 use crate::cluster::Refusal;
+use crate::config::{Origin, Secrets, Statement};
+use futures::future::{BoxFuture, FutureExt as _, ready};
 
 /// Answers with a node's name and nothing else.
 pub struct Fixed;
@@ -66,6 +68,35 @@ impl Source for Fixed {
         };
         let _ = decide.send(verdict);
         Ok((begun, decided))
+    }
+
+    fn configuration(&self, secrets: Secrets) -> ConfigurationStatus {
+        let value = match secrets {
+            Secrets::Masked => "***",
+            Secrets::Shown => "s3cr3t",
+        };
+        ConfigurationStatus {
+            statements: vec![Statement {
+                path: vec!["cluster".to_owned(), "pre-shared-secret".to_owned()],
+                value: Some(value.to_owned()),
+                origin: Origin::File,
+                comment: None,
+            }],
+            ..ConfigurationStatus::default()
+        }
+    }
+
+    fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<Step, String>> {
+        ready(match step {
+            Configuring::Apply { .. } => Ok(Step {
+                configured: Configured::default(),
+                afterwards: None,
+            }),
+            Configuring::Confirm | Configuring::RollBack => {
+                Err("no change waits to be confirmed".to_owned())
+            }
+        })
+        .boxed()
     }
 }
 

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::force::Moved;
 use crate::control::protocol::{
-    AgentVersion, Finding, HeartbeatStatus, InterfaceStatus, SessionRotation, Status, Transition,
-    TunnelStatus,
+    AgentVersion, ConfigurationStatus, Configured, Finding, HeartbeatStatus, InterfaceStatus,
+    SessionRotation, Status, Transition, TunnelStatus,
 };
 
 /// Raised when a field changes its meaning or goes away; new ones may come at any time.
@@ -40,6 +40,8 @@ pub enum View<'a> {
     Rotation(&'a [SessionRotation]),
     Version(Versions<'a>),
     Force(&'a Moved),
+    Configuration(&'a ConfigurationStatus),
+    Configured(&'a Configured),
     #[serde(untagged)]
     History(History<'a>),
 }

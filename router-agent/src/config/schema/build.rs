@@ -8,6 +8,7 @@ pub(super) const fn node(name: &'static str, kind: Kind, help: &'static str) -> 
         kind,
         help,
         default: None,
+        default_at_least: None,
         status: Status::Supported,
         required: None,
         alone: false,
@@ -63,6 +64,14 @@ impl Node {
     pub(super) const fn default(self, value: &'static str) -> Self {
         Self {
             default: Some(value),
+            ..self
+        }
+    }
+
+    /// Its default grows with the value of a sibling.
+    pub(super) const fn default_at_least(self, sibling: &'static str) -> Self {
+        Self {
+            default_at_least: Some(sibling),
             ..self
         }
     }

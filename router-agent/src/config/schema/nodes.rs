@@ -105,7 +105,8 @@ static CLUSTER: &[Node] = &[
         milliseconds(1, 300_000),
         "Silence after which a node's agent is dead; at least dead-interval",
     )
-    .default("3000"),
+    .default("3000")
+    .default_at_least("dead-interval"),
     leaf(
         "monitor-dead-interval",
         milliseconds(4, 29_999),

@@ -6,6 +6,7 @@
 //! "never".
 
 mod arbiter;
+mod configuration;
 mod force;
 mod heartbeat;
 mod history;
@@ -19,6 +20,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use arbiter::{ArbiterStatus, ArbiterTimes};
+pub use configuration::{ConfigurationStatus, Configured, Configuring, LastChange};
 pub use force::{Force, ForceBegun, Forced};
 pub use heartbeat::HeartbeatStatus;
 pub use history::{Finding, Known, Stages, Step, Transition};
@@ -44,6 +46,12 @@ pub struct Request {
     /// Of [`Command::Force`] alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<Force>,
+    /// Of [`Command::Configure`] alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuring: Option<Configuring>,
+    /// Of [`Command::Configuration`]: to show the secrets, of root and the agent's user only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secrets: bool,
 }
 
 impl Request {
@@ -54,6 +62,8 @@ impl Request {
             command,
             rotation: None,
             force: None,
+            configuring: None,
+            secrets: false,
         }
     }
 
@@ -70,6 +80,22 @@ impl Request {
         Self {
             force: Some(force),
             ..Self::new(Command::Force)
+        }
+    }
+
+    /// A step of a change of the configuration.
+    pub fn configure(step: Configuring) -> Self {
+        Self {
+            configuring: Some(step),
+            ..Self::new(Command::Configure)
+        }
+    }
+
+    /// The configuration that runs.
+    pub fn configuration(secrets: bool) -> Self {
+        Self {
+            secrets,
+            ..Self::new(Command::Configuration)
         }
     }
 }
@@ -93,10 +119,15 @@ pub enum Command {
     RotateSecret,
     /// Moves a group; of root and the agent's user only. Answered by [`Body::Force`].
     Force,
+    /// Answered by [`Body::Configuration`].
+    Configuration,
+    /// Changes what the agent runs by; of root and the agent's user only. Answered by
+    /// [`Body::Configure`].
+    Configure,
 }
 
 impl Command {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Status,
         Self::Tunnels,
         Self::Interfaces,
@@ -104,6 +135,8 @@ impl Command {
         Self::Version,
         Self::RotateSecret,
         Self::Force,
+        Self::Configuration,
+        Self::Configure,
     ];
 
     /// The command's word in a request.
@@ -116,6 +149,8 @@ impl Command {
             Self::Version => "version",
             Self::RotateSecret => "rotate-secret",
             Self::Force => "force",
+            Self::Configuration => "configuration",
+            Self::Configure => "configure",
         }
     }
 
@@ -172,6 +207,8 @@ pub enum Body {
     Version(AgentVersion),
     RotateSecret(Vec<SessionRotation>),
     Force(ForceBegun),
+    Configuration(ConfigurationStatus),
+    Configure(Configured),
 }
 
 /// Which program answers.
@@ -281,6 +318,31 @@ mod tests {
     }
 
     #[test]
+    fn steps_of_a_configuration_are_written_as_documented_and_shown_without_the_text() {
+        let apply = Request::configure(Configuring::Apply {
+            name: "router.conf".to_owned(),
+            text: Secret::new("set cluster pre-shared-secret cloudpack"),
+            confirm_within_s: Some(60),
+            dry_run: false,
+        });
+        let text = serde_json::to_string(&apply).unwrap();
+        assert_eq!(
+            text,
+            r#"{"version":1,"command":"configure","configuring":{"apply":{"name":"router.conf","text":"set cluster pre-shared-secret cloudpack","confirm_within_s":60,"dry_run":false}}}"#
+        );
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), apply);
+        assert!(!format!("{apply:?}").contains("cloudpack"));
+        assert_eq!(
+            serde_json::to_string(&Request::configure(Configuring::RollBack)).unwrap(),
+            r#"{"version":1,"command":"configure","configuring":"roll-back"}"#
+        );
+        assert_eq!(
+            serde_json::to_string(&Request::configuration(true)).unwrap(),
+            r#"{"version":1,"command":"configuration","secrets":true}"#
+        );
+    }
+
+    #[test]
     fn responses_survive_the_socket() {
         let responses = [
             Response::ok(Body::Status(Status::default())),
@@ -294,6 +356,8 @@ mod tests {
             Response::ok(Body::Version(AgentVersion::own())),
             Response::ok(Body::RotateSecret(vec![SessionRotation::default()])),
             Response::ok(Body::Force(ForceBegun::default())),
+            Response::ok(Body::Configuration(ConfigurationStatus::default())),
+            Response::ok(Body::Configure(Configured::default())),
             Response::error(FailureCode::BadRequest, "no"),
         ];
         for response in responses {

@@ -27,16 +27,16 @@ pub struct SessionRotation {
 }
 
 /// A secret on its way over the control socket, which only root and the agent's user may send.
-mod exposed {
+pub(super) mod exposed {
     use serde::{Deserialize as _, Deserializer, Serializer};
 
     use super::Secret;
 
-    pub(super) fn serialize<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(secret.expose())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
         String::deserialize(from).map(Secret::new)
     }
 }

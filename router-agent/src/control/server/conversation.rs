@@ -9,10 +9,13 @@ use tokio::{
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Limits, Source};
+use super::{Afterwards, Limits, Source, Step};
+use crate::config::Secrets;
 use crate::control::{
     permission,
-    protocol::{AgentVersion, Body, Command, FailureCode, Force, Response, Rotation, VERSION},
+    protocol::{
+        AgentVersion, Body, Command, Configuring, FailureCode, Force, Response, Rotation, VERSION,
+    },
 };
 
 /// Talks with a client until it closes the connection or breaks a limit.
@@ -30,17 +33,25 @@ pub async fn hold(
     let mut line = Zeroizing::new(Vec::new());
     loop {
         line.zeroize();
-        let reading = read_line(&mut reader, &mut line, limits.request_bytes);
-        let (response, goes_on) = match timeout(limits.read, reading).await {
+        let reading = read_line(&mut reader, &mut line, client.longest_request(limits));
+        let (answer, goes_on) = match timeout(limits.read, reading).await {
             Ok(Ok(Line::Whole)) => (answer(&line, client, source, limits).await, true),
-            Ok(Ok(Line::TooLong)) => (too_long(limits), false),
+            Ok(Ok(Line::TooLong)) => (too_long(client.longest_request(limits)).into(), false),
             Ok(Ok(Line::End)) => return Ok(()),
             Ok(Err(error)) => return Err(error),
             // Silent between requests: it merely keeps a place.
             Err(_) if line.is_empty() => return Ok(()),
-            Err(_) => (too_slow(limits), false),
+            Err(_) => (too_slow(limits).into(), false),
         };
-        send(&mut write, &response, limits).await?;
+        let Answer {
+            response,
+            afterwards,
+        } = answer;
+        let sent = send(&mut write, &response, limits).await;
+        if let Some(afterwards) = afterwards {
+            afterwards();
+        }
+        sent?;
         if !goes_on {
             return Ok(());
         }
@@ -51,6 +62,31 @@ pub async fn hold(
 #[derive(Clone, Copy)]
 struct Client {
     may_change: bool,
+}
+
+impl Client {
+    fn longest_request(self, limits: Limits) -> usize {
+        if self.may_change {
+            limits.change_bytes
+        } else {
+            limits.request_bytes
+        }
+    }
+}
+
+/// What is said, and what is to happen then.
+struct Answer {
+    response: Response,
+    afterwards: Option<Afterwards>,
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Self {
+            response,
+            afterwards: None,
+        }
+    }
 }
 
 enum Line {
@@ -90,7 +126,7 @@ async fn answer(
     client: Client,
     source: &(dyn Source + Send + Sync),
     limits: Limits,
-) -> Response {
+) -> Answer {
     #[derive(serde::Deserialize)]
     struct OnlyVersion {
         version: u32,
@@ -102,24 +138,26 @@ async fn answer(
 
     let version = match serde_json::from_slice(line) {
         Ok(OnlyVersion { version }) => version,
-        Err(error) => return bad_request(&error),
+        Err(error) => return bad_request(&error).into(),
     };
     if version != VERSION {
         return Response::error(
             FailureCode::UnsupportedVersion,
             format!("this agent speaks version {VERSION} of the protocol, not {version}"),
-        );
+        )
+        .into();
     }
     let name = match serde_json::from_slice(line) {
         Ok(OnlyCommand { command }) => command,
-        Err(error) => return bad_request(&error),
+        Err(error) => return bad_request(&error).into(),
     };
     let Some(command) = Command::from_name(&name) else {
         let known = Command::ALL.map(Command::name).join(", ");
         return Response::error(
             FailureCode::UnknownCommand,
             format!("there is no command {name:?}; there are: {known}"),
-        );
+        )
+        .into();
     };
     Response::ok(match command {
         Command::Status => Body::Status(source.status()),
@@ -127,9 +165,66 @@ async fn answer(
         Command::Interfaces => Body::Interfaces(source.interfaces()),
         Command::Heartbeat => Body::Heartbeat(source.heartbeat()),
         Command::Version => Body::Version(AgentVersion::own()),
-        Command::RotateSecret => return rotate(line, client, source),
-        Command::Force => return force(line, client, source, limits).await,
+        Command::RotateSecret => return rotate(line, client, source).into(),
+        Command::Force => return force(line, client, source, limits).await.into(),
+        Command::Configuration => return configuration(line, client, source).into(),
+        Command::Configure => return configure(line, client, source).await,
     })
+    .into()
+}
+
+fn configuration(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
+    #[derive(serde::Deserialize)]
+    struct OnlySecrets {
+        #[serde(default)]
+        secrets: bool,
+    }
+
+    let secrets = match serde_json::from_slice(line) {
+        Ok(OnlySecrets { secrets: false }) => Secrets::Masked,
+        Ok(OnlySecrets { secrets: true }) if client.may_change => Secrets::Shown,
+        Ok(OnlySecrets { secrets: true }) => {
+            return Response::error(
+                FailureCode::Forbidden,
+                "only root and the agent's own user may see the secrets",
+            );
+        }
+        Err(error) => return bad_request(&error),
+    };
+    Response::ok(Body::Configuration(source.configuration(secrets)))
+}
+
+async fn configure(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Answer {
+    #[derive(serde::Deserialize)]
+    struct OnlyStep {
+        configuring: Configuring,
+    }
+
+    if !client.may_change {
+        return Response::error(
+            FailureCode::Forbidden,
+            "only root and the agent's own user may change the configuration",
+        )
+        .into();
+    }
+    // What is wrong with it is not told: it may be a secret.
+    let Ok(OnlyStep { configuring }) = serde_json::from_slice(line) else {
+        return Response::error(
+            FailureCode::BadRequest,
+            r#"no step such as "configuring":{"apply":{"name":"…","text":"…"}} or "configuring":"confirm""#,
+        )
+        .into();
+    };
+    match source.configure(configuring).await {
+        Ok(Step {
+            configured,
+            afterwards,
+        }) => Answer {
+            response: Response::ok(Body::Configure(configured)),
+            afterwards,
+        },
+        Err(reason) => Response::error(FailureCode::Impossible, reason).into(),
+    }
 }
 
 fn rotate(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
@@ -199,10 +294,10 @@ fn bad_request(error: &serde_json::Error) -> Response {
     )
 }
 
-fn too_long(limits: Limits) -> Response {
+fn too_long(longest: usize) -> Response {
     Response::error(
         FailureCode::TooLong,
-        format!("a request has at most {} bytes", limits.request_bytes),
+        format!("a request has at most {longest} bytes"),
     )
 }
 

@@ -1,0 +1,399 @@
+//! The configuration that runs, and the one that is to take its place.
+//!
+//! Three texts: the file that the agent starts with, the last good one, and a candidate. A change is
+//! checked whole, then a new agent takes this one's place with the candidate. If it comes to run, and is
+//! confirmed where that was asked for, the candidate becomes the file and the last good one. If not, an
+//! agent with the last good one takes its place. A process that dies meanwhile is started again with
+//! the file, which is untouched.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use futures::future::{BoxFuture, FutureExt as _};
+use router_common::time::BootTime;
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{info, warn};
+
+use super::{
+    Options,
+    board::whole_ms,
+    lock, setup,
+    succession::{Purpose, Succession},
+};
+use crate::{
+    clock,
+    config::{self, Cluster, Facts, Loaded, Secrets},
+    control::{
+        protocol::{ConfigurationStatus, Configured, Configuring, LastChange},
+        server::Step,
+    },
+    net::Netlink,
+};
+
+/// Extension of the file that holds the last good configuration.
+const LAST_GOOD: &str = "last-good";
+
+/// How an agent begins.
+pub struct Beginning {
+    pub loaded: Loaded,
+    /// What was known of the system when it was checked.
+    pub facts: Facts,
+    pub succession: Option<Succession>,
+}
+
+/// The configuration that the agent runs by.
+pub struct Configuration {
+    running: Loaded,
+    facts: Facts,
+    options: Options,
+    netlink: Netlink,
+    last_good: PathBuf,
+    candidate: PathBuf,
+    /// Agents that are to take this one's place.
+    successions: UnboundedSender<Succession>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// When the last good one comes back; none if what runs is good.
+    unconfirmed_until: Option<BootTime>,
+    last_change: Option<LastChange>,
+}
+
+impl Configuration {
+    pub fn new(
+        beginning: Beginning,
+        options: Options,
+        netlink: Netlink,
+        successions: UnboundedSender<Succession>,
+    ) -> Result<Self> {
+        let Beginning {
+            loaded,
+            facts,
+            succession,
+        } = beginning;
+        Ok(Self {
+            running: loaded,
+            facts,
+            options,
+            netlink,
+            last_good: lock::file_of_namespace(LAST_GOOD)?,
+            candidate: lock::file_of_namespace("candidate")?,
+            successions,
+            state: Mutex::new(State {
+                unconfirmed_until: succession.as_ref().and_then(Succession::confirm_until),
+                last_change: succession.map(|succession| LastChange {
+                    ticket: succession.ticket,
+                    rolled_back: match succession.purpose {
+                        Purpose::Try { .. } => None,
+                        Purpose::GoBack { reason } => Some(reason),
+                    },
+                }),
+            }),
+        })
+    }
+
+    /// The agent has come to run by it.
+    pub fn begun(&self) -> Result<()> {
+        let (until, last_change) = {
+            let state = self.state();
+            (state.unconfirmed_until, state.last_change.clone())
+        };
+        match (until, last_change) {
+            (Some(until), _) => {
+                let left = until.since(clock::now());
+                info!("the new configuration waits to be confirmed within {left:?}");
+                Ok(())
+            }
+            (None, None) => self.keep_as_last_good(),
+            (None, Some(LastChange { rolled_back, .. })) => match rolled_back {
+                Some(reason) => {
+                    warn!("the last good configuration runs again: {reason}");
+                    Ok(())
+                }
+                None => {
+                    info!("the new configuration runs");
+                    self.accept()
+                }
+            },
+        }
+    }
+
+    pub fn status(&self, secrets: Secrets) -> ConfigurationStatus {
+        let state = self.state();
+        let left = |until: BootTime| whole_ms(until.since(clock::now()));
+        ConfigurationStatus {
+            file: self.options.config.display().to_string(),
+            statements: self.running.in_effect(secrets),
+            unconfirmed_for_ms: state.unconfirmed_until.map(left),
+            last_change: state.last_change.clone(),
+        }
+    }
+
+    /// Makes a step of a change.
+    pub fn step(&self, step: Configuring) -> BoxFuture<'_, Result<Step, String>> {
+        async move {
+            match step {
+                Configuring::Apply {
+                    name,
+                    text,
+                    confirm_within_s,
+                    dry_run,
+                } => {
+                    let within = confirm_within_s.map(|s| Duration::from_secs(s.into()));
+                    self.apply(&name, text.expose(), within, dry_run).await
+                }
+                Configuring::Confirm => self.confirm(),
+                Configuring::RollBack => self.roll_back(),
+            }
+            .map_err(|error| format!("{error:#}"))
+        }
+        .boxed()
+    }
+
+    /// The file may have been edited: applies what it says now.
+    pub async fn reload(&self) -> Result<Option<Succession>> {
+        let path = &self.options.config;
+        let new = config::load(path, &self.facts, self.options.strict)?;
+        let plan = self.plan(new, None).await?;
+        for change in &plan.changes {
+            info!("configuration: {change}");
+        }
+        if plan.succession.is_none() {
+            info!("{} changes nothing", path.display());
+        }
+        Ok(plan.succession)
+    }
+
+    /// When the last good configuration comes back unless it is confirmed before.
+    pub fn unconfirmed_until(&self) -> Option<BootTime> {
+        self.state().unconfirmed_until
+    }
+
+    /// An agent that goes back to the last good configuration.
+    pub fn way_back(&self, reason: impl Into<String>) -> Succession {
+        Succession {
+            ticket: self.state().last_change.as_ref().map_or(0, |l| l.ticket),
+            configuration: self.last_good.clone(),
+            purpose: Purpose::GoBack {
+                reason: reason.into(),
+            },
+        }
+    }
+
+    async fn apply(
+        &self,
+        name: &str,
+        text: &str,
+        within: Option<Duration>,
+        dry_run: bool,
+    ) -> Result<Step> {
+        let new = config::parse(name, text, &self.facts, self.options.strict)?;
+        let warnings = new.render_warnings(false);
+        if dry_run {
+            return Ok(Step {
+                configured: Configured {
+                    changes: self.running.difference(&new),
+                    warnings,
+                    ticket: None,
+                },
+                afterwards: None,
+            });
+        }
+        let Planned {
+            changes,
+            succession,
+        } = self.plan(new, within).await?;
+        let ticket = succession.as_ref().map(|succession| succession.ticket);
+        Ok(Step {
+            configured: Configured {
+                changes,
+                warnings,
+                ticket,
+            },
+            afterwards: succession.map(|succession| self.later(succession)),
+        })
+    }
+
+    /// Checks all that can be checked before anything is changed, and writes the candidate.
+    async fn plan(&self, new: Loaded, within: Option<Duration>) -> Result<Planned> {
+        if self.unconfirmed_until().is_some() {
+            bail!(
+                "a change waits to be confirmed: `routerctl configure confirm` keeps it, \
+                 `routerctl configure rollback` takes it back"
+            );
+        }
+        let changes = self.running.difference(&new);
+        if new.config == self.running.config {
+            // Other words for the same, if that.
+            if within.is_none() {
+                self.save(new.text())?;
+            }
+            return Ok(Planned {
+                changes,
+                succession: None,
+            });
+        }
+        keeps_talking(
+            self.running.config.cluster.as_ref(),
+            new.config.cluster.as_ref(),
+        )?;
+        setup::plan(&new.config, &self.options, &self.netlink).await?;
+        write_private(&self.candidate, new.text())?;
+        let confirm_until = within.map(|within| clock::now().after(within));
+        Ok(Planned {
+            changes,
+            succession: Some(Succession {
+                ticket: getrandom::u32().context("cannot draw a random number")?,
+                configuration: self.candidate.clone(),
+                purpose: Purpose::Try {
+                    confirm_until_ns: confirm_until.map(BootTime::as_ns),
+                },
+            }),
+        })
+    }
+
+    fn confirm(&self) -> Result<Step> {
+        if self.state().unconfirmed_until.is_none() {
+            bail!("no change waits to be confirmed");
+        }
+        self.accept()?;
+        self.state().unconfirmed_until = None;
+        info!("the new configuration is confirmed");
+        Ok(done(None))
+    }
+
+    fn roll_back(&self) -> Result<Step> {
+        if self.unconfirmed_until().is_none() {
+            bail!("no change waits to be confirmed");
+        }
+        let succession = self.way_back("an operator took it back");
+        let ticket = succession.ticket;
+        Ok(Step {
+            afterwards: Some(self.later(succession)),
+            ..done(Some(ticket))
+        })
+    }
+
+    /// The text that runs is good: a start uses it from now on.
+    fn accept(&self) -> Result<()> {
+        self.save(self.running.text())?;
+        self.keep_as_last_good()
+    }
+
+    fn keep_as_last_good(&self) -> Result<()> {
+        write_private(&self.last_good, self.running.text())
+    }
+
+    /// Writes the file that the agent starts with, whole or not at all.
+    fn save(&self, text: &str) -> Result<()> {
+        let path = &self.options.config;
+        // A link stays one.
+        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        if fs::read_to_string(path).is_ok_and(|present| present == text) {
+            return Ok(());
+        }
+        let mode = fs::metadata(path).map_or(0o600, |file| file.permissions().mode() & 0o777);
+        let mut new = path.clone().into_os_string();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        write_private(&new, text)?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode))
+            .and_then(|()| fs::rename(&new, path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn later(&self, succession: Succession) -> Box<dyn FnOnce() + Send> {
+        let successions = self.successions.clone();
+        Box::new(move || {
+            // The receiver is gone only when the agent stops.
+            let _ = successions.send(succession);
+        })
+    }
+
+    /// A panic elsewhere leaves the state whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Planned {
+    changes: Vec<config::Change>,
+    /// None if there is nothing to carry out.
+    succession: Option<Succession>,
+}
+
+fn done(ticket: Option<u32>) -> Step {
+    Step {
+        configured: Configured {
+            ticket,
+            ..Configured::default()
+        },
+        afterwards: None,
+    }
+}
+
+/// An agent that goes back to the last good configuration, because this one could not begin.
+pub fn way_back(trial: &Succession, error: &anyhow::Error) -> Result<Succession> {
+    Ok(Succession {
+        ticket: trial.ticket,
+        configuration: lock::file_of_namespace(LAST_GOOD)?,
+        purpose: Purpose::GoBack {
+            reason: format!("{error:#}"),
+        },
+    })
+}
+
+/// Whether this node and a peer that changes sooner or later understand each other meanwhile.
+fn keeps_talking(old: Option<&Cluster>, new: Option<&Cluster>) -> Result<()> {
+    let (Some(old), Some(new)) = (old, new) else {
+        return Ok(());
+    };
+    let accepted = |cluster: &Cluster| {
+        let previous = cluster.previous_secret.clone();
+        [Some(cluster.secret.clone()), previous]
+    };
+    let known = accepted(old);
+    if !accepted(new)
+        .iter()
+        .any(|secret| secret.is_some() && known.contains(secret))
+    {
+        bail!(
+            "the peer would not understand heartbeats with the new `pre-shared-secret`: state the \
+             present one as `cluster previous-pre-shared-secret`, apply that on both nodes, and take \
+             the line out then; or run `routerctl rotate-secret`"
+        );
+    }
+    if old.heartbeat_port != new.heartbeat_port {
+        bail!(
+            "the peer sends its heartbeats to port {}, and would not be heard at {}: stop the agent of \
+             the standby, restart that of the active node with the new `cluster heartbeat-port`, and \
+             start the standby with it",
+            old.heartbeat_port,
+            new.heartbeat_port
+        );
+    }
+    Ok(())
+}
+
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    let write = || {
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,185 @@
+//! The language described for people, out of the schema: as a document, and what is possible
+//! behind a path.
+
+use super::schema::{self, Kind, Node, Type};
+
+/// What may come next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Possible {
+    /// A node's name, or a stand-in for a value.
+    pub word: String,
+    /// What it means, what it may be, and what holds without it.
+    pub help: String,
+}
+
+/// What may come behind the words of a path; none if there is no such path.
+pub fn possible(words: &[String]) -> Option<Vec<Possible>> {
+    let mut nodes = schema::ROOT;
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let node = schema::ours(nodes).find(|node| node.name == word)?;
+        if let Kind::Tag(of, _) | Kind::Leaf(of) | Kind::Multi(of) = &node.kind
+            && words.next().is_none()
+        {
+            return Some(vec![Possible {
+                word: of.form(),
+                help: of.legal(),
+            }]);
+        }
+        nodes = node.children();
+    }
+    let next = schema::ours(nodes).map(|node| Possible {
+        word: node.name.to_owned(),
+        help: help(node),
+    });
+    Some(next.collect())
+}
+
+fn help(node: &Node) -> String {
+    let mut help = node.help.to_owned();
+    if let Some(of) = value(node) {
+        help.push_str(": ");
+        help.push_str(&of.legal());
+    }
+    if let Some(default) = default(node) {
+        help.push_str("; default ");
+        help.push_str(&default);
+    }
+    help
+}
+
+const fn value(node: &Node) -> Option<&Type> {
+    match &node.kind {
+        Kind::Leaf(of) | Kind::Multi(of) => Some(of),
+        Kind::Branch(_) | Kind::Tag(..) | Kind::Flag => None,
+    }
+}
+
+fn default(node: &Node) -> Option<String> {
+    let default = node.default?;
+    Some(match node.default_at_least {
+        Some(sibling) => format!("{default}, or {sibling} if that is longer"),
+        None => default.to_owned(),
+    })
+}
+
+const INTRODUCTION: &str = include_str!("reference.md");
+
+/// docs/configuration.md.
+pub fn reference() -> String {
+    let mut text = String::from(INTRODUCTION);
+    tables(&mut text, schema::ROOT, "");
+    text.push_str("\n## Known and ignored\n\n");
+    text.push_str(
+        "These nodes of Vyatta's are read and have no effect, with all below them. Each costs a \
+         warning; with `--strict` it is an error.\n",
+    );
+    foreign(&mut text, schema::ROOT, "");
+    text
+}
+
+/// A table for each branch that has values, then those of the branches below it.
+fn tables(text: &mut String, nodes: &'static [Node], path: &str) {
+    let values: Vec<_> = schema::ours(nodes)
+        .filter(|node| node.children().is_empty())
+        .collect();
+    if !values.is_empty() {
+        text.push_str(&format!(
+            "\n## {path}\n\n| node | value | default | |\n|---|---|---|---|\n"
+        ));
+    }
+    for node in values {
+        let value = value(node).map_or_else(|| "no value".to_owned(), Type::legal);
+        let several = if matches!(node.kind, Kind::Multi(_)) {
+            "; several"
+        } else {
+            ""
+        };
+        let default = match (default(node), node.required) {
+            (Some(default), _) => default,
+            (None, Some(_)) => "required".to_owned(),
+            (None, None) => String::new(),
+        };
+        text.push_str(&format!(
+            "| `{}` | {}{several} | {default} | {} |\n",
+            node.name,
+            value.replace('|', "\\|"),
+            node.help
+        ));
+    }
+    for node in schema::ours(nodes).filter(|node| !node.children().is_empty()) {
+        let name = match &node.kind {
+            Kind::Tag(of, _) => format!("{} {}", node.name, of.form()),
+            Kind::Branch(_) | Kind::Leaf(_) | Kind::Multi(_) | Kind::Flag => node.name.to_owned(),
+        };
+        tables(text, node.children(), format!("{path} {name}").trim_start());
+    }
+}
+
+/// A line for each branch that has nodes which are not ours.
+fn foreign(text: &mut String, nodes: &'static [Node], path: &str) {
+    let names: Vec<_> = nodes
+        .iter()
+        .filter(|node| node.status == schema::Status::Foreign)
+        .map(|node| format!("`{}`", node.name))
+        .collect();
+    if !names.is_empty() {
+        let below = if path.is_empty() {
+            "At the top".to_owned()
+        } else {
+            format!("Below `{}`", path.trim_start())
+        };
+        text.push_str(&format!("\n{below}: {}.\n", names.join(", ")));
+    }
+    for node in schema::ours(nodes) {
+        foreign(text, node.children(), &format!("{path} {}", node.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn the_document_is_not_stale() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        if env::var_os("UPDATE_REFERENCE").is_some() {
+            fs::write(&path, reference()).unwrap();
+        }
+        assert!(
+            fs::read_to_string(path).unwrap() == reference(),
+            "docs/configuration.md is stale: run `router-agent reference > docs/configuration.md`"
+        );
+    }
+
+    #[test]
+    fn what_is_possible_is_known_at_each_word() {
+        let at = |path: &str| {
+            let words: Vec<_> = path.split_whitespace().map(ToOwned::to_owned).collect();
+            possible(&words)
+        };
+        let words =
+            |path: &str| -> Vec<String> { at(path).unwrap().into_iter().map(|p| p.word).collect() };
+        assert_eq!(words(""), ["cluster", "interfaces", "system", "service"]);
+        assert_eq!(words("interfaces tunnel"), ["tunN"]);
+        assert_eq!(
+            words("interfaces tunnel tun00 keepalive"),
+            ["interval", "retries"]
+        );
+        assert_eq!(words("cluster dead-interval"), ["NUMBER"]);
+        assert_eq!(words("cluster dead-interval 200"), [""; 0]);
+        assert_eq!(at("firewall"), None);
+        assert_eq!(at("cluster colour"), None);
+        let cluster = at("cluster").unwrap();
+        let keepalive = cluster
+            .iter()
+            .find(|p| p.word == "keepalive-interval")
+            .unwrap();
+        assert_eq!(
+            keepalive.help,
+            "Time between heartbeats: 1 to 14999 milliseconds; default 50"
+        );
+    }
+}

@@ -1,0 +1,372 @@
+//! Configurations applied to running agents: what changes, what must not, and what comes back.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, UdpSocket},
+    path::PathBuf,
+    process::Output,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use router_agent::control::protocol::ConfigurationStatus;
+use router_tests::{
+    agent::{self, Agent},
+    article::{self, ROUTERS, Router, SERVER_ADDRESS},
+    cluster::{Cluster, PATIENCE},
+    lab::Node,
+    poll,
+    replacing::{self, Lasting, PACKETS, tunnels, under_traffic},
+};
+use rustix::process::Signal;
+use serde::Deserialize;
+
+const PRIMARY: Router = ROUTERS[0];
+const SECONDARY: Router = ROUTERS[1];
+
+/// However slow this machine is, an agent begins anew before its peer takes it for dead.
+fn config(router: Router) -> String {
+    replacing::config(router) + "set cluster agent-dead-interval 60000\n"
+}
+
+fn formed() -> Cluster {
+    replacing::formed_with(config)
+}
+
+/// Writes a configuration that is not the one that the agent starts with.
+fn candidate(node: &Node, text: &str) -> PathBuf {
+    let path = node.directory().join("candidate.conf");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn started_with(node: &Node) -> String {
+    fs::read_to_string(node.directory().join("router.conf")).unwrap()
+}
+
+fn apply_output(node: &Node, text: &str, options: &[&str]) -> Output {
+    let path = candidate(node, text);
+    let mut words = vec!["configure", "apply", path.to_str().unwrap()];
+    words.extend(options);
+    agent::routerctl_output(node, &words).unwrap()
+}
+
+/// What `configure apply` prints; it must succeed.
+fn apply(node: &Node, text: &str, options: &[&str]) -> String {
+    let output = apply_output(node, text, options);
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stderr),
+        agent::log(node)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What `configure apply` says when it fails, which it must.
+fn refused(node: &Node, text: &str) -> String {
+    let output = apply_output(node, text, &[]);
+    assert!(!output.status.success(), "it was applied");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn status(node: &Node) -> Result<ConfigurationStatus> {
+    #[derive(Deserialize)]
+    struct Document {
+        configuration: ConfigurationStatus,
+    }
+    let text = agent::routerctl(node, &["show", "configuration", "--origin", "--json"])?;
+    let Document { configuration } = serde_json::from_str(&text)?;
+    Ok(configuration)
+}
+
+fn description(node: &Node) -> String {
+    let tunnels = tunnels(node).unwrap();
+    tunnels.first().unwrap().description.clone()
+}
+
+fn with_timing(router: Router, keepalive_ms: u32, dead_ms: u32) -> String {
+    config(router)
+        + &format!(
+            "set cluster keepalive-interval {keepalive_ms}\nset cluster dead-interval {dead_ms}\n"
+        )
+}
+
+#[test]
+fn a_change_loses_no_packet_and_concerns_nothing_else() {
+    let mut cluster = formed();
+    let before = ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap());
+    let processes = ROUTERS.map(|router| cluster.agent(router).unwrap().id());
+    let new = |router: Router| {
+        let (Router { underlay, .. }, remote) = (router, router.peer().underlay);
+        config(router)
+            + &format!(
+                "set interfaces tunnel tun7 encapsulation gre
+set interfaces tunnel tun7 local-ip {underlay}
+set interfaces tunnel tun7 remote-ip {remote}
+set interfaces tunnel tun7 parameters ip key 7
+set interfaces tunnel tun00 description 'to the other zone'
+set cluster group aws monitor {SERVER_ADDRESS}
+"
+            )
+    };
+    let report = under_traffic(&mut cluster, &ROUTERS, &|cluster, router| {
+        let changes = apply(cluster.node(router), &new(router), &[]);
+        ensure!(
+            changes.contains("+ interfaces tunnel tun00 description 'to the other zone'\n"),
+            "{changes}"
+        );
+        ensure!(changes.lines().count() == 6, "{changes}");
+        Ok(())
+    });
+    assert!(
+        report.missing().is_empty(),
+        "{} of {} lost\n{}",
+        report.lost(),
+        report.sent(),
+        cluster.logs()
+    );
+    assert!(report.sent() >= PACKETS, "{} sent", report.sent());
+    println!("{} sent, 0 lost", report.sent());
+    assert_eq!(
+        ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap()),
+        before
+    );
+    assert_eq!(
+        ROUTERS.map(|router| cluster.agent(router).unwrap().id()),
+        processes
+    );
+    for router in ROUTERS {
+        let node = cluster.node(router);
+        node.interface_index("tun7").unwrap();
+        assert_eq!(description(node), "to the other zone");
+        // The next start begins with it.
+        assert_eq!(started_with(node), new(router));
+        let comm = format!("/proc/{}/comm", cluster.agent(router).unwrap().id());
+        assert_eq!(fs::read_to_string(comm).unwrap(), "router-agent\n");
+    }
+}
+
+/// Slower, faster, and back: the first node to change has another timing than its peer meanwhile.
+#[test]
+fn timing_changes_in_either_order_of_nodes() {
+    let mut cluster = formed();
+    let before = ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap());
+    for (first, keepalive, dead) in [
+        (PRIMARY, 500, 2_000),
+        (SECONDARY, 50, 200),
+        (SECONDARY, 400, 1_600),
+        (PRIMARY, 50, 200),
+    ] {
+        let report = under_traffic(&mut cluster, &[first, first.peer()], &|cluster, router| {
+            apply(
+                cluster.node(router),
+                &with_timing(router, keepalive, dead),
+                &[],
+            );
+            Ok(())
+        });
+        assert!(
+            report.missing().is_empty(),
+            "{keepalive}/{dead}, {} first: {} of {} lost\n{}",
+            first.name,
+            report.lost(),
+            report.sent(),
+            cluster.logs()
+        );
+        assert_eq!(
+            ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap()),
+            before,
+            "{keepalive}/{dead}, {} first\n{}",
+            first.name,
+            cluster.logs()
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_changes_nothing() {
+    let cluster = formed();
+    let node = cluster.node(PRIMARY);
+    let before = Lasting::of(&cluster, PRIMARY).unwrap();
+    let present = config(PRIMARY);
+    for (lines, words) in [
+        ("set cluster dead-interval 60\nset clutser\n", "2 errors"),
+        (
+            "set interfaces ethernet eth9 fast-path enable\n",
+            "interface eth9 does not exist",
+        ),
+        ("set cluster heartbeat-port 7000\n", "at 7000"),
+        (
+            "set cluster pre-shared-secret another\n",
+            "previous-pre-shared-secret",
+        ),
+    ] {
+        let said = refused(node, &(present.clone() + lines));
+        assert!(said.contains(words), "{said}");
+        assert!(!said.contains("another"), "{said}");
+    }
+    assert_eq!(started_with(node), present);
+    assert_eq!(Lasting::of(&cluster, PRIMARY).unwrap(), before);
+    assert_eq!(status(node).unwrap().last_change, None);
+    // Nor does what says the same.
+    let same = apply(node, &(present.clone() + "# nothing\n"), &[]);
+    assert_eq!(same, "");
+    assert_eq!(status(node).unwrap().last_change, None);
+    assert!(started_with(node).ends_with("# nothing\n"));
+}
+
+fn tunnel_in_udp(router: Router) -> String {
+    let (Router { underlay, .. }, remote) = (router, router.peer().underlay);
+    format!(
+        "set interfaces tunnel tun8 encapsulation gre-udp
+set interfaces tunnel tun8 local-ip {underlay}
+set interfaces tunnel tun8 remote-ip {remote}
+"
+    )
+}
+
+/// All checks pass, but the UDP port of the new tunnel is taken.
+#[test]
+fn a_start_that_fails_brings_the_last_good_configuration_back() {
+    let mut cluster = formed();
+    let before = Lasting::of(&cluster, PRIMARY).unwrap();
+    let _taken = cluster
+        .node(PRIMARY)
+        .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 4_754)))
+        .unwrap()
+        .unwrap();
+    let report = under_traffic(&mut cluster, &[PRIMARY], &|cluster, router| {
+        let node = cluster.node(router);
+        let lines = tunnel_in_udp(router);
+        let said = refused(node, &(config(router) + &lines));
+        ensure!(said.contains("went back"), "{said}");
+        ensure!(said.contains("in use"), "{said}");
+        Ok(())
+    });
+    assert!(
+        report.missing().is_empty(),
+        "{} of {} lost\n{}",
+        report.lost(),
+        report.sent(),
+        cluster.logs()
+    );
+    assert_eq!(Lasting::of(&cluster, PRIMARY).unwrap(), before);
+    let node = cluster.node(PRIMARY);
+    assert_eq!(started_with(node), config(PRIMARY));
+    let last = status(node).unwrap().last_change.unwrap();
+    assert!(last.rolled_back.is_some());
+}
+
+fn alone() -> (router_tests::lab::Lab, Agent) {
+    let lab = article::lab().unwrap();
+    let agent = Agent::start(lab.node(PRIMARY.name), &config(PRIMARY)).unwrap();
+    poll::until(PATIENCE, || status(lab.node(PRIMARY.name))).unwrap();
+    (lab, agent)
+}
+
+#[test]
+fn what_is_not_confirmed_is_taken_back() {
+    let (lab, agent) = alone();
+    let node = lab.node(PRIMARY.name);
+    let present = config(PRIMARY);
+    let new = |text: &str| {
+        present.clone() + &format!("set interfaces tunnel tun00 description '{text}'\n")
+    };
+    let goes_back = || {
+        poll::until(PATIENCE, || {
+            let status = status(node)?;
+            let last = status.last_change.context("no change")?;
+            last.rolled_back.context("it still runs")
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", agent::log(node)))
+    };
+    apply(node, &new("once"), &["--confirm-within", "1"]);
+    assert_eq!(goes_back(), "it was not confirmed in time");
+    assert_eq!(description(node), "");
+    assert_eq!(started_with(node), present);
+
+    apply(node, &new("twice"), &["--confirm-within", "600"]);
+    assert_eq!(description(node), "twice");
+    assert!(status(node).unwrap().unconfirmed_for_ms.unwrap() > 500_000);
+    assert_eq!(started_with(node), present);
+    let said = refused(node, &new("meanwhile"));
+    assert!(said.contains("waits to be confirmed"), "{said}");
+    agent::routerctl(node, &["configure", "rollback"]).unwrap();
+    assert_eq!(goes_back(), "an operator took it back");
+    assert_eq!(description(node), "");
+
+    apply(node, &new("thrice"), &["--confirm-within", "600"]);
+    agent::routerctl(node, &["configure", "confirm"]).unwrap();
+    assert_eq!(status(node).unwrap().unconfirmed_for_ms, None);
+    assert_eq!(description(node), "thrice");
+    assert_eq!(started_with(node), new("thrice"));
+
+    // A process that dies while it waits is started again with what was good.
+    apply(node, &new("too often"), &["--confirm-within", "600"]);
+    agent.kill().unwrap();
+    let again = Agent::start(node, &started_with(node)).unwrap();
+    poll::until(PATIENCE, || status(node)).unwrap();
+    assert_eq!(description(node), "thrice");
+    assert!(again.terminate().unwrap().success());
+}
+
+#[test]
+fn a_hangup_has_the_file_read_again() {
+    let (lab, agent) = alone();
+    let node = lab.node(PRIMARY.name);
+    let wrong = config(PRIMARY) + "set clutser\n";
+    agent::write_config(node, &wrong).unwrap();
+    agent.signal(Signal::HUP).unwrap();
+    poll::until(PATIENCE, || {
+        let log = agent::log(node);
+        ensure!(log.contains("the configuration stays as it is"), "{log}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(started_with(node), wrong);
+
+    let new = config(PRIMARY) + "set interfaces tunnel tun00 description again\n";
+    agent::write_config(node, &new).unwrap();
+    agent.signal(Signal::HUP).unwrap();
+    poll::until(PATIENCE, || {
+        let last = status(node)?.last_change.context("not yet")?;
+        ensure!(last.rolled_back.is_none());
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", agent::log(node)));
+    assert_eq!(description(node), "again");
+    assert!(agent.terminate().unwrap().success());
+}
+
+#[test]
+fn the_running_configuration_is_shown_without_its_secret() {
+    let (lab, _agent) = alone();
+    let node = lab.node(PRIMARY.name);
+    let show = |options: &[&str]| {
+        let words = [&["show", "configuration"], options].concat();
+        agent::routerctl(node, &words).unwrap()
+    };
+    let text = show(&[]);
+    assert!(
+        text.contains("    tunnel tun00 {\n        address 169.254.0.1/24\n"),
+        "{text}"
+    );
+    assert!(text.contains("    pre-shared-secret \"***\"\n"), "{text}");
+    assert!(!text.contains("cloudpack"));
+    assert!(show(&["--secrets"]).contains("    pre-shared-secret cloudpack\n"));
+    let commands = show(&["commands", "--origin"]);
+    for line in [
+        "set cluster interface tun00",
+        "set cluster dead-interval 200  # default",
+    ] {
+        assert!(commands.lines().any(|l| l == line), "{line} in\n{commands}");
+    }
+    // What is shown can be applied again, and changes nothing.
+    let again = apply(node, &show(&["--secrets"]), &["--dry-run"]);
+    assert_eq!(again, "");
+    let masked = refused(node, &text);
+    assert!(
+        masked.contains("stands for a secret that is not shown"),
+        "{masked}"
+    );
+}
