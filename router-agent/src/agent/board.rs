@@ -4,7 +4,6 @@ mod sessions;
 mod tunnels;
 
 use std::{
-    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     time::Duration,
 };

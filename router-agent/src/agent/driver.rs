@@ -317,7 +317,7 @@ impl Driver {
                 .iter()
                 .map(|session| self.granted.newest(session.index))
                 .fold(BootTime::NEVER, BootTime::max),
-            leased: BootTime::from_ns(self.leases.read(self.groups[group].fence.0).granted_tx_ns),
+            leased: BootTime::from_ns(self.leases.read(self.groups[group].place).granted_tx_ns),
         }
     }
 
