@@ -49,6 +49,14 @@ pub fn from_peer(secret: &[u8]) -> NumberedKey {
     keys(secret).rx()
 }
 
+/// Of who does not know the secret, and has its number from any message: only the MAC tells.
+pub fn forged() -> NumberedKey {
+    NumberedKey {
+        number: from_peer(b"cloudpack").number,
+        ..from_peer(b"another secret")
+    }
+}
+
 pub fn to_peer() -> NumberedKey {
     keys(b"cloudpack").tx()
 }

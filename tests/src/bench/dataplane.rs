@@ -24,7 +24,6 @@ use router_common::{
     bench::{Bench, HEADERS},
     gre::{Addresses6, AnyKey, Format, Label, TunnelKey, TunnelKey6},
     heartbeat::Content,
-    keys::NumberedKey,
     map::Sequence,
     net::{ETH_P_IPV4, ETH_P_IPV6, Ethernet, PROTO_TCP},
 };
@@ -35,7 +34,7 @@ use super::{
 };
 use crate::{
     frames::{
-        KEY, LOCAL, LOCAL6, Outer, REMOTE, REMOTE6, from_peer, gre, heartbeat, inner_ipv6,
+        KEY, LOCAL, LOCAL6, Outer, REMOTE, REMOTE6, forged, from_peer, gre, heartbeat, inner_ipv6,
         inner_udp, probe, underlay,
     },
     kernel::{Kernel, egress, ingress, tc},
@@ -292,14 +291,8 @@ fn steady(pass: f64) -> Result<Section> {
         &inner_udp(9, &[0; INNER_PAYLOAD]),
     );
     let unknown6 = Outer::new(Format::IPV6).around(ETH_P_IPV4, &inner_udp(9, &[0; INNER_PAYLOAD]));
-    let other = from_peer(b"another secret");
-    // Who forges knows the number of the secret, from any message.
-    let forged = NumberedKey {
-        number: from_peer(b"cloudpack").number,
-        ..other
-    };
-    let unknown_secret = heartbeat(&probe(), &other);
-    let forged = heartbeat(&probe(), &forged);
+    let unknown_secret = heartbeat(&probe(), &from_peer(b"another secret"));
+    let forged = heartbeat(&probe(), &forged());
     let subjects = [
         ("pass program", program::PASS, plain, PASS),
         (

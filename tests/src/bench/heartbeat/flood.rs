@@ -22,7 +22,7 @@ use super::{
 use crate::{
     article::{self, CLOUD, ROUTERS},
     cluster::Cluster,
-    frames::{from_peer, heartbeat, probe},
+    frames::{forged, heartbeat, probe},
     kernel::Kernel,
 };
 
@@ -89,7 +89,7 @@ fn flood(during: Duration) -> Result<Flood> {
         article::cloud_interface(target.name)
     );
     let ifindex = cloud.run(|| fs::read_to_string(path))??.trim().parse()?;
-    let frame = heartbeat(&probe(), &from_peer(b"another secret"));
+    let frame = heartbeat(&probe(), &forged());
     let mut headers = [0; HEADERS];
     headers.copy_from_slice(&frame[..HEADERS]);
     let mut kernel = Kernel::for_benchmark()?;

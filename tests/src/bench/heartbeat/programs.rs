@@ -25,7 +25,7 @@ use super::super::{
 };
 use crate::{
     clock,
-    frames::{OUR_GENERATION, SESSION_SLOT, from_peer, heartbeat, our_claim, probe},
+    frames::{OUR_GENERATION, SESSION_SLOT, forged, from_peer, heartbeat, our_claim, probe},
     kernel::Kernel,
 };
 
@@ -127,7 +127,7 @@ fn subjects() -> Result<[Subject; 5]> {
     };
     let probes = |kernel: &Kernel| kernel.session().probes;
     let replies = |kernel: &Kernel| kernel.session().replies;
-    let forged = |kernel: &Kernel| kernel.session().mac_failures;
+    let refusals = |kernel: &Kernel| kernel.session().mac_failures;
     let renewals = |kernel: &Kernel| kernel.lease(GROUP).renewals;
     let subject = |name, frame, expected, handled| -> Result<Subject> {
         let mut kernel = Kernel::for_benchmark()?;
@@ -144,9 +144,9 @@ fn subjects() -> Result<[Subject; 5]> {
     let mut subjects = [
         subject(
             "wrong MAC, refused",
-            heartbeat(&probe(), &from_peer(b"another secret")),
+            heartbeat(&probe(), &forged()),
             DROP,
-            forged,
+            refusals,
         )?,
         subject("reply, taken", heartbeat(&reply, &key), DROP, replies)?,
         subject("probe, answered", heartbeat(&probe(), &key), TX, probes)?,
