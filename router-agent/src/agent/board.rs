@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock,
-    cluster::{Finding, PeerFinding, State},
+    cluster::{Finding, PeerFinding, State, said_last},
     config::{Cluster, Config, GreKey, Group, Keepalive, Prefer, Role, Tunnel},
     control::{
         protocol::{
@@ -292,20 +292,20 @@ impl Facts {
         }
     }
 
-    /// The newest message of the peer, over all paths of a group.
-    fn newest(&self, group: usize) -> SessionState {
-        self.sessions
+    /// What the peer said last, over all paths of a group.
+    fn said_last(&self, group: usize) -> SessionState {
+        let paths = self
+            .sessions
             .iter()
             .filter(|session| session.group == group)
-            .map(|session| self.heard.read(session.index))
-            .max_by_key(|state| state.last_heard_ns)
-            .unwrap_or_default()
+            .map(|session| self.heard.read(session.index));
+        said_last(&paths.collect::<Vec<_>>())
     }
 
     fn group_status(&self, number: usize, board: &GroupBoard, now: BootTime) -> GroupStatus {
         let group = &self.groups()[number];
         let view = board.view;
-        let peer_state = peer_state(view, self.newest(number).flags());
+        let peer_state = peer_state(view, self.said_last(number).flags());
         let role = self.role(group);
         let own_state = own_state(view, role, &board.monitors);
         let node = |name: &String, this_node| NodeStatus {

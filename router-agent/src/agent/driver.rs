@@ -245,25 +245,18 @@ impl Driver {
         }
     }
 
-    /// What was heard last, over all paths of the group.
+    /// What was heard, over all paths of the group.
     fn newest_report(&self, group: usize) -> PeerReport {
         let sessions = &self.groups[group].sessions;
-        let heard = sessions
+        let heard: Vec<_> = sessions
             .iter()
             .map(|session| self.sessions.read(session.index))
-            .max_by_key(|state| state.last_heard_ns)
-            .unwrap_or_default();
-        PeerReport {
-            last_heard: heard.last_heard(),
-            claim: heard.claim(),
-            flags: heard.flags(),
-            agent_age: heard.agent_age(),
-            newest_echo: BootTime::from_ns(heard.newest_echo_ns),
-            granted: sessions
-                .iter()
-                .map(|session| self.granted.newest(session.index))
-                .fold(BootTime::NEVER, BootTime::max),
-        }
+            .collect();
+        let granted = sessions
+            .iter()
+            .map(|session| self.granted.newest(session.index))
+            .fold(BootTime::NEVER, BootTime::max);
+        PeerReport::of_paths(&heard, granted)
     }
 
     /// Gives the core an event; publishes what follows before anything is done about it.

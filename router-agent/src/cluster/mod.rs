@@ -22,5 +22,5 @@ pub use self::{
     history::{Finding, Transition},
     mandate::{Authority, Mandate, Opening},
     policy::{Policy, Prefer},
-    report::{FormerLife, PeerFinding, PeerReport},
+    report::{FormerLife, PeerFinding, PeerReport, said_last},
 };
