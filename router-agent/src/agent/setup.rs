@@ -153,11 +153,7 @@ fn missing_interfaces(config: &Config, by_name: &HashMap<&str, &Link>) -> Vec<Pr
                 format!("interface {interface}, which is to be protected, does not exist"),
                 "`ip link` shows what there is",
             )),
-            Some(link) if link.controller.is_some() => problems.push(Problem::new(
-                format!("interface {interface} is part of another: its packets are not its own"),
-                "protect the bridge, bond or VRF that `ip link` shows behind `master`",
-            )),
-            Some(_) => {}
+            Some(link) => problems.extend(unfit_for_a_fence(link, by_name)),
         }
     }
     for ethernet in &config.ethernets {
@@ -169,6 +165,28 @@ fn missing_interfaces(config: &Config, by_name: &HashMap<&str, &Link>) -> Vec<Pr
         }
     }
     problems
+}
+
+/// Why a fence on an interface would not see what is forwarded.
+fn unfit_for_a_fence(link: &Link, by_name: &HashMap<&str, &Link>) -> Option<Problem> {
+    let name = &link.name;
+    if link.is_vrf() {
+        return Some(Problem::new(
+            format!(
+                "interface {name} is a VRF: what is forwarded passes its members, and not itself"
+            ),
+            format!("protect those of its members that `ip link show master {name}` shows"),
+        ));
+    }
+    let controller = link.controller?;
+    let is_vrf = |other: &&Link| other.index == controller && other.is_vrf();
+    if by_name.values().any(|other| is_vrf(other)) {
+        return None;
+    }
+    Some(Problem::new(
+        format!("interface {name} is part of another: its packets are not its own"),
+        "protect the bridge or bond that `ip link` shows behind `master`",
+    ))
 }
 
 /// The first interface that has each address.
