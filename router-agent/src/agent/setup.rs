@@ -41,7 +41,9 @@ use crate::{
     slow_path,
     takeover::ServiceTarget,
     tunnel::{
-        self, HeartbeatListener, Transit, mtu,
+        self, HeartbeatListener, Transit,
+        epoch::{self, EpochSlots},
+        mtu,
         state::{Device, TunnelState, Underlay},
     },
 };
@@ -235,11 +237,10 @@ pub async fn carry_out(
     }
     let tunnels: Vec<_> = states
         .iter()
-        .zip(tunnel::epoch::slots(&config))
-        .map(|(state, epochs)| TunnelFacts {
+        .map(|state| TunnelFacts {
             tunnel: state.tunnel().clone(),
             index: state.index(),
-            epochs,
+            epochs: state.epochs(),
         })
         .collect();
     let slow_path = Arc::new(slow_path::Table::default());
@@ -306,8 +307,6 @@ pub async fn carry_out(
     })
 }
 
-/// The tunnels with their devices: those that an agent before this one made, as far as they fit, and
-/// new ones.
 /// Whether every session that an agent before this one had is of a group that has the same place now.
 fn keeps_groups(config: &Config, dataplane: &mut Dataplane) -> Result<bool> {
     let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
@@ -321,6 +320,8 @@ fn keeps_groups(config: &Config, dataplane: &mut Dataplane) -> Result<bool> {
     Ok(true)
 }
 
+/// The tunnels with their devices: those that an agent before this one made, as far as they fit, and
+/// new ones.
 async fn make_devices(
     config: &Config,
     underlays: &[Link],
@@ -365,6 +366,7 @@ async fn make_devices(
         .zip(&pairs)
         .map(|(index, pair)| (*index, pair.kept))
         .partition::<Vec<_>, _>(|(_, kept)| *kept);
+    let epochs = allot_epochs(config, &kept, dataplane)?;
     let numbers = |some: Vec<(u32, bool)>| some.into_iter().map(|(index, _)| index).collect();
     dataplane.make_room(&numbers(old), &numbers(new))?;
     let has_lan = ethernets::lans(config).next().is_some();
@@ -374,7 +376,7 @@ async fn make_devices(
         .zip(&config.tunnels)
         .zip(underlays)
         .zip(&pairs)
-        .zip(tunnel::epoch::slots(config))
+        .zip(epochs)
         .map(|((((index, tunnel), underlay), pair), epochs)| {
             let Pair {
                 user,
@@ -401,6 +403,33 @@ async fn make_devices(
             }
         })
         .collect())
+}
+
+/// Where the tunnels have their epochs, of which some are `kept`: their indices by position.
+fn allot_epochs(
+    config: &Config,
+    kept: &BTreeMap<usize, u32>,
+    dataplane: &mut Dataplane,
+) -> Result<Vec<Option<EpochSlots>>> {
+    let former = dataplane.epoch_slots()?;
+    let former: BTreeMap<usize, u16> = kept
+        .iter()
+        .filter_map(|(position, index)| Some((*position, *former.get(index)?)))
+        .collect();
+    let epoch::Allotment { tunnels, new } = epoch::allot(config, &former);
+    let received = dataplane.epochs()?;
+    for place in &new {
+        received.write((*place).into(), &EpochSlot::default());
+    }
+    // Of two domains that have become one the newest counts.
+    for (position, place) in former {
+        if let Some(EpochSlots { received: now, .. }) = tunnels[position]
+            && !new.contains(&now)
+        {
+            received.raise_epoch(now.into(), received.epoch(place.into()));
+        }
+    }
+    Ok(tunnels)
 }
 
 /// A session that the programs know.
