@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicI32, AtomicU64, Ordering},
+        atomic::{self, AtomicI32, AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
@@ -275,6 +275,8 @@ impl Driver {
         let fence = mandate.fence(&advertisement);
         if fence.opened_ns != group.fence.read(&self.fences).opened_ns {
             group.fence.write(&self.fences, &Fence::default());
+            // Every CPU's gate is closed before any CPU says so.
+            atomic::fence(Ordering::SeqCst);
         }
         let Advertisement { claim, flags } = advertisement;
         let local = LocalState {
@@ -282,19 +284,7 @@ impl Driver {
             ..LocalState::new(claim, self.generation, flags, now)
         };
         for session in &group.sessions {
-            let before = self.local.read(session.index);
-            let same = LocalState {
-                agent_beat_ns: local.agent_beat_ns,
-                ..before
-            };
-            if before.grant_us != 0 && same != local {
-                let closed = LocalState {
-                    grant_us: 0,
-                    ..before
-                };
-                self.local.write(session.index, &closed);
-            }
-            self.local.write(session.index, &local);
+            self.local.say(session.index, &local);
         }
         // What passes by this opening leaves under its epoch.
         self.epochs
