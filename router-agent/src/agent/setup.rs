@@ -2,7 +2,7 @@
 //! that would go wrong, then its execution.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
     sync::{Arc, Mutex},
     time::Duration,
@@ -257,17 +257,12 @@ pub async fn carry_out(
     keeper.begin(dataplane).await?;
     let sessions = match &config.cluster {
         Some(cluster) => {
+            close_where_silent(cluster, &config.host_name, &tunnels, dataplane)?;
             open_sessions(cluster, &config.host_name, &tunnels, dataplane, &mut keeper)?
         }
         None => Vec::new(),
     };
-    let kept: HashSet<_> = sessions.iter().map(|session| session.key).collect();
-    for (key, index) in dataplane.former_sessions()? {
-        if !kept.contains(&key) {
-            let group = dataplane.session_config(index)?.group;
-            dataplane.close_fence(group)?;
-        }
-    }
+    let kept = sessions.iter().map(|session| session.key).collect();
     dataplane.forget_other_sessions(&kept)?;
     let places = sessions.iter().map(|session| session.facts.index + 1).max();
     let cluster = config.cluster.as_ref();
@@ -468,6 +463,57 @@ fn heartbeat_listener(config: &Config, tunnel: &Tunnel) -> Option<HeartbeatListe
     })
 }
 
+/// Closes the fences of groups of which no session goes on: their silence may be taken for ours.
+fn close_where_silent(
+    cluster: &Cluster,
+    host_name: &str,
+    tunnels: &[TunnelFacts],
+    dataplane: &mut Dataplane,
+) -> Result<()> {
+    let former = former_sessions(dataplane)?;
+    for (number, group) in (0..).zip(&cluster.groups) {
+        let members = members(group, host_name);
+        let mut is_silent = true;
+        for path in &cluster.interfaces {
+            let (_, tunnel) = tunnel_of(path, tunnels)?;
+            if let Some(&index) = former.get(&session_key(tunnel, group)) {
+                is_silent &= !goes_on(index, &members, dataplane)?;
+            }
+        }
+        if is_silent {
+            dataplane.close_fence(number)?;
+        }
+    }
+    Ok(())
+}
+
+fn tunnel_of<'a>(path: &str, tunnels: &'a [TunnelFacts]) -> Result<(usize, &'a TunnelFacts)> {
+    let mut tunnels = tunnels.iter().enumerate();
+    tunnels
+        .find(|(_, facts)| facts.tunnel.name == path)
+        .ok_or_else(|| anyhow!("cluster interface {path} is no tunnel"))
+}
+
+fn session_key(tunnel: &TunnelFacts, group: &Group) -> SessionKey {
+    SessionKey {
+        tunnel_index: tunnel.index,
+        session: session_number(&group.name),
+    }
+}
+
+/// The sessions that an agent before this one had, with their places.
+fn former_sessions(dataplane: &mut Dataplane) -> Result<HashMap<SessionKey, u32>> {
+    let former = dataplane.former_sessions()?.into_iter();
+    Ok(former.filter(|(_, index)| *index < MAX_SESSIONS).collect())
+}
+
+/// Whether the session in a place goes on: it was between the same nodes.
+fn goes_on(index: u32, members: &Members, dataplane: &mut Dataplane) -> Result<bool> {
+    let former = dataplane.session_config(index)?;
+    let nodes = (NodeId(former.local_node), NodeId(former.peer_node));
+    Ok(nodes == (members.node, members.peer))
+}
+
 fn open_sessions(
     cluster: &Cluster,
     host_name: &str,
@@ -475,7 +521,7 @@ fn open_sessions(
     dataplane: &mut Dataplane,
     keeper: &mut Keeper,
 ) -> Result<Vec<OpenSession>> {
-    let former: HashMap<_, _> = dataplane.former_sessions()?.into_iter().collect();
+    let former = former_sessions(dataplane)?;
     let mut free = {
         let used: BTreeSet<u32> = former.values().copied().collect();
         (0..MAX_SESSIONS).filter(move |index| !used.contains(index))
@@ -484,11 +530,7 @@ fn open_sessions(
     let fences = dataplane.fences()?;
     let mut sessions = Vec::new();
     for path in &cluster.interfaces {
-        let (position, tunnel) = tunnels
-            .iter()
-            .enumerate()
-            .find(|(_, facts)| facts.tunnel.name == *path)
-            .ok_or_else(|| anyhow!("cluster interface {path} is no tunnel"))?;
+        let (position, tunnel) = tunnel_of(path, tunnels)?;
         let address = first_ipv4(&tunnel.tunnel)
             .ok_or_else(|| anyhow!("cluster interface {path} has no IPv4 address"))?;
         let socket = open_socket(path, address, cluster.heartbeat_port)
@@ -505,8 +547,16 @@ fn open_sessions(
             return Err(anyhow!("more than {MAX_GROUPS} groups"));
         }
         for (number, group) in cluster.groups.iter().enumerate() {
-            let Members { node, peer, name } = members(group, host_name);
-            let session = session_number(&group.name);
+            let members = members(group, host_name);
+            let key = session_key(tunnel, group);
+            let known = former.get(&key).copied();
+            let index = known
+                .or_else(|| free.next())
+                .with_context(|| format!("more than {MAX_SESSIONS} sessions"))?;
+            if known.is_none() || !goes_on(index, &members, dataplane)? {
+                dataplane.clear_session(index)?;
+            }
+            let Members { node, peer, name } = members;
             let keys_of = |secret: &Secret| {
                 kdf::slot(secret.expose().as_bytes(), &group.name, host_name, name)
             };
@@ -515,33 +565,13 @@ fn open_sessions(
                     keys_of(&cluster.secret),
                     cluster.previous_secret.as_ref().map(keys_of),
                 ),
-                session,
+                session: key.session,
                 local_node: node.0,
                 peer_node: peer.0,
                 local_address: address.octets(),
                 group: u32::try_from(number)?,
                 padding: [0; 4],
             };
-            let key = SessionKey {
-                tunnel_index: tunnel.index,
-                session,
-            };
-            let known = former
-                .get(&key)
-                .copied()
-                .filter(|&index| index < MAX_SESSIONS);
-            let index = known
-                .or_else(|| free.next())
-                .with_context(|| format!("more than {MAX_SESSIONS} sessions"))?;
-            let is_same = known.is_some() && {
-                let former = dataplane.session_config(index)?;
-                (former.local_node, former.peer_node) == (node.0, peer.0)
-            };
-            if !is_same {
-                // Its silence may be taken for ours.
-                dataplane.close_fence(config.group)?;
-                dataplane.clear_session(index)?;
-            }
             dataplane.set_session(index, key, config)?;
             let discovery = SocketAddrV4::new(cluster.mcast_group, cluster.heartbeat_port);
             sessions.push(OpenSession {
@@ -554,7 +584,7 @@ fn open_sessions(
                 prober: Prober::new(
                     Arc::clone(&socket),
                     discovery,
-                    session,
+                    key.session,
                     node,
                     heard.read(index).reply_sequence,
                 ),
