@@ -16,7 +16,6 @@ use router_common::{
 use tracing::info;
 
 use super::{
-    clock_health::ClockHealth,
     driver::{ClockStatistics, ProbeStatistics},
     fenced,
     present::{Present, Presents},
@@ -88,7 +87,6 @@ pub struct Facts {
     pub counters: Counters,
     pub slow_path: Arc<slow_path::Table>,
     pub clock: Arc<ClockStatistics>,
-    pub clock_health: ClockHealth,
 }
 
 /// What the threads reported of a group.
@@ -408,11 +406,17 @@ impl Facts {
             }
         }
         notes.extend(self.driver_trouble());
+        let fences = self.presents.fence_notes().into_iter();
+        notes.extend(
+            fences
+                .filter(|(of, _)| usize::try_from(*of) == Ok(group))
+                .map(|(_, note)| note),
+        );
         let Group {
             prefer, protected, ..
         } = &self.groups()[group];
         if *prefer == Prefer::Consistency || !protected.is_empty() {
-            notes.extend(self.clock_health.warning());
+            notes.extend(self.presents.clock().warning());
         }
         // What the peer is stands above.
         let of_us = |finding: &&Finding| !matches!(finding, Finding::Peer { .. });
@@ -552,13 +556,14 @@ impl Source for Board {
         let now = clock::now();
         let boards = self.boards();
         let facts = &self.facts;
+        let clock = facts.presents.clock();
         Status {
             node: facts.config.host_name.clone(),
             generation: facts.generation,
             agent_uptime_ms: whole_ms(now.since(facts.started)),
             now_ns: now.as_ns(),
-            clock_source: facts.clock_health.source.clone(),
-            virtual_machine: facts.clock_health.virtual_machine,
+            clock_source: clock.source,
+            virtual_machine: clock.virtual_machine,
             groups: boards
                 .iter()
                 .enumerate()

@@ -24,7 +24,6 @@ use tracing::{info, warn};
 use super::{
     Options,
     board::{Facts, SessionFacts, TunnelFacts},
-    clock_health::ClockHealth,
     driver::{ClockStatistics, FenceSlot, Group as DrivenGroup, Session},
     ethernets,
     keeper::{ChooseMode, HeartbeatSocket, Keeper, fences},
@@ -294,7 +293,6 @@ pub async fn carry_out(
             counters: dataplane.counters()?,
             slow_path,
             clock: Arc::new(ClockStatistics::of_sessions(places.unwrap_or(0) as usize)),
-            clock_health: ClockHealth::read(),
             config,
         },
         keeper,

@@ -166,7 +166,7 @@ impl Dataplane {
     pub fn attach(&mut self, programs: Programs, name: &str, choice: ModeChoice) -> Result<Mode> {
         if let Some(tc) = programs.tc() {
             let path = self.pins.tc_link(tc.program, attach::index_of(name)?);
-            attach::tc(&mut self.programs, tc, name, &path)?;
+            attach::tc(&mut self.programs, tc, name, &path, None)?;
         }
         attach::xdp(&mut self.programs, programs.xdp(), name, choice, &self.pins)
     }
