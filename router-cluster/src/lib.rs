@@ -28,5 +28,5 @@ pub use self::{
     history::{ArbiterFinding, Finding, Transition},
     mandate::{Mandate, Opening},
     policy::{ArbiterPolicy, Policy, Prefer},
-    report::{FormerLife, PeerFinding, PeerReport},
+    report::{FormerLife, PeerFinding, PeerReport, said_last},
 };

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use router_common::{
     identity::{Claim, Flags},
-    map::{Fence, LocalState},
+    map::{Fence, LocalState, SessionState},
     time::BootTime,
 };
 
@@ -77,6 +77,38 @@ pub struct PeerReport {
     pub leased: BootTime,
 }
 
+impl PeerReport {
+    /// Of what was heard by the paths of a group, and of when we granted and were granted a lease.
+    pub fn of_paths(paths: &[SessionState], granted: BootTime, leased: BootTime) -> Self {
+        let said = said_last(paths);
+        let newest = |of: fn(&SessionState) -> u64| {
+            BootTime::from_ns(paths.iter().map(of).max().unwrap_or_default())
+        };
+        Self {
+            last_heard: newest(|path| path.last_heard_ns),
+            claim: said.claim(),
+            flags: said.flags(),
+            agent_age: said.agent_age(),
+            newest_echo: newest(|path| path.newest_echo_ns),
+            granted,
+            leased,
+        }
+    }
+}
+
+/// The path by which came what the peer said last: of the life that was heard last what was *sent* last, for
+/// paths are not equally long. Transmit times of two lives cannot be compared.
+pub fn said_last(paths: &[SessionState]) -> SessionState {
+    let newest = paths.iter().max_by_key(|path| path.last_heard_ns);
+    let life = newest.map(|path| path.peer_generation);
+    paths
+        .iter()
+        .filter(|path| Some(path.peer_generation) == life)
+        .max_by_key(|path| path.peer_tx_ns)
+        .copied()
+        .unwrap_or_default()
+}
+
 /// What this node can say of its peer's health, for status and telemetry. That we ourselves were
 /// stopped is a [`Finding`](super::Finding).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,4 +160,60 @@ pub(super) enum Standing {
     Draining,
     /// Forwards under an epoch that has passed; it has not heard so yet.
     Outdated,
+}
+
+#[cfg(test)]
+mod tests {
+    use router_common::identity::{Epoch, NodeId};
+
+    use super::*;
+
+    fn path(heard_ns: u64, generation: u64, sent_ns: u64, flags: Flags) -> SessionState {
+        let claim = Claim {
+            epoch: Epoch(5),
+            owner: NodeId(2),
+        };
+        SessionState {
+            last_heard_ns: heard_ns,
+            peer_generation: generation,
+            peer_tx_ns: sent_ns,
+            peer_claim: claim.to_word(),
+            peer_status: SessionState::status_word(flags, 7),
+            ..SessionState::default()
+        }
+    }
+
+    fn flags(paths: &[SessionState]) -> Flags {
+        PeerReport::of_paths(paths, BootTime::NEVER, BootTime::NEVER).flags
+    }
+
+    #[test]
+    fn what_was_sent_last_counts_and_not_what_came_last() {
+        let (ready, owner) = (Flags::ELIGIBLE, Flags::FORWARDING);
+        let short = path(100, 1, 90, owner);
+        let long = path(110, 1, 60, ready);
+        for paths in [[short, long], [long, short]] {
+            assert_eq!(flags(&paths), owner);
+            let report = PeerReport::of_paths(&paths, BootTime::NEVER, BootTime::NEVER);
+            assert_eq!(report.last_heard, BootTime::from_ns(110));
+        }
+        // A new life, whose clock may have begun anew with its machine.
+        let anew = path(120, 2, 5, ready);
+        assert_eq!(flags(&[short, anew]), ready);
+        assert_eq!(flags(&[]), Flags::default());
+    }
+
+    #[test]
+    fn who_hears_us_by_one_path_hears_us() {
+        let cut = SessionState {
+            newest_echo_ns: 10,
+            ..path(110, 1, 100, Flags::ELIGIBLE)
+        };
+        let whole = SessionState {
+            newest_echo_ns: 95,
+            ..path(105, 1, 99, Flags::ELIGIBLE)
+        };
+        let report = PeerReport::of_paths(&[cut, whole], BootTime::NEVER, BootTime::NEVER);
+        assert_eq!(report.newest_echo, BootTime::from_ns(95));
+    }
 }

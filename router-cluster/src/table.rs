@@ -713,6 +713,20 @@ fn a_peer_that_says_it_does_not_forward_is_owed_nothing() {
     assert_eq!(b.core.state(), State::Active, "in the same call");
 }
 
+/// It may have said so before we granted: by a path that lags behind.
+#[test]
+fn what_a_peer_says_of_an_earlier_epoch_releases_from_no_promise() {
+    let mut b = consistent(1);
+    b.hears(OWNER, 5);
+    b.peer.granted = b.now;
+    let over = policy(1).lease.promised_until(b.now);
+    b.hears(OUT, 4);
+    b.run(over.since(b.now).saturating_sub(Duration::from_nanos(1)));
+    assert_eq!(b.core.state(), State::Candidate);
+    b.run(Duration::from_nanos(1));
+    assert_eq!((b.core.state(), b.now), (State::Active, over));
+}
+
 #[test]
 fn an_active_forwards_by_its_last_tick_or_by_grants_alone() {
     let b = active(1);

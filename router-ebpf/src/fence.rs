@@ -139,23 +139,34 @@ fn is_dataplane_end(ifindex: u32) -> bool {
 }
 
 /// Frames of a VLAN belong to another interface, which is protected by itself; those that have but a
-/// priority (VLAN 0, IEEE 802.1Q clause 9.6) do not.
+/// priority (VLAN 0, IEEE 802.1Q clause 9.6) do not, however often they have it.
 #[inline(always)]
 fn is_of_a_vlan(skb: Skb<'_>) -> bool {
     const VLAN_ID: u16 = 0x0fff;
-    skb.vlan().is_some_and(|(_, tag)| tag & VLAN_ID != 0)
-        || matches!(skb.protocol(), ETH_P_8021Q | ETH_P_8021AD)
+    let names_one = |tag: u16| tag & VLAN_ID != 0;
+    if skb.vlan().is_some_and(|(_, tag)| names_one(tag)) {
+        return true;
+    }
+    is_tagged(skb.protocol())
+        && skb
+            .read::<[u8; 2]>(Ethernet::LEN)
+            .is_some_and(|tag| names_one(u16::from_be_bytes(tag)))
+}
+
+#[inline(always)]
+fn is_tagged(protocol: u16) -> bool {
+    matches!(protocol, ETH_P_8021Q | ETH_P_8021AD)
 }
 
 /// Whether the stack would forward the packet: what it takes for itself, and what is no IP, is none
-/// of the fence's business.
+/// of the fence's business. What cannot be read is transit.
 #[inline(always)]
 fn is_transit(ctx: &TcContext) -> bool {
-    let skb = Skb(ctx);
-    match skb.protocol() {
+    match Skb(ctx).protocol() {
         ETH_P_IPV4 => ipv4_is_transit(ctx),
         ETH_P_IPV6 => ipv6_is_transit(ctx),
-        _ => false,
+        // Behind one tag of VLAN 0 another: the stack takes off both.
+        protocol => is_tagged(protocol),
     }
 }
 
@@ -164,8 +175,8 @@ fn ipv4_is_transit(ctx: &TcContext) -> bool {
     /// RFC 9776.
     const IGMP: u8 = 2;
     let skb = Skb(ctx);
-    let Some(header) = skb.read::<Ipv4>(Ethernet::LEN) else {
-        return false;
+    let Some(header) = skb.read_ip::<Ipv4>(0) else {
+        return true;
     };
     let [first, second, third, _] = header.destination;
     if first & 0xf0 == 0xe0 {
@@ -188,11 +199,10 @@ fn ipv4_is_transit(ctx: &TcContext) -> bool {
 fn ipv6_is_transit(ctx: &TcContext) -> bool {
     let skb = Skb(ctx);
     // RFC 8200 §3: next header, source, destination.
-    let (Some([_, _, next_header, _]), Some(addresses)) = (
-        skb.read::<[u8; 4]>(Ethernet::LEN + 4),
-        skb.read::<[[u32; 4]; 2]>(Ethernet::LEN + 8),
-    ) else {
-        return false;
+    let (Some([_, _, next_header, _]), Some(addresses)) =
+        (skb.read_ip::<[u8; 4]>(4), skb.read_ip::<[[u32; 4]; 2]>(8))
+    else {
+        return true;
     };
     let [first, second, ..] = addresses[1][0].to_ne_bytes();
     if first == 0xff {

@@ -1,8 +1,16 @@
 //! A packet of the stack, read by helpers: its bytes may lie in several pieces.
 
-use aya_ebpf::programs::TcContext;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    EbpfContext as _, bindings::bpf_hdr_start_off, helpers::generated::bpf_skb_load_bytes_relative,
+    programs::TcContext,
+};
 use bytemuck::Pod;
-use router_common::packet::Packet;
+use router_common::{
+    net::{Ethernet, Ipv6},
+    packet::Packet,
+};
 
 /// The packet of a [`TcContext`], from its Ethernet header.
 #[derive(Clone, Copy)]
@@ -55,6 +63,36 @@ impl Skb<'_> {
     pub fn mark(self) -> u32 {
         // SAFETY: the context of this very call.
         unsafe { (*self.0.skb.skb).mark }
+    }
+
+    /// Reads `offset` bytes behind the start of the IP header, wherever that is: not every device has
+    /// Ethernet headers.
+    #[inline(always)]
+    pub fn read_ip<T: Pod>(self, offset: usize) -> Option<T> {
+        /// An Ethernet header, or none, and the longer of the two IP headers.
+        const HEADERS: u32 = (Ethernet::LEN + Ipv6::LEN) as u32;
+        self.load_ip(offset).or_else(|| {
+            // The helper takes only what lies in the first piece. If this fails, that does again.
+            let _ = self.0.pull_data(self.0.len().min(HEADERS));
+            self.load_ip(offset)
+        })
+    }
+
+    #[inline(always)]
+    fn load_ip<T: Pod>(self, offset: usize) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the context of this very call, and room for as many bytes as are told.
+        let status = unsafe {
+            bpf_skb_load_bytes_relative(
+                self.0.as_ptr(),
+                offset as u32,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                bpf_hdr_start_off::BPF_HDR_START_NET,
+            )
+        };
+        // SAFETY: the helper has filled it, and any bytes are a value.
+        (status == 0).then(|| unsafe { value.assume_init() })
     }
 
     #[inline(always)]

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
-use router_agent::control::protocol::GroupStatus;
+use router_agent::control::protocol::{GroupStatus, HeartbeatStatus};
 use router_common::time::BootTime;
+use serde::Deserialize;
 
 use crate::{
     agent::{self, Agent},
@@ -106,6 +107,18 @@ impl Cluster {
         let mut status = agent::status(self.node(router))?;
         ensure!(status.groups.len() == 1, "one group is configured");
         Ok(status.groups.remove(0))
+    }
+
+    /// The router's only heartbeat session.
+    pub fn session(&self, router: Router) -> Result<HeartbeatStatus> {
+        #[derive(Deserialize)]
+        struct Document {
+            heartbeat: Vec<HeartbeatStatus>,
+        }
+        let text = agent::routerctl(self.node(router), &["show", "heartbeat", "--json"])?;
+        let Document { mut heartbeat } = serde_json::from_str(&text)?;
+        ensure!(heartbeat.len() == 1, "there is one session: {text}");
+        heartbeat.pop().context("a session")
     }
 
     /// `show cluster status` of a router.

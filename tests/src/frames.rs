@@ -49,6 +49,14 @@ pub fn from_peer(secret: &[u8]) -> NumberedKey {
     keys(secret).rx()
 }
 
+/// Of who does not know the secret, and has its number from any message: only the MAC tells.
+pub fn forged() -> NumberedKey {
+    NumberedKey {
+        number: from_peer(b"cloudpack").number,
+        ..from_peer(b"another secret")
+    }
+}
+
 pub fn to_peer() -> NumberedKey {
     keys(b"cloudpack").tx()
 }
@@ -248,14 +256,4 @@ pub fn heartbeat_packet(content: &Content, key: &NumberedKey) -> Vec<u8> {
 
 pub fn heartbeat(content: &Content, key: &NumberedKey) -> Vec<u8> {
     gre(ETH_P_IPV4, None, &heartbeat_packet(content, key))
-}
-
-/// The frame of a heartbeat with a wrong MAC. Who forges knows the number of the secret, from any
-/// message.
-pub fn forged(content: &Content) -> Vec<u8> {
-    let key = NumberedKey {
-        number: from_peer(b"cloudpack").number,
-        ..from_peer(b"another secret")
-    };
-    heartbeat(content, &key)
 }

@@ -18,9 +18,9 @@ use router_common::{
     kdf::session_number,
     keys::Keys,
     map::{
-        EpochSlot, Fence, Granted, Interface, Lease, LocalState, MAX_EPOCHS, Reason, Sequence,
-        SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelCounters, TunnelDevice,
-        TunnelEgress, TunnelEvents, TunnelIngress, name,
+        EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_EPOCHS, Reason,
+        Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelCounters,
+        TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress, name,
     },
     slot::{Slot, TunnelSlot, TunnelSlot6},
     time::BootTime,
@@ -123,6 +123,14 @@ pub fn from_behind(format: Format, label: Label, number: u32) -> AnyKey {
             label,
         })
     }
+}
+
+/// By which interfaces a frame passes a TC program: the one where that is, and the one by which the frame
+/// came to this host. Zero: the loopback device, and none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passage {
+    pub ifindex: u32,
+    pub ingress_ifindex: u32,
 }
 
 /// The loaded programs.
@@ -296,7 +304,12 @@ impl Kernel {
         for program in [program::UNDERLAY, program::PASS] {
             kernel.xdp(program).load().unwrap();
         }
-        for program in [program::UNDERLAY_HANDOVER, program::TUNNEL_EGRESS] {
+        for program in [
+            program::UNDERLAY_HANDOVER,
+            program::TUNNEL_EGRESS,
+            program::FENCE_IN,
+            program::FENCE_OUT,
+        ] {
             let program = kernel.programs.program_mut(program).unwrap();
             let program: &mut SchedClassifier = program.try_into().unwrap();
             program.load().unwrap();
@@ -417,13 +430,29 @@ impl Kernel {
 
     /// As [`Kernel::run_tc`], and the time it took.
     pub fn run_tc_timed(&mut self, name: &str, input: &[u8]) -> (u32, Vec<u8>, Duration) {
+        self.run_tc_at(name, input, Passage::default())
+    }
+
+    /// As [`Kernel::run_tc_timed`], for a frame that comes by interfaces of the calling thread's network
+    /// namespace.
+    pub fn run_tc_at(
+        &mut self,
+        name: &str,
+        input: &[u8],
+        passage: Passage,
+    ) -> (u32, Vec<u8>, Duration) {
         let mut output = vec![0; 2048];
+        // `struct __sk_buff` of linux/bpf.h, up to `ifindex`.
+        let mut context = [0_u32; 11];
+        context[9] = passage.ingress_ifindex;
+        context[10] = passage.ifindex;
         let program = self.programs.program_mut(name).unwrap();
         let program: &mut SchedClassifier = program.try_into().unwrap();
         let result = program
             .test_run(TestRunOptions {
                 data_in: Some(input),
                 data_out: Some(&mut output),
+                ctx_in: Some(bytemuck::cast_slice(&context)),
                 ..TestRunOptions::default()
             })
             .unwrap();
@@ -469,6 +498,26 @@ impl Kernel {
             .unwrap()
             .set(group, fence, 0)
             .unwrap();
+    }
+
+    /// Has `group` protect an interface.
+    pub fn protect(&mut self, ifindex: u32, group: u32) {
+        let map = self.programs.map_mut(name::PROTECTED).unwrap();
+        HashMap::<_, u32, u32>::try_from(map)
+            .unwrap()
+            .insert(ifindex, group, 0)
+            .unwrap();
+    }
+
+    /// What a group's fence dropped.
+    pub fn fence_counters(&self, group: u32) -> FenceCounters {
+        let map = self.programs.map(name::FENCE_COUNTERS).unwrap();
+        let counters = PerCpuArray::<_, FenceCounters>::try_from(map).unwrap();
+        let mut sum = FenceCounters::default();
+        for counters in counters.get(&group, 0).unwrap().iter() {
+            sum += counters;
+        }
+        sum
     }
 
     /// What the kernel knows of a group's lease.

@@ -23,13 +23,23 @@ const INTERVAL: Duration = Duration::from_micros(100);
 pub const PACKETS: usize = 100_000;
 
 /// The article's pair with its service addresses, at the default timing. What it forwards passes a
-/// fence.
+/// fence, which is open by the agent's own word.
 pub fn config(router: Router) -> String {
+    preferring("availability", router)
+}
+
+/// The same, with the fence open by the peer's grants alone.
+pub fn by_grants(router: Router) -> String {
+    preferring("consistency", router)
+}
+
+fn preferring(prefer: &str, router: Router) -> String {
     let [lan, servers] = SERVICES;
     router.article_config()
         + &format!(
             "set cluster group aws service {lan}
 set cluster group aws service {servers}
+set cluster group aws prefer {prefer}
 set cluster group aws protect interface eth1
 set cluster group aws protect interface eth2
 "
@@ -42,7 +52,7 @@ pub fn formed() -> Cluster {
 }
 
 /// As [`formed`], with another configuration that names the same.
-pub fn formed_with(config: fn(Router) -> String) -> Cluster {
+pub fn formed_with(config: impl Fn(Router) -> String + 'static) -> Cluster {
     let cluster = Cluster::start(config).unwrap();
     cluster.settle(PRIMARY).unwrap();
     let epoch = cluster.await_active(PRIMARY, PATIENCE).unwrap().epoch;

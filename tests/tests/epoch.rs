@@ -247,10 +247,15 @@ fn open_for_ever(node: &Node) -> Result<()> {
 
 /// As a packet of `epoch` would, in the only domain that there is.
 fn raise(node: &Node, epoch: u64) -> Result<()> {
+    raise_at(node, 0, epoch)
+}
+
+/// The same, in the domain that has that place among those that there are.
+fn raise_at(node: &Node, place: u32, epoch: u64) -> Result<()> {
     let pin = Pins::below(Path::new(DEFAULT_BPFFS)).map(name::EPOCHS);
     node.run(|| {
         let mut epochs: Array<_, EpochSlot> = Map::Array(MapData::from_pin(pin)?).try_into()?;
-        Ok(epochs.set(MAX_GROUPS, EpochSlot { epoch }, 0)?)
+        Ok(epochs.set(MAX_GROUPS + place, EpochSlot { epoch }, 0)?)
     })?
 }
 
@@ -379,4 +384,54 @@ fn with_a_key_that_says_nothing_the_deposed_goes_on() {
     })
     .unwrap();
     assert_eq!(scene.many_by_the_old(), (MANY, 0));
+}
+
+/// A far end with a tunnel to each of `clusters`: their domains, and their routers' last number.
+fn far_end_of(clusters: &[(&str, u8)]) -> String {
+    let tunnel = |(domain, host): &(&str, u8)| {
+        format!(
+            "set interfaces tunnel tun{host} encapsulation gre
+set interfaces tunnel tun{host} local-ip {FAR_ADDRESS}
+set interfaces tunnel tun{host} remote-ip 10.0.1.{host}
+set interfaces tunnel tun{host} parameters ip key cluster-epoch
+set interfaces tunnel tun{host} parameters ip epoch-domain {domain}
+"
+        )
+    };
+    clusters.iter().map(tunnel).collect()
+}
+
+fn newest_received(node: &Node, host: u8) -> Result<u32> {
+    let key = tunnel(node, &format!("tun{host}"))?.epoch_key;
+    Ok(key.context("its key is no epoch")?.newest_received)
+}
+
+/// The map outlives the agent, and the order of domains need not.
+#[test]
+fn what_a_domain_received_stays_with_it_over_a_new_agent() {
+    let lab = article::lab_with_far_end().unwrap();
+    let node = lab.node(FAR);
+    let agent = Agent::start(node, &far_end_of(&[("b", 12), ("c", 13)])).unwrap();
+    poll::until(PATIENCE, || newest_received(node, 13)).unwrap();
+    for (place, epoch) in [(0, 20), (1, 30)] {
+        raise_at(node, place, epoch).unwrap();
+    }
+    assert_eq!(newest_received(node, 12).unwrap(), 20);
+    assert_eq!(newest_received(node, 13).unwrap(), 30);
+    assert!(agent.detach().unwrap().success());
+
+    // One has gone, and another comes before the one that stays.
+    let agent = Agent::start(node, &far_end_of(&[("a", 11), ("c", 13)])).unwrap();
+    poll::until(PATIENCE, || newest_received(node, 11)).unwrap();
+    assert_eq!(newest_received(node, 13).unwrap(), 30);
+    assert_eq!(newest_received(node, 11).unwrap(), 0);
+    assert!(agent.detach().unwrap().success());
+
+    // The place of the one that has gone is used again, and nothing is left in it.
+    let clusters = [("b", 12), ("a", 11), ("c", 13)];
+    let _agent = Agent::start(node, &far_end_of(&clusters)).unwrap();
+    poll::until(PATIENCE, || newest_received(node, 12)).unwrap();
+    for (host, epoch) in [(11, 0), (12, 0), (13, 30)] {
+        assert_eq!(newest_received(node, host).unwrap(), epoch, "tun{host}");
+    }
 }

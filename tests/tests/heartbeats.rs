@@ -17,7 +17,6 @@ use router_tests::{
     poll,
     talk::send_frame,
 };
-use serde::Deserialize;
 
 const PRIMARY: Router = ROUTERS[0];
 const SECONDARY: Router = ROUTERS[1];
@@ -35,17 +34,6 @@ fn formed(config: impl Fn(Router) -> String + 'static) -> Cluster {
     let cluster = Cluster::start(config).unwrap();
     cluster.settle(PRIMARY).unwrap();
     cluster
-}
-
-/// The router's only session.
-fn session(cluster: &Cluster, router: Router) -> Result<HeartbeatStatus> {
-    #[derive(Deserialize)]
-    struct Document {
-        heartbeat: Vec<HeartbeatStatus>,
-    }
-    let text = agent::routerctl(cluster.node(router), &["show", "heartbeat", "--json"])?;
-    let Document { mut heartbeat } = serde_json::from_str(&text)?;
-    heartbeat.pop().context("a session")
 }
 
 fn transitions(cluster: &Cluster) -> Vec<Vec<Transition>> {
@@ -71,7 +59,7 @@ fn begin(cluster: &Cluster, router: Router) -> Result<String> {
 
 fn progress(cluster: &Cluster, router: Router, expected: &str) {
     poll::until(PATIENCE, || {
-        let session = session(cluster, router)?;
+        let session = cluster.session(router)?;
         ensure!(
             session.secret_rotation == expected,
             "{} is at {}",
@@ -145,16 +133,16 @@ fn the_secret_changes_on_both_nodes_without_a_missed_heartbeat() {
         }
         // Some more under the new one alone.
         for router in order {
-            let replies = session(&cluster, router).unwrap().replies_received;
+            let replies = cluster.session(router).unwrap().replies_received;
             poll::until(PATIENCE, || {
-                ensure!(session(&cluster, router)?.replies_received > replies + 20);
+                ensure!(cluster.session(router)?.replies_received > replies + 20);
                 Ok(())
             })
             .unwrap();
         }
         assert_eq!(transitions(&cluster), before, "nobody noticed");
         for router in order {
-            let session = session(&cluster, router).unwrap();
+            let session = cluster.session(router).unwrap();
             assert_eq!(session.mac_failures, 0, "{}", router.name);
             assert_eq!(session.inbound_loss_percent, Some(0.0), "{}", router.name);
             assert_eq!(
@@ -269,13 +257,13 @@ fn a_recorded_session_is_not_believed_after_either_agent_restarted() {
         let before = transitions(&cluster);
         for (router, frames) in ROUTERS.into_iter().zip(&recorded) {
             assert!(frames.len() > 40, "{} frames", frames.len());
-            let known = session(&cluster, router).unwrap();
+            let known = cluster.session(router).unwrap();
             let interface = article::cloud_interface(router.name);
             for frame in frames {
                 send_frame(cluster.lab.node(CLOUD), interface, frame).unwrap();
             }
             poll::until(PATIENCE, || {
-                let now = session(&cluster, router)?;
+                let now = cluster.session(router)?;
                 let more = refused(&now) - refused(&known);
                 ensure!(
                     more >= frames.len() as u64,
@@ -285,7 +273,7 @@ fn a_recorded_session_is_not_believed_after_either_agent_restarted() {
                 Ok(())
             })
             .unwrap();
-            let after = session(&cluster, router).unwrap();
+            let after = cluster.session(router).unwrap();
             assert_eq!(after.peer_generation, known.peer_generation);
             assert_eq!(after.mac_failures, 0);
         }

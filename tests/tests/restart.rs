@@ -1,12 +1,26 @@
 //! Agents that end and are started again, under traffic: what the kernel does goes on.
 
-use std::{collections::BTreeMap, env, fs, path::PathBuf, process, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
-use router_agent::control::protocol::{GroupStatus, MonitorState};
-use router_common::map::{LAYOUT_VERSION, name};
+use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
+use router_agent::{
+    control::protocol::{GroupStatus, MonitorState},
+    dataplane::{DEFAULT_BPFFS, Former, MappedArray},
+};
+use router_common::{
+    identity::{Claim, Epoch, Flags, NodeId},
+    map::{LAYOUT_VERSION, name},
+};
 use router_tests::{
     agent::{self, Agent},
     article::{self, CLIENT, ROUTERS, Router, SERVER_ADDRESS, SERVICES},
@@ -14,7 +28,8 @@ use router_tests::{
     lab::Node,
     other_build, poll,
     replacing::{
-        Lasting, PACKETS, Replace, config, formed, map_ids, tunnel, tunnels, under_traffic,
+        Lasting, PACKETS, Replace, by_grants, config, formed, formed_with, map_ids, tunnel, tunnels,
+        under_traffic,
     },
     status::{activation_after, is_active},
 };
@@ -39,21 +54,17 @@ fn transitions(cluster: &Cluster) -> [GroupStatus; 2] {
 }
 
 fn hitless(replace: Replace) {
-    let mut cluster = formed();
+    hitless_as(config, replace);
+}
+
+fn hitless_as(config: fn(Router) -> String, replace: Replace) {
+    let mut cluster = formed_with(config);
     let before = ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap());
     let counted = ROUTERS.map(|router| tunnel(cluster.node(router)).unwrap());
     let report = under_traffic(&mut cluster, &ROUTERS, replace);
-    let missing = report.missing();
-    assert!(
-        missing.is_empty(),
-        "{} of {} lost, among them {:?}\n{}",
-        missing.len(),
-        report.sent(),
-        &missing[..missing.len().min(20)],
-        cluster.logs()
-    );
+    none_lost(&report, &cluster);
     assert!(report.sent() >= PACKETS, "{} sent", report.sent());
-    println!("{} sent, 0 lost", report.sent());
+    nothing_missed_of_the_last_to_be_replaced(&cluster);
 
     // A new agent's history is empty, and the group is as it was.
     for group in transitions(&cluster) {
@@ -69,6 +80,89 @@ fn hitless(replace: Replace) {
     assert!(a.counter("tx_packets") >= counted[0].counter("tx_packets") + sent);
     assert!(c.counter("rx_packets") >= counted[1].counter("rx_packets") + sent);
     assert!(is_active(&cluster.group(PRIMARY).unwrap()));
+}
+
+fn none_lost(report: &Report, cluster: &Cluster) {
+    let missing = report.missing();
+    assert!(
+        missing.is_empty(),
+        "{} of {} lost, among them {:?}\n{}",
+        missing.len(),
+        report.sent(),
+        &missing[..missing.len().min(20)],
+        cluster.logs()
+    );
+    println!("{} sent, 0 lost", report.sent());
+}
+
+/// That was the secondary, and the primary's new agent was there to see it.
+fn nothing_missed_of_the_last_to_be_replaced(cluster: &Cluster) {
+    let findings = cluster.group(PRIMARY).unwrap().findings;
+    let of_the_peer: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.kind == "peer")
+        .collect();
+    assert_eq!(
+        of_the_peer.len(),
+        1,
+        "it was heard, and never not: {findings:#?}"
+    );
+    let session = cluster.session(PRIMARY).unwrap();
+    assert_eq!(session.inbound_loss_percent, Some(0.0));
+}
+
+#[test]
+fn a_killed_agent_that_is_started_again_costs_no_packet_by_grants() {
+    hitless_as(by_grants, &|cluster, router| {
+        cluster.take_agent(router)?.kill()?;
+        cluster.start_agent(router)
+    });
+}
+
+/// The kernel of a standby whose agent is dead goes on granting, however long.
+#[test]
+fn the_active_goes_on_by_grants_of_a_standby_without_agent() {
+    let mut cluster = formed_with(by_grants);
+    let before = cluster.group(PRIMARY).unwrap();
+    let report = under_traffic(&mut cluster, &[SECONDARY], &|cluster, router| {
+        cluster.take_agent(router)?.kill()?;
+        poll::until(PATIENCE, || {
+            let finding = cluster.group(PRIMARY)?.peer_finding;
+            ensure!(finding == "agent-dead", "the peer is {finding}");
+            Ok(())
+        })?;
+        // Many leases.
+        thread::sleep(Duration::from_secs(1));
+        cluster.start_agent(router)
+    });
+    none_lost(&report, &cluster);
+    let after = cluster.group(PRIMARY).unwrap();
+    assert_eq!(after.epoch, before.epoch);
+    assert_eq!(after.transitions.len(), before.transitions.len());
+}
+
+/// Its fence stays as it is while another of its paths goes on.
+#[test]
+fn a_group_gets_and_loses_a_heartbeat_path_without_a_lost_packet() {
+    let more = Arc::new(Mutex::new(String::new()));
+    let of_now = Arc::clone(&more);
+    let mut cluster = formed_with(move |router| config(router) + &of_now.lock().unwrap());
+    let second = tunnel_lines("tun1", 1, "192.168.1.1/24")
+        + "set interfaces tunnel tun1 multicast enable
+set cluster interface tun1
+";
+    let report = under_traffic(&mut cluster, &[PRIMARY, PRIMARY], &|cluster, router| {
+        cluster.take_agent(router)?.detach()?;
+        let mut more = more.lock().unwrap();
+        *more = if more.is_empty() {
+            second.clone()
+        } else {
+            String::new()
+        };
+        drop(more);
+        cluster.start_agent(router)
+    });
+    none_lost(&report, &cluster);
 }
 
 #[test]
@@ -337,6 +431,86 @@ fn pins_of_another_layout_are_given_up_in_order() {
         |node| node.run(|| fs::rename(pins(), other))?.context("no rename"),
         &format!("it is of layout v1000, and this version has v{LAYOUT_VERSION}"),
     );
+}
+
+/// As agents of other versions left them: with other elements, and without what was not yet then.
+#[test]
+fn what_is_said_in_another_layout_is_taken_back() {
+    let lab = article::lab().unwrap();
+    let claim = Claim {
+        epoch: Epoch(9),
+        owner: NodeId::PRIMARY,
+    };
+    let forwards = Flags::FORWARDING.with(Flags::ELIGIBLE);
+    // Claim, generation with flags, sign of life, and whatever else a version had.
+    let said = [claim.to_word(), 7 << 32 | u64::from(forwards.0), 1_000];
+    let taken_back = [
+        Claim {
+            owner: NodeId::NONE,
+            ..claim
+        }
+        .to_word(),
+        7 << 32,
+        1_000,
+    ];
+    for others in [&[][..], &[5_000], &[5_000, 6, 7]] {
+        let elements = u32::try_from(said.len() + others.len()).unwrap();
+        lab.node(PRIMARY.name)
+            .run(|| -> Result<()> {
+                let maps = Path::new(DEFAULT_BPFFS).join("router/v1000/maps");
+                fs::create_dir_all(&maps)?;
+                let kind = BPF_MAP_TYPE_ARRAY as u32;
+                let definition =
+                    aya_obj::Map::new_from_params(kind, 4, 8 * elements, 4, BPF_F_MMAPABLE);
+                MapData::create(definition, name::LOCAL, None)?.pin(maps.join(name::LOCAL))?;
+                let map = MapData::from_pin(maps.join(name::LOCAL))?;
+                let words = MappedArray::<u64>::read_write(&map, 4 * elements)?;
+                let of_session = |element: u32| element * elements..(element + 1) * elements;
+                for (word, value) in of_session(2).zip(said.iter().chain(others)) {
+                    words.write(word, value);
+                }
+
+                let former = Former::find(Path::new(DEFAULT_BPFFS))?;
+                let obstacle = former.obstacle().unwrap_or_default();
+                ensure!(obstacle.contains("of layout v1000"), "{obstacle:?}");
+                ensure!(former.withdraw()?, "nothing was found");
+                let now: Vec<_> = of_session(2).map(|word| words.read(word)).collect();
+                ensure!(now[..said.len()] == taken_back, "{now:x?}");
+                ensure!(now[said.len()..].iter().all(|word| *word == 0), "{now:x?}");
+                ensure!(of_session(1).all(|word| words.read(word) == 0));
+                Ok(fs::remove_dir_all(maps)?)
+            })
+            .unwrap()
+            .unwrap();
+    }
+}
+
+#[test]
+fn what_others_put_beside_our_pins_stays() {
+    let mut cluster = formed();
+    let top = Path::new(DEFAULT_BPFFS).join("router");
+    let theirs = [top.join("theirs"), top.join("view")];
+    let node = cluster.node(SECONDARY);
+    node.run(|| -> Result<()> {
+        let kind = BPF_MAP_TYPE_ARRAY as u32;
+        let map = aya_obj::Map::new_from_params(kind, 4, 8, 1, 0);
+        MapData::create(map, "THEIRS", None)?.pin(&theirs[0])?;
+        Ok(fs::create_dir(&theirs[1])?)
+    })
+    .unwrap()
+    .unwrap();
+    cluster.take_agent(SECONDARY).unwrap().kill().unwrap();
+    for _ in 0..2 {
+        cluster.start_agent(SECONDARY).unwrap();
+        cluster.settle(PRIMARY).unwrap();
+        let agent = cluster.take_agent(SECONDARY).unwrap();
+        let status = agent.terminate().unwrap();
+        assert!(status.success(), "{status}\n{}", cluster.logs());
+    }
+    for path in &theirs {
+        let words = ["test", "-e", path.to_str().unwrap()];
+        cluster.node(SECONDARY).exec(&words).unwrap();
+    }
 }
 
 #[test]

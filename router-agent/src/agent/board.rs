@@ -21,7 +21,6 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use super::{
-    clock_health::ClockHealth,
     configuration::Configuration,
     driver::{ClockStatistics, Input},
     fenced, past,
@@ -90,7 +89,6 @@ pub struct Facts {
     pub counters: Counters,
     pub slow_path: Arc<slow_path::Table>,
     pub clock: Arc<ClockStatistics>,
-    pub clock_health: ClockHealth,
     /// As in `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
 }
@@ -271,7 +269,7 @@ impl Facts {
     fn group_status(&self, number: usize, board: &GroupBoard, now: BootTime) -> GroupStatus {
         let group = &self.groups()[number];
         let view = board.view;
-        let peer_state = peer_state(view, self.newest(number).flags());
+        let peer_state = peer_state(view, self.said_last(number).flags());
         let role = self.role(group);
         let own_state = own_state(view, role, &board.monitors);
         let node = |name: &String, this_node| NodeStatus {
@@ -366,11 +364,17 @@ impl Facts {
             }
         }
         notes.extend(self.driver_trouble());
+        let fences = self.presents.fence_notes().into_iter();
+        notes.extend(
+            fences
+                .filter(|(of, _)| usize::try_from(*of) == Ok(group))
+                .map(|(_, note)| note),
+        );
         let Group {
             prefer, protected, ..
         } = &self.groups()[group];
         if *prefer == Prefer::Consistency || !protected.is_empty() {
-            notes.extend(self.clock_health.warning());
+            notes.extend(self.presents.clock().warning());
         }
         notes.extend(self.arbiter_note(&board.arbiter));
         if let Some(text) = past::last_finding(&board.past, self) {
@@ -389,13 +393,14 @@ impl Source for Board {
         let now = clock::now();
         let boards = self.boards();
         let facts = &self.facts;
+        let clock = facts.presents.clock();
         Status {
             node: facts.config.host_name.clone(),
             generation: facts.generation,
             agent_uptime_ms: whole_ms(now.since(facts.started)),
             now_ns: now.as_ns(),
-            clock_source: facts.clock_health.source.clone(),
-            virtual_machine: facts.clock_health.virtual_machine,
+            clock_source: clock.source,
+            virtual_machine: clock.virtual_machine,
             boot_id: facts.boot_id.clone(),
             groups: boards
                 .iter()

@@ -35,15 +35,30 @@ pub struct ClockHealth {
 impl ClockHealth {
     /// Of this system.
     pub fn read() -> Self {
-        let source =
-            fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let told = ["/sys/hypervisor/type", "/proc/device-tree/hypervisor"]
             .iter()
             .any(|path| Path::new(path).exists());
+        let firmware = |name| {
+            let path = format!("/sys/class/dmi/id/{name}");
+            fs::read_to_string(path).unwrap_or_default()
+        };
+        let made_by_hypervisor = is_of_a_hypervisor(
+            firmware("sys_vendor").trim(),
+            firmware("product_name").trim(),
+        );
         Self {
-            source: source.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned()),
-            virtual_machine: told || has_hypervisor(&cpuinfo),
+            source: source(),
+            virtual_machine: told || has_hypervisor(&cpuinfo) || made_by_hypervisor,
+        }
+    }
+
+    /// The kernel leaves a clock source that proves unstable for another; what changed it tells.
+    #[must_use]
+    pub fn looked_at_again(&self) -> Self {
+        Self {
+            source: source(),
+            virtual_machine: self.virtual_machine,
         }
     }
 
@@ -68,6 +83,36 @@ impl ClockHealth {
             "{why}, and leases with it: use `parameters ip key cluster-epoch` where packets leave by a tunnel, see docs/operations.md"
         ))
     }
+}
+
+fn source() -> String {
+    fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}
+
+/// What the firmware of a machine calls its maker and its model (SMBIOS 3.8 §7.2), where there is neither
+/// a flag of the CPU nor a device tree, as on arm64 with ACPI.
+fn is_of_a_hypervisor(vendor: &str, product: &str) -> bool {
+    /// Makers of nothing but virtual machines.
+    const VENDORS: [&str; 8] = [
+        "QEMU",
+        "KVM",
+        "Xen",
+        "VMware, Inc.",
+        "innotek GmbH",
+        "OpenStack Foundation",
+        "Alibaba Cloud",
+        "Apple Virtualization",
+    ];
+    const PRODUCTS: [&str; 4] = [
+        "KVM Virtual Machine",
+        "Virtual Machine",
+        "Google Compute Engine",
+        "Apple Virtualization Generic Platform",
+    ];
+    // Whole machines are to be had there as well, and are called so.
+    let is_rented = vendor == "Amazon EC2" && !product.contains(".metal");
+    is_rented || VENDORS.contains(&vendor) || PRODUCTS.contains(&product)
 }
 
 /// The flag that every hypervisor on x86 sets for its guests (CPUID leaf 1, ECX bit 31).
@@ -195,6 +240,25 @@ mod tests {
         assert!(!has_hypervisor(
             "model name: hypervisor\nflags\t\t: fpu tsc\n"
         ));
+    }
+
+    #[test]
+    fn firmware_tells_guests_from_machines() {
+        for (vendor, product, is_guest) in [
+            ("Amazon EC2", "m7g.large", true),
+            ("Amazon EC2", "m7g.metal", false),
+            ("Microsoft Corporation", "Virtual Machine", true),
+            ("Microsoft Corporation", "Surface Pro", false),
+            ("QEMU", "KVM Virtual Machine", true),
+            ("Dell Inc.", "PowerEdge R750", false),
+            ("", "", false),
+        ] {
+            assert_eq!(
+                is_of_a_hypervisor(vendor, product),
+                is_guest,
+                "{vendor} {product}"
+            );
+        }
     }
 
     #[test]

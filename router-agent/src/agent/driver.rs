@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicI32, AtomicU64, Ordering},
+        atomic::{self, AtomicI32, AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
@@ -299,26 +299,19 @@ impl Driver {
         }
     }
 
-    /// What was heard last, over all paths of the group.
+    /// What was heard, over all paths of the group.
     fn newest_report(&self, group: usize) -> PeerReport {
         let sessions = &self.groups[group].sessions;
-        let heard = sessions
+        let heard: Vec<_> = sessions
             .iter()
             .map(|session| self.sessions.read(session.index))
-            .max_by_key(|state| state.last_heard_ns)
-            .unwrap_or_default();
-        PeerReport {
-            last_heard: heard.last_heard(),
-            claim: heard.claim(),
-            flags: heard.flags(),
-            agent_age: heard.agent_age(),
-            newest_echo: BootTime::from_ns(heard.newest_echo_ns),
-            granted: sessions
-                .iter()
-                .map(|session| self.granted.newest(session.index))
-                .fold(BootTime::NEVER, BootTime::max),
-            leased: BootTime::from_ns(self.leases.read(self.groups[group].place).granted_tx_ns),
-        }
+            .collect();
+        let granted = sessions
+            .iter()
+            .map(|session| self.granted.newest(session.index))
+            .fold(BootTime::NEVER, BootTime::max);
+        let leased = self.leases.read(self.groups[group].place).granted_tx_ns;
+        PeerReport::of_paths(&heard, granted, BootTime::from_ns(leased))
     }
 
     /// Gives the core an event; publishes what follows before anything is done about it.
@@ -338,29 +331,21 @@ impl Driver {
         let moves = fence.opened_ns != self.fences.read(group.place).opened_ns;
         if moves {
             self.fences.write(group.place, &Fence::default());
+            // Every CPU's gate is closed before any CPU says so.
+            atomic::fence(Ordering::SeqCst);
         }
         let Advertisement { claim, flags } = advertisement;
         let local = LocalState {
             grant_us: u64::from(mandate.grant.as_us()),
             ..LocalState::new(claim, self.generation, flags, now)
         };
+        let mut granted = false;
         for session in &group.sessions {
-            let before = self.local.read(session.index);
-            let same = LocalState {
-                agent_beat_ns: local.agent_beat_ns,
-                ..before
-            };
-            if before.grant_us != 0 && same != local {
-                let closed = LocalState {
-                    grant_us: 0,
-                    ..before
-                };
-                self.local.write(session.index, &closed);
-                if local.grant_us == 0 {
-                    group.watch.grants_closed(clock::now());
-                }
-            }
-            self.local.write(session.index, &local);
+            granted |= self.local.read(session.index).grant_us != 0;
+            self.local.say(session.index, &local);
+        }
+        if granted && local.grant_us == 0 {
+            group.watch.grants_closed(clock::now());
         }
         // What passes by this opening leaves under its epoch.
         self.epochs.raise_epoch(group.place, group.core.own_epoch());

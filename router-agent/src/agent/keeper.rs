@@ -28,6 +28,7 @@ use self::{
     parts::{Part, Register},
 };
 use super::{
+    clock_health::ClockHealth,
     ethernets,
     present::{Present, Presents},
 };
@@ -148,7 +149,10 @@ impl Keeper {
         let links = netlink.links().await?;
         let watch = Watch::new(dependencies, links, &netlink.addresses().await?);
         let by_addresses = ByAddresses::of(tunnels.iter().map(TunnelState::tunnel));
-        let presents = Arc::new(Presents::new(tunnels.iter().map(first_present).collect()));
+        let presents = Arc::new(Presents::new(
+            tunnels.iter().map(first_present).collect(),
+            ClockHealth::read(),
+        ));
         let now = clock::now();
         let mut keeper = Self {
             netlink,
@@ -532,6 +536,7 @@ impl Keeper {
                 self.attachments.lose(index);
             }
         }
+        self.look_at_the_clock();
         self.fences.look(dataplane);
         // It was logged.
         let _ = self.fence(dataplane);
@@ -547,6 +552,19 @@ impl Keeper {
             self.dirty.extend(0..self.tunnels.len());
         }
         self.dirty.extend(self.troubles.keys());
+    }
+
+    fn look_at_the_clock(&self) {
+        let before = self.presents.clock();
+        let now = before.looked_at_again();
+        if now != before {
+            warn!(
+                from = before.source,
+                to = now.source,
+                "the clock source has changed"
+            );
+            self.presents.set_clock(now);
+        }
     }
 
     /// Tells the programs and an operator which part interfaces have in forwarding by the stack.
@@ -643,7 +661,9 @@ impl Keeper {
         let present: Vec<_> = (first..first + self.fences.dependencies().count())
             .map(|dependency| self.watch.link(dependency))
             .collect();
-        self.fences.act(&present, dataplane)
+        let outcome = self.fences.act(&present, dataplane);
+        self.presents.set_fence_notes(self.fences.notes());
+        outcome
     }
 
     fn attach(&mut self, dataplane: &mut Dataplane) -> Result<()> {

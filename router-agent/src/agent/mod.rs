@@ -493,9 +493,10 @@ async fn start(
         path_mtus,
     )?;
     let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
-    info!(source = facts.clock_health.source, "clock source");
+    let clock_health = facts.presents.clock();
+    info!(source = clock_health.source, "clock source");
     if facts.config.cluster.is_some()
-        && let Some(warning) = facts.clock_health.warning()
+        && let Some(warning) = clock_health.warning()
     {
         warn!("{warning}");
     }

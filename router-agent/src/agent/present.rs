@@ -1,7 +1,8 @@
-//! What is true of each tunnel at present: the keeper writes it, an operator's question reads it.
+//! What is true of the tunnels and around them at present: the keeper writes it, an operator's question reads it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::clock_health::ClockHealth;
 use crate::{
     control::protocol::InterfaceStatus,
     dataplane::Mode,
@@ -23,19 +24,24 @@ pub struct Present {
     pub notes: Vec<String>,
 }
 
-/// Of all tunnels, in the configuration's order, and of the interfaces around them. Locked for no
-/// longer than a copy takes.
+/// Of all tunnels, in the configuration's order, and of what is around them. Locked for no longer than a
+/// copy takes.
 #[derive(Debug)]
 pub struct Presents {
     tunnels: Mutex<Vec<Present>>,
     interfaces: Mutex<Vec<InterfaceStatus>>,
+    /// Why what a group should protect is not fenced.
+    fences: Mutex<Vec<(u32, String)>>,
+    clock: Mutex<ClockHealth>,
 }
 
 impl Presents {
-    pub fn new(tunnels: Vec<Present>) -> Self {
+    pub fn new(tunnels: Vec<Present>, clock: ClockHealth) -> Self {
         Self {
             tunnels: Mutex::new(tunnels),
             interfaces: Mutex::default(),
+            fences: Mutex::default(),
+            clock: Mutex::new(clock),
         }
     }
 
@@ -51,6 +57,22 @@ impl Presents {
 
     pub fn set_interfaces(&self, interfaces: Vec<InterfaceStatus>) {
         *lock(&self.interfaces) = interfaces;
+    }
+
+    pub fn set_clock(&self, clock: ClockHealth) {
+        *lock(&self.clock) = clock;
+    }
+
+    pub fn clock(&self) -> ClockHealth {
+        lock(&self.clock).clone()
+    }
+
+    pub fn set_fence_notes(&self, notes: Vec<(u32, String)>) {
+        *lock(&self.fences) = notes;
+    }
+
+    pub fn fence_notes(&self) -> Vec<(u32, String)> {
+        lock(&self.fences).clone()
     }
 
     pub fn interfaces(&self) -> Vec<InterfaceStatus> {

@@ -25,7 +25,6 @@ use tracing::{info, warn};
 use super::{
     Options,
     board::{Facts, SessionFacts, TunnelFacts},
-    clock_health::ClockHealth,
     driver::{ClockStatistics, Group as DrivenGroup, Session},
     ethernets,
     keeper::{ChooseMode, HeartbeatSocket, Keeper, fences},
@@ -43,7 +42,9 @@ use crate::{
     slow_path,
     takeover::ServiceTarget,
     tunnel::{
-        self, HeartbeatListener, Transit, mtu,
+        self, HeartbeatListener, Transit,
+        epoch::{self, EpochSlots},
+        mtu,
         state::{Device, TunnelState, Underlay},
     },
 };
@@ -190,11 +191,7 @@ fn missing_interfaces(config: &Config, by_name: &HashMap<&str, &Link>) -> Vec<Pr
                 format!("interface {interface}, which is to be protected, does not exist"),
                 "`ip link` shows what there is",
             )),
-            Some(link) if link.controller.is_some() => problems.push(Problem::new(
-                format!("interface {interface} is part of another: its packets are not its own"),
-                "protect the bridge, bond or VRF that `ip link` shows behind `master`",
-            )),
-            Some(_) => {}
+            Some(link) => problems.extend(unfit_for_a_fence(link, by_name)),
         }
     }
     for ethernet in &config.ethernets {
@@ -206,6 +203,28 @@ fn missing_interfaces(config: &Config, by_name: &HashMap<&str, &Link>) -> Vec<Pr
         }
     }
     problems
+}
+
+/// Why a fence on an interface would not see what is forwarded.
+fn unfit_for_a_fence(link: &Link, by_name: &HashMap<&str, &Link>) -> Option<Problem> {
+    let name = &link.name;
+    if link.is_vrf() {
+        return Some(Problem::new(
+            format!(
+                "interface {name} is a VRF: what is forwarded passes its members, and not itself"
+            ),
+            format!("protect those of its members that `ip link show master {name}` shows"),
+        ));
+    }
+    let controller = link.controller?;
+    let is_vrf = |other: &&Link| other.index == controller && other.is_vrf();
+    if by_name.values().any(|other| is_vrf(other)) {
+        return None;
+    }
+    Some(Problem::new(
+        format!("interface {name} is part of another: its packets are not its own"),
+        "protect the bridge or bond that `ip link` shows behind `master`",
+    ))
 }
 
 /// The first interface that has each address.
@@ -256,11 +275,10 @@ pub async fn carry_out(
     }
     let tunnels: Vec<_> = states
         .iter()
-        .zip(tunnel::epoch::slots(&config))
-        .map(|(state, epochs)| TunnelFacts {
+        .map(|state| TunnelFacts {
             tunnel: state.tunnel().clone(),
             index: state.index(),
-            epochs,
+            epochs: state.epochs(),
         })
         .collect();
     let slow_path = Arc::new(slow_path::Table::default());
@@ -277,17 +295,12 @@ pub async fn carry_out(
     keeper.begin(dataplane).await?;
     let sessions = match &config.cluster {
         Some(cluster) => {
+            close_where_silent(cluster, &config.host_name, &tunnels, dataplane)?;
             open_sessions(cluster, &config.host_name, &tunnels, dataplane, &mut keeper)?
         }
         None => Vec::new(),
     };
-    let kept: HashSet<_> = sessions.iter().map(|session| session.key).collect();
-    for (key, index) in dataplane.former_sessions()? {
-        if !kept.contains(&key) {
-            let group = dataplane.session_config(index)?.group;
-            dataplane.close_fence(group)?;
-        }
-    }
+    let kept = sessions.iter().map(|session| session.key).collect();
     dataplane.forget_other_sessions(&kept)?;
     let places = sessions.iter().map(|session| session.facts.index + 1).max();
     let cluster = config.cluster.as_ref();
@@ -323,7 +336,6 @@ pub async fn carry_out(
             counters: dataplane.counters()?,
             slow_path,
             clock: Arc::new(ClockStatistics::of_sessions(places.unwrap_or(0) as usize)),
-            clock_health: ClockHealth::read(),
             boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
                 .map(|id| id.trim().to_owned())
                 .context("cannot tell this boot from others")?,
@@ -334,8 +346,6 @@ pub async fn carry_out(
     })
 }
 
-/// The tunnels with their devices: those that an agent before this one made, as far as they fit, and
-/// new ones.
 /// Whether every session that an agent before this one had is of a group that has the same place now.
 fn keeps_groups(config: &Config, dataplane: &mut Dataplane) -> Result<bool> {
     let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
@@ -349,6 +359,8 @@ fn keeps_groups(config: &Config, dataplane: &mut Dataplane) -> Result<bool> {
     Ok(true)
 }
 
+/// The tunnels with their devices: those that an agent before this one made, as far as they fit, and
+/// new ones.
 async fn make_devices(
     config: &Config,
     underlays: &[Link],
@@ -393,6 +405,7 @@ async fn make_devices(
         .zip(&pairs)
         .map(|(index, pair)| (*index, pair.kept))
         .partition::<Vec<_>, _>(|(_, kept)| *kept);
+    let epochs = allot_epochs(config, &kept, dataplane)?;
     let numbers = |some: Vec<(u32, bool)>| some.into_iter().map(|(index, _)| index).collect();
     dataplane.make_room(&numbers(old), &numbers(new))?;
     let has_lan = ethernets::lans(config).next().is_some();
@@ -402,7 +415,7 @@ async fn make_devices(
         .zip(&config.tunnels)
         .zip(underlays)
         .zip(&pairs)
-        .zip(tunnel::epoch::slots(config))
+        .zip(epochs)
         .map(|((((index, tunnel), underlay), pair), epochs)| {
             let Pair {
                 user,
@@ -429,6 +442,33 @@ async fn make_devices(
             }
         })
         .collect())
+}
+
+/// Where the tunnels have their epochs, of which some are `kept`: their indices by position.
+fn allot_epochs(
+    config: &Config,
+    kept: &BTreeMap<usize, u32>,
+    dataplane: &mut Dataplane,
+) -> Result<Vec<Option<EpochSlots>>> {
+    let former = dataplane.epoch_slots()?;
+    let former: BTreeMap<usize, u16> = kept
+        .iter()
+        .filter_map(|(position, index)| Some((*position, *former.get(index)?)))
+        .collect();
+    let epoch::Allotment { tunnels, new } = epoch::allot(config, &former);
+    let received = dataplane.epochs()?;
+    for place in &new {
+        received.write((*place).into(), &EpochSlot::default());
+    }
+    // Of two domains that have become one the newest counts.
+    for (position, place) in former {
+        if let Some(EpochSlots { received: now, .. }) = tunnels[position]
+            && !new.contains(&now)
+        {
+            received.raise_epoch(now.into(), received.epoch(place.into()));
+        }
+    }
+    Ok(tunnels)
 }
 
 /// A session that the programs know.
@@ -467,6 +507,57 @@ fn heartbeat_listener(config: &Config, tunnel: &Tunnel) -> Option<HeartbeatListe
     })
 }
 
+/// Closes the fences of groups of which no session goes on: their silence may be taken for ours.
+fn close_where_silent(
+    cluster: &Cluster,
+    host_name: &str,
+    tunnels: &[TunnelFacts],
+    dataplane: &mut Dataplane,
+) -> Result<()> {
+    let former = former_sessions(dataplane)?;
+    for (number, group) in (0..).zip(&cluster.groups) {
+        let members = members(group, host_name);
+        let mut is_silent = true;
+        for path in &cluster.interfaces {
+            let (_, tunnel) = tunnel_of(path, tunnels)?;
+            if let Some(&index) = former.get(&session_key(tunnel, group)) {
+                is_silent &= !goes_on(index, &members, dataplane)?;
+            }
+        }
+        if is_silent {
+            dataplane.close_fence(number)?;
+        }
+    }
+    Ok(())
+}
+
+fn tunnel_of<'a>(path: &str, tunnels: &'a [TunnelFacts]) -> Result<(usize, &'a TunnelFacts)> {
+    let mut tunnels = tunnels.iter().enumerate();
+    tunnels
+        .find(|(_, facts)| facts.tunnel.name == path)
+        .ok_or_else(|| anyhow!("cluster interface {path} is no tunnel"))
+}
+
+fn session_key(tunnel: &TunnelFacts, group: &Group) -> SessionKey {
+    SessionKey {
+        tunnel_index: tunnel.index,
+        session: session_number(&group.name),
+    }
+}
+
+/// The sessions that an agent before this one had, with their places.
+fn former_sessions(dataplane: &mut Dataplane) -> Result<HashMap<SessionKey, u32>> {
+    let former = dataplane.former_sessions()?.into_iter();
+    Ok(former.filter(|(_, index)| *index < MAX_SESSIONS).collect())
+}
+
+/// Whether the session in a place goes on: it was between the same nodes.
+fn goes_on(index: u32, members: &Members, dataplane: &mut Dataplane) -> Result<bool> {
+    let former = dataplane.session_config(index)?;
+    let nodes = (NodeId(former.local_node), NodeId(former.peer_node));
+    Ok(nodes == (members.node, members.peer))
+}
+
 fn open_sessions(
     cluster: &Cluster,
     host_name: &str,
@@ -474,7 +565,7 @@ fn open_sessions(
     dataplane: &mut Dataplane,
     keeper: &mut Keeper,
 ) -> Result<Vec<OpenSession>> {
-    let former: HashMap<_, _> = dataplane.former_sessions()?.into_iter().collect();
+    let former = former_sessions(dataplane)?;
     let mut free = {
         let used: BTreeSet<u32> = former.values().copied().collect();
         (0..MAX_SESSIONS).filter(move |index| !used.contains(index))
@@ -483,11 +574,7 @@ fn open_sessions(
     let fences = dataplane.fences()?;
     let mut sessions = Vec::new();
     for path in &cluster.interfaces {
-        let (position, tunnel) = tunnels
-            .iter()
-            .enumerate()
-            .find(|(_, facts)| facts.tunnel.name == *path)
-            .ok_or_else(|| anyhow!("cluster interface {path} is no tunnel"))?;
+        let (position, tunnel) = tunnel_of(path, tunnels)?;
         let address = first_ipv4(&tunnel.tunnel)
             .ok_or_else(|| anyhow!("cluster interface {path} has no IPv4 address"))?;
         let socket = open_socket(path, address, cluster.heartbeat_port)
@@ -504,8 +591,16 @@ fn open_sessions(
             return Err(anyhow!("more than {MAX_GROUPS} groups"));
         }
         for (number, group) in cluster.groups.iter().enumerate() {
-            let Members { node, peer, name } = members(group, host_name);
-            let session = session_number(&group.name);
+            let members = members(group, host_name);
+            let key = session_key(tunnel, group);
+            let known = former.get(&key).copied();
+            let index = known
+                .or_else(|| free.next())
+                .with_context(|| format!("more than {MAX_SESSIONS} sessions"))?;
+            if known.is_none() || !goes_on(index, &members, dataplane)? {
+                dataplane.clear_session(index)?;
+            }
+            let Members { node, peer, name } = members;
             let keys_of = |secret: &Secret| {
                 kdf::slot(secret.expose().as_bytes(), &group.name, host_name, name)
             };
@@ -514,33 +609,13 @@ fn open_sessions(
                     keys_of(&cluster.secret),
                     cluster.previous_secret.as_ref().map(keys_of),
                 ),
-                session,
+                session: key.session,
                 local_node: node.0,
                 peer_node: peer.0,
                 local_address: address.octets(),
                 group: u32::try_from(number)?,
                 padding: [0; 4],
             };
-            let key = SessionKey {
-                tunnel_index: tunnel.index,
-                session,
-            };
-            let known = former
-                .get(&key)
-                .copied()
-                .filter(|&index| index < MAX_SESSIONS);
-            let index = known
-                .or_else(|| free.next())
-                .with_context(|| format!("more than {MAX_SESSIONS} sessions"))?;
-            let is_same = known.is_some() && {
-                let former = dataplane.session_config(index)?;
-                (former.local_node, former.peer_node) == (node.0, peer.0)
-            };
-            if !is_same {
-                // Its silence may be taken for ours.
-                dataplane.close_fence(config.group)?;
-                dataplane.clear_session(index)?;
-            }
             dataplane.set_session(index, key, config)?;
             let discovery = SocketAddrV4::new(cluster.mcast_group, cluster.heartbeat_port);
             sessions.push(OpenSession {
@@ -553,7 +628,7 @@ fn open_sessions(
                 prober: Prober::new(
                     Arc::clone(&socket),
                     discovery,
-                    session,
+                    key.session,
                     node,
                     heard.read(index).reply_sequence,
                 ),

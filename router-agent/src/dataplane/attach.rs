@@ -206,8 +206,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A TC program and its place on an interface: before all that are there, for one that lets a packet
-/// pass for good ends the row.
+/// A TC program and where it is put on an interface.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hook {
     pub program: &'static str,
@@ -225,8 +224,16 @@ pub(super) const HANDOVER: Hook = Hook {
 
 /// Attaches `hook` to `interface`: a TCX link, pinned at `path`, where the kernel has it (6.6), else a
 /// filter at the clsact qdisc, which stays by itself. What is there already gets the program in place
-/// of the one it had; there is no moment in which there is none.
-pub(super) fn tc(programs: &mut Ebpf, hook: Hook, interface: &str, path: &Path) -> Result<()> {
+/// of the one it had; there is no moment in which there is none. Else it is put before all that are
+/// there, for one that lets a packet pass for good ends the row; but behind our own whose link is pinned
+/// at `ahead`, if there is that.
+pub(super) fn tc(
+    programs: &mut Ebpf,
+    hook: Hook,
+    interface: &str,
+    path: &Path,
+    ahead: Option<&Path>,
+) -> Result<()> {
     let Hook {
         program: name,
         direction,
@@ -245,9 +252,13 @@ pub(super) fn tc(programs: &mut Ebpf, hook: Hook, interface: &str, path: &Path) 
     } else {
         None
     };
-    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let ahead = ahead.filter(|pin| pin.exists()).map(tc_link).transpose()?;
+    let order = match &ahead {
+        Some(link) => LinkOrder::after_link(link)?,
+        None => LinkOrder::first(),
+    };
     let id = program
-        .attach_with_options(interface, direction, order)
+        .attach_with_options(interface, direction, TcAttachOptions::TcxOrder(order))
         .with_context(cannot)?;
     let link = program.take_link(id)?;
     if let Some(error) = former {
@@ -256,9 +267,13 @@ pub(super) fn tc(programs: &mut Ebpf, hook: Hook, interface: &str, path: &Path) 
     pin(link, path)
 }
 
+/// The link that is pinned at `pin`, which goes on when this is dropped.
+fn tc_link(pin: &Path) -> Result<SchedClassifierLink> {
+    Ok(FdLink::from(PinnedLink::from_pin(pin)?).try_into()?)
+}
+
 fn replace_tcx(program: &mut SchedClassifier, pin: &Path) -> Result<()> {
-    let link: SchedClassifierLink = FdLink::from(PinnedLink::from_pin(pin)?).try_into()?;
-    let id = program.attach_to_link(link)?;
+    let id = program.attach_to_link(tc_link(pin)?)?;
     // Closed here, it goes on by its pin.
     program.take_link(id)?;
     Ok(())

@@ -1,7 +1,7 @@
 //! The fences' programs on the interfaces that groups protect. Unlike the others they stay when the
 //! agent stops: without authority nothing protected is forwarded, and who has stopped has none.
 
-use std::{collections::HashSet, fs};
+use std::collections::HashSet;
 
 use anyhow::{Context as _, Result};
 use aya::{maps::HashMap, programs::TcAttachType};
@@ -35,9 +35,12 @@ impl Dataplane {
     pub fn protect(&mut self, interface: &str, ifindex: u32, group: u32) -> Result<()> {
         let mut protected: HashMap<_, u32, u32> = self.map_mut(name::PROTECTED)?;
         protected.insert(ifindex, group, 0)?;
+        // What is handed over from the underlay has come by a tunnel, and not by this interface.
+        let handover = self.pins.tc_link(attach::HANDOVER.program, ifindex);
         for hook in HOOKS {
             let path = self.pins.fence(hook.program, ifindex);
-            attach::tc(&mut self.programs, hook, interface, &path)?;
+            let ahead = (hook.direction == attach::HANDOVER.direction).then_some(&*handover);
+            attach::tc(&mut self.programs, hook, interface, &path, ahead)?;
         }
         Ok(())
     }
@@ -104,10 +107,8 @@ impl Dataplane {
 /// Ends every fence: its interface's transit passes again.
 pub(super) fn end_all(pins: &Pins) -> Result<()> {
     attach::detach_filters(&HOOKS, &HashSet::new())?;
-    match fs::remove_dir_all(pins.fences()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", pins.fences().display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
+    for path in former::files(&pins.fences()) {
+        attach::end_link(&path)?;
     }
+    Ok(())
 }

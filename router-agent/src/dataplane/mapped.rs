@@ -14,7 +14,7 @@ use aya::maps::MapData;
 use bytemuck::Pod;
 use router_common::{
     identity::Epoch,
-    map::{EpochSlot, Granted},
+    map::{EpochSlot, Granted, LocalState},
     time::BootTime,
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -121,16 +121,38 @@ impl<T: Pod> MappedArray<T> {
         unsafe { AtomicU64::from_ptr(self.element(index).add(word).as_ptr()) }
     }
 
-    /// Writes the element, word by word, the last word last.
+    /// Writes the element, word by word: who sees a word sees those before it, too.
     pub fn write(&self, index: u32, value: &T) {
         assert!(self.writable, "this array was mapped to be read only");
         let element = self.element(index);
         let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(value));
         for (offset, word) in words.iter().enumerate() {
-            // SAFETY: within the element, aligned, mapped writable; the kernel may read it at any
-            // time.
-            unsafe { element.add(offset).write_volatile(*word) };
+            // SAFETY: within the element, aligned, mapped writable, alive as long as `self`; the kernel
+            // may read the word at any time, and whole.
+            let place = unsafe { AtomicU64::from_ptr(element.add(offset).as_ptr()) };
+            place.store(*word, Ordering::Release);
         }
+    }
+}
+
+impl MappedArray<LocalState> {
+    /// Has the kernel say `local` in a session. Granting is closed before anything else changes, and opened
+    /// after that; what was granted before it was closed [`MappedArray::newest`] tells then.
+    pub fn say(&self, session: u32, local: &LocalState) {
+        let before = self.read(session);
+        let is_same = before
+            == LocalState {
+                agent_beat_ns: before.agent_beat_ns,
+                ..*local
+            };
+        if before.grant_us != 0 && !is_same {
+            let closed = LocalState {
+                grant_us: 0,
+                ..before
+            };
+            self.write(session, &closed);
+        }
+        self.write(session, local);
     }
 }
 

@@ -31,7 +31,7 @@ use router_common::{
         EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_EPOCHS,
         MAX_GROUPS, MAX_SESSIONS, Reason, RoundTrips, Sequence, SessionConfig, SessionKey,
         SessionState, Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents,
-        TunnelIngress, TunnelKey, TunnelKey6, name,
+        TunnelIngress, TunnelKey, TunnelKey6, ingress_flag, name,
     },
     slot::{TunnelSlot, TunnelSlot6},
 };
@@ -166,7 +166,7 @@ impl Dataplane {
     pub fn attach(&mut self, programs: Programs, name: &str, choice: ModeChoice) -> Result<Mode> {
         if let Some(tc) = programs.tc() {
             let path = self.pins.tc_link(tc.program, attach::index_of(name)?);
-            attach::tc(&mut self.programs, tc, name, &path)?;
+            attach::tc(&mut self.programs, tc, name, &path, None)?;
         }
         attach::xdp(&mut self.programs, programs.xdp(), name, choice, &self.pins)
     }
@@ -202,6 +202,20 @@ impl Dataplane {
     pub fn egresses(&mut self) -> Result<BTreeMap<u32, TunnelEgress>> {
         let egresses: HashMap<_, u32, TunnelEgress> = self.map_mut(name::EGRESS)?;
         Ok(egresses.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// Where tunnels that the programs know have received epochs, by the tunnels' indices.
+    pub fn epoch_slots(&mut self) -> Result<BTreeMap<u32, u16>> {
+        let over_ipv4: HashMap<_, TunnelKey, TunnelIngress> = self.map_mut(name::TUNNELS)?;
+        let mut ingresses = values(&over_ipv4)?;
+        let over_ipv6: HashMap<_, TunnelKey6, TunnelIngress> = self.map_mut(name::TUNNELS6)?;
+        ingresses.extend(values(&over_ipv6)?);
+        let by_epochs = ingresses
+            .into_iter()
+            .filter(|ingress| ingress.flags & ingress_flag::EPOCH != 0);
+        Ok(by_epochs
+            .map(|ingress| (ingress.index, ingress.epoch_slot))
+            .collect())
     }
 
     /// Makes room for tunnels with the indices `new`, beside those that stay, which have the indices
@@ -503,6 +517,15 @@ fn gone(removal: Result<(), MapError>) -> Result<(), MapError> {
         }
         other => other,
     }
+}
+
+fn values<T, K, V>(map: &HashMap<T, K, V>) -> Result<Vec<V>, MapError>
+where
+    T: BorrowMut<MapData>,
+    K: aya::Pod,
+    V: aya::Pod,
+{
+    map.iter().map(|element| Ok(element?.1)).collect()
 }
 
 /// Removes the elements that are `too_much`.

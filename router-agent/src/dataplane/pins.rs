@@ -2,6 +2,7 @@
 //! version, so that an agent never takes maps of another layout for its own.
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, File},
     io,
     os::{
@@ -15,11 +16,16 @@ use anyhow::{Context as _, Result};
 use router_common::map::LAYOUT_VERSION;
 use rustix::fs::{FlockOperation, flock};
 
+use super::{attach, former};
+
 /// The default mount point of the BPF file system.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 
 /// Environment variable that names another mount point.
 pub const BPFFS_VARIABLE: &str = "ROUTER_BPFFS";
+
+/// The directory of a version's links.
+const LINKS: &str = "links";
 
 /// The directory of the fences' links.
 const FENCES: &str = "fences";
@@ -56,7 +62,7 @@ impl Pins {
 
     /// Where the links are pinned.
     pub fn links(&self) -> PathBuf {
-        self.directory.join("links")
+        self.directory.join(LINKS)
     }
 
     /// Where the TC link of `program` on the interface of index `ifindex` is pinned. Names of
@@ -123,19 +129,22 @@ impl Pins {
         &self.directory
     }
 
-    /// The directories of all versions that there are.
+    /// The directories of all versions that there are. What else somebody has put beside them is not
+    /// ours.
     pub fn versions(&self) -> Result<Vec<PathBuf>> {
         let cannot = || format!("cannot list the pins in {}", self.top.display());
-        let entries = fs::read_dir(&self.top).with_context(cannot)?;
-        let paths = entries.map(|entry| Ok(entry.with_context(cannot)?.path()));
-        let fences = self.fences();
-        paths
-            .filter(|path| path.as_ref().map_or(true, |path| *path != fences))
-            .collect()
+        let mut versions = Vec::new();
+        for entry in fs::read_dir(&self.top).with_context(cannot)? {
+            let entry = entry.with_context(cannot)?;
+            if is_version(&entry.file_name()) && entry.file_type().with_context(cannot)?.is_dir() {
+                versions.push(entry.path());
+            }
+        }
+        Ok(versions)
     }
 
-    /// Removes the pins of every version, but not those of the fences; with its pin a link ends, and the program is detached.
-    /// What is locked stays.
+    /// Removes the pins of every version, but not those of the fences; with its pin a link ends, and the
+    /// program is detached. What is locked stays.
     pub fn clear(&self) -> Result<()> {
         self.versions()?.iter().try_for_each(|path| remove(path))
     }
@@ -148,22 +157,45 @@ impl Pins {
             .try_for_each(|path| remove(&path))
     }
 
-    /// As [`Pins::clear`], and leaves nothing but the fences, if there are any.
+    /// As [`Pins::clear`], and leaves nothing of ours but the fences, if there are any.
     pub fn remove(&self) -> Result<()> {
         self.clear()?;
-        match fs::remove_dir(self.fences()) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("cannot remove {}", self.fences().display()));
-            }
-            Ok(()) | Err(_) => {}
+        for directory in [self.fences(), self.top.clone()] {
+            remove_empty(&directory)
+                .with_context(|| format!("cannot remove {}", directory.display()))?;
         }
-        fs::remove_dir(&self.top).with_context(|| format!("cannot remove {}", self.top.display()))
+        Ok(())
     }
 }
 
+/// As [`Pins::below`] calls them.
+fn is_version(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix('v'));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+fn remove_empty(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(error)
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Links first, one by one: a place at an interface is free when its link has ended, and with the pin
+/// alone the kernel ends it some time later.
 fn remove(directory: &Path) -> Result<()> {
+    for link in former::files(&directory.join(LINKS)) {
+        if let Err(error) = attach::end_link(&link) {
+            tracing::warn!("{error:#}; its pin is removed");
+        }
+    }
     fs::remove_dir_all(directory)
         .with_context(|| format!("cannot remove the pins in {}", directory.display()))
 }

@@ -65,6 +65,10 @@ impl Link {
         self.kind.as_deref() == Some("bridge")
     }
 
+    pub fn is_vrf(&self) -> bool {
+        self.kind.as_deref() == Some("vrf")
+    }
+
     pub fn is_veth(&self) -> bool {
         self.kind.as_deref() == Some("veth")
     }

@@ -167,6 +167,10 @@ impl TunnelState {
         self.index
     }
 
+    pub const fn epochs(&self) -> Option<EpochSlots> {
+        self.epochs
+    }
+
     pub const fn device(&self) -> Option<Device> {
         self.device
     }

@@ -85,9 +85,17 @@ impl Core {
     /// Until when what we granted keeps us from becoming active.
     fn promised_until(&self) -> BootTime {
         match self.standing {
-            // It has said that it does not forward; its fence was closed before.
-            Standing::Out | Standing::Ready | Standing::Asking => BootTime::NEVER,
-            Standing::Unknown
+            // It has said that it does not forward; its fence was closed before. What it said of an
+            // earlier epoch it may have said before we granted.
+            Standing::Out | Standing::Ready | Standing::Asking
+                if self.report.claim.epoch >= self.newest.epoch =>
+            {
+                BootTime::NEVER
+            }
+            Standing::Out
+            | Standing::Ready
+            | Standing::Asking
+            | Standing::Unknown
             | Standing::Silent
             | Standing::Headless
             | Standing::Owner

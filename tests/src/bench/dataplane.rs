@@ -34,8 +34,8 @@ use super::{
 };
 use crate::{
     frames::{
-        KEY, Outer, REMOTE, forged, from_peer, gre, heartbeat, inner_ipv6, inner_udp, probe,
-        underlay,
+        KEY, LOCAL, LOCAL6, Outer, REMOTE, REMOTE6, forged, from_peer, gre, heartbeat, inner_ipv6,
+        inner_udp, probe, underlay,
     },
     kernel::{Kernel, egress, from_behind, ingress, tc},
 };
@@ -279,6 +279,7 @@ fn steady(pass: f64) -> Result<Section> {
     );
     let unknown6 = Outer::new(Format::IPV6).around(ETH_P_IPV4, &inner_udp(9, &[0; INNER_PAYLOAD]));
     let unknown_secret = heartbeat(&probe(), &from_peer(b"another secret"));
+    let forged = heartbeat(&probe(), &forged());
     let subjects = [
         ("pass program", program::PASS, plain, PASS),
         (

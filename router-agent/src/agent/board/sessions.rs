@@ -10,6 +10,7 @@ use crate::{
         driver::ProbeStatistics,
         words::{in_ms, in_us, loss_percent, owner_name},
     },
+    cluster::said_last,
     config::Cluster,
     control::protocol::HeartbeatStatus,
     maps::flag_names,
@@ -63,14 +64,14 @@ impl Facts {
         }
     }
 
-    /// The newest message of the peer, over all paths of a group.
-    pub(super) fn newest(&self, group: usize) -> SessionState {
-        self.sessions
+    /// What the peer said last, over all paths of a group.
+    pub(super) fn said_last(&self, group: usize) -> SessionState {
+        let paths = self
+            .sessions
             .iter()
             .filter(|session| session.group == group)
-            .map(|session| self.heard.read(session.index))
-            .max_by_key(|state| state.last_heard_ns)
-            .unwrap_or_default()
+            .map(|session| self.heard.read(session.index));
+        said_last(&paths.collect::<Vec<_>>())
     }
 
     pub(super) fn heartbeat_status(

@@ -85,9 +85,17 @@ impl Fences {
                     warn!(interface, "{error:#}");
                 }
             }
-            let Some(link) = link.filter(|_| before != now) else {
+            let Some(link) = *link else {
+                self.troubles.remove(&position);
                 continue;
             };
+            if let Some((index, name)) = self.fenced.get_mut(&position)
+                && *index == link.index
+            {
+                // It may have been renamed.
+                name.clone_from(&link.name);
+                continue;
+            }
             match dataplane.protect(&link.name, link.index, *group) {
                 Ok(()) => {
                     info!(interface, index = link.index, "fenced");
@@ -107,6 +115,20 @@ impl Fences {
             }
         }
         outcome
+    }
+
+    /// Why what should be fenced is not, with the group that it concerns.
+    pub fn notes(&self) -> Vec<(u32, String)> {
+        let note = |(position, protected): (usize, &Protected)| {
+            let why = match self.troubles.get(&position) {
+                Some(trouble) => trouble,
+                None if self.fenced.contains_key(&position) => return None,
+                None => "there is no such interface at present",
+            };
+            let Protected { interface, group } = protected;
+            Some((*group, format!("{interface} is not fenced: {why}")))
+        };
+        self.protected.iter().enumerate().filter_map(note).collect()
     }
 
     /// Notices programs that somebody has detached.

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     article::{self, CLOUD, ROUTERS},
     cluster::Cluster,
-    frames::{forged, probe},
+    frames::{forged, heartbeat, probe},
     kernel::Kernel,
 };
 
@@ -83,7 +83,7 @@ fn flood(during: Duration) -> Result<Flood> {
         article::cloud_interface(target.name)
     );
     let ifindex = cloud.run(|| fs::read_to_string(path))??.trim().parse()?;
-    let frame = forged(&probe());
+    let frame = heartbeat(&probe(), &forged());
     let mut headers = [0; HEADERS];
     headers.copy_from_slice(&frame[..HEADERS]);
     let mut kernel = Kernel::for_benchmark()?;

@@ -127,7 +127,7 @@ fn subjects() -> Result<[Subject; 5]> {
     };
     let probes = |kernel: &Kernel| kernel.session().probes;
     let replies = |kernel: &Kernel| kernel.session().replies;
-    let refused = |kernel: &Kernel| kernel.session().mac_failures;
+    let refusals = |kernel: &Kernel| kernel.session().mac_failures;
     let renewals = |kernel: &Kernel| kernel.lease(GROUP).renewals;
     let subject = |name, frame, expected, handled| -> Result<Subject> {
         let mut kernel = Kernel::for_benchmark()?;
@@ -142,7 +142,12 @@ fn subjects() -> Result<[Subject; 5]> {
         })
     };
     let mut subjects = [
-        subject("wrong MAC, refused", forged(&probe()), DROP, refused)?,
+        subject(
+            "wrong MAC, refused",
+            heartbeat(&probe(), &forged()),
+            DROP,
+            refusals,
+        )?,
         subject("reply, taken", heartbeat(&reply, &key), DROP, replies)?,
         subject("probe, answered", heartbeat(&probe(), &key), TX, probes)?,
         subject(
