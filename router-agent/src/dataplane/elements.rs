@@ -73,7 +73,8 @@ impl Dataplane {
         V: aya::Pod,
     {
         let mut map: HashMap<_, K, V> = self.map_mut(name)?;
-        let any = forget_in(&mut map, too_much).with_context(|| format!("cannot clear map {name}"))?;
+        let any =
+            forget_in(&mut map, too_much).with_context(|| format!("cannot clear map {name}"))?;
         self.released |= any;
         Ok(())
     }

@@ -27,9 +27,9 @@ use router_common::{
     identity::Epoch,
     map::{
         EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_EPOCHS,
-        MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS, Reason, RoundTrips, Sequence, SessionConfig, SessionKey,
-        SessionState, Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents,
-        TunnelIngress, TunnelKey, TunnelKey6, name,
+        MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS, Reason, RoundTrips, Sequence, SessionConfig,
+        SessionKey, SessionState, Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress,
+        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, name,
     },
     slot::{Slot, TunnelSlot, TunnelSlot6},
 };
