@@ -70,8 +70,9 @@ pub mod name {
     pub const SLOTS6: &str = "SLOTS6";
     /// Tunnel index → [`TunnelDevice`](super::TunnelDevice).
     pub const DEVICES: &str = "DEVICES";
-    /// Interface index of either end of a tunnel's device →
-    /// [`TunnelEgress`](super::TunnelEgress).
+    /// Interface index of either end of a tunnel's device → tunnel index.
+    pub const ENDS: &str = "ENDS";
+    /// Tunnel index → [`TunnelEgress`](super::TunnelEgress), memory-mapped, agent writes.
     pub const EGRESS: &str = "EGRESS";
     /// Interface index of an underlay or a LAN → [`Interface`](super::Interface).
     pub const INTERFACES: &str = "INTERFACES";
@@ -108,12 +109,13 @@ pub mod name {
     /// Epoch slot → [`EpochSlot`](super::EpochSlot), memory-mapped, kernel and agent write.
     pub const EPOCHS: &str = "EPOCHS";
 
-    pub const ALL: [&str; 23] = [
+    pub const ALL: [&str; 24] = [
         TUNNELS,
         TUNNELS6,
         SLOTS,
         SLOTS6,
         DEVICES,
+        ENDS,
         EGRESS,
         INTERFACES,
         SEQUENCES,
@@ -183,9 +185,13 @@ pub struct TunnelDevice {
     /// Largest TCP segment to announce, in bytes; zero to leave it as it is.
     pub mss_ipv4: u16,
     pub mss_ipv6: u16,
+    /// As [`TunnelIngress::vlan`].
+    pub vlan: u16,
+    pub padding: [u8; 6],
 }
 
-/// How packets of a tunnel leave by the underlay.
+/// How packets of a tunnel leave by the underlay. What may change while its packets are under way
+/// lies in 64-bit words, none of which needs another to be true.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct TunnelEgress {
@@ -211,6 +217,26 @@ pub struct TunnelEgress {
     pub mss_ipv6: u16,
     /// Index into EPOCHS of our own, which is the key, with [`egress_flag::EPOCH`].
     pub epoch_slot: u16,
+}
+
+impl TunnelEgress {
+    /// Whether the two put on outer headers that differ in no more than may change under way.
+    pub fn has_headers_of(&self, other: &Self) -> bool {
+        let fixed = |egress: &Self| {
+            let Self {
+                format,
+                flags,
+                local,
+                remote,
+                key,
+                epoch_slot,
+                ..
+            } = *egress;
+            let has_epoch = flags & egress_flag::EPOCH != 0;
+            (format, local, remote, key, has_epoch, epoch_slot)
+        };
+        fixed(self) == fixed(other)
+    }
 }
 
 /// Bits of [`TunnelEgress::flags`].
@@ -253,22 +279,33 @@ pub mod interface_flag {
 pub struct Sequence {
     /// How many packets were sent; the next one's number is its lower half.
     pub sent: u64,
-    /// The number after the newest received.
-    pub next_received: u32,
-    /// 1 once one was received.
-    pub any_received: u32,
+    /// The number after the newest received in the lower half, and 1 in the upper; zero if none was.
+    /// One word, for several CPUs may receive at once.
+    pub received: u64,
 }
 
 impl Sequence {
-    /// Takes in a received number; whether it is no older than what was received before.
+    /// What [`Sequence::received`] becomes of `received` by a number that arrives; `None` if that is
+    /// older than what came before.
     #[inline(always)]
-    pub fn accept(&mut self, number: u32) -> bool {
-        if self.any_received != 0 && number.wrapping_sub(self.next_received) > u32::MAX / 2 {
-            return false;
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    pub const fn after(received: u64, number: u32) -> Option<u64> {
+        const ANY: u64 = 1 << 32;
+        if received != 0 && number.wrapping_sub(received as u32) > u32::MAX / 2 {
+            return None;
         }
-        self.any_received = 1;
-        self.next_received = number.wrapping_add(1);
-        true
+        Some(ANY | number.wrapping_add(1) as u64)
+    }
+
+    /// Takes in a received number; whether it is no older than what was received before.
+    pub fn accept(&mut self, number: u32) -> bool {
+        match Self::after(self.received, number) {
+            Some(received) => {
+                self.received = received;
+                true
+            }
+            None => false,
+        }
     }
 }
 
@@ -434,7 +471,7 @@ impl Reason {
 
 const _: () = {
     assert!(size_of::<TunnelIngress>() == 32);
-    assert!(size_of::<TunnelDevice>() == 16);
+    assert!(size_of::<TunnelDevice>() == 24);
     assert!(size_of::<TunnelEgress>() == 64);
     assert!(size_of::<Interface>() == 12);
     assert!(size_of::<Sequence>() == 16);

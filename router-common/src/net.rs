@@ -93,6 +93,14 @@ impl Vlan {
         u16::from_be_bytes(self.tag_control) & Self::ID_MASK
     }
 
+    /// Whether a frame with this tag control may be taken for one of VLAN `id`: it is of that VLAN, or
+    /// tells a priority alone.
+    #[inline(always)]
+    pub const fn is_of(tag_control: u16, id: u16) -> bool {
+        let stated = tag_control & Self::ID_MASK;
+        stated == 0 || stated == id
+    }
+
     #[inline(always)]
     pub const fn ether_type(&self) -> u16 {
         u16::from_be_bytes(self.ether_type)

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use router_common::{
     map::{Reason, TunnelDevice},
-    net::Ethernet,
+    net::{Ethernet, Vlan},
     packet::Packet as _,
 };
 
@@ -28,12 +28,17 @@ pub fn hand_over(ctx: &TcContext) -> i32 {
 
 #[inline(always)]
 fn marked(ctx: &TcContext, index: u32) -> i32 {
-    if Skb(ctx).vlan().is_some() {
-        // The network card took the tag off the outer frame; it is not the inner packet's.
+    let device = maps::DEVICES.get(index).copied().unwrap_or_default();
+    if let Some((_, tag)) = Skb(ctx).vlan() {
+        // The network card took the tag off the outer frame, so XDP did not see it.
+        if !Vlan::is_of(tag, device.vlan) {
+            maps::count_reason(Reason::NoTunnel);
+            return TC_ACT_SHOT;
+        }
+        // It is not the inner packet's.
         // SAFETY: the context of this very call.
         unsafe { bpf_skb_vlan_pop(ctx.skb.skb) };
     }
-    let device = maps::DEVICES.get(index).copied().unwrap_or_default();
     mss::clamp(ctx, device.mss_ipv4, device.mss_ipv6);
     into(ctx, &device)
 }

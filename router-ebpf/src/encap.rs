@@ -35,9 +35,7 @@ const DEFAULT_TTL: u8 = 64;
 #[inline(always)]
 pub fn send(ctx: &TcContext) -> Result<i32, SendRefusal> {
     let skb = Skb(ctx);
-    // SAFETY: an element may be replaced while we read it; its parts are integers and change only
-    // with the tunnel's configuration.
-    let egress = unsafe { maps::EGRESS.get(skb.ifindex()) }.ok_or(SendRefusal::NoEgress)?;
+    let egress = maps::egress(skb.ifindex()).ok_or(SendRefusal::NoEgress)?;
     let index = egress.index;
     let mark = maps::settings().encapsulated_mark;
     if mark != 0 && skb.mark() == mark {
@@ -45,6 +43,10 @@ pub fn send(ctx: &TcContext) -> Result<i32, SendRefusal> {
     }
     if egress.format.has(Format::LAYER2) {
         return send_frame(ctx, egress);
+    }
+    if skb.vlan().is_some() {
+        // It would be put before the outer header.
+        return Err(SendRefusal::Unsupported { index });
     }
     let mut inner = inner(ctx).ok_or(SendRefusal::Unsupported { index })?;
     if egress.format.has(Format::UDP) {

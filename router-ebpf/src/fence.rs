@@ -130,11 +130,7 @@ impl Passage {
 /// delivers comes by the other end of its device.
 #[inline(always)]
 fn is_dataplane_end(ifindex: u32) -> bool {
-    // SAFETY: an element may be replaced while we read it; its index stays.
-    let Some(egress) = (unsafe { maps::EGRESS.get(ifindex) }) else {
-        return false;
-    };
-    let device = maps::DEVICES.get(egress.index);
+    let device = maps::tunnel_of(ifindex).and_then(|index| maps::DEVICES.get(index));
     device.is_some_and(|device| device.dataplane_ifindex == ifindex)
 }
 

@@ -25,8 +25,7 @@ pub fn ipv4<P: Packet>(packet: &P, gre: &Gre) -> Tunnel {
     {
         return Some(tunnel);
     }
-    // SAFETY: an element may be replaced while we read it, as any hash map's; its parts are
-    // integers and a tunnel's parts do not change while its key stays.
+    // SAFETY: the agent writes no element whose memory a running program may still read.
     let tunnel = unsafe { maps::TUNNELS.get(key) };
     if tunnel.is_some() || !key.label.is_keyed() {
         return tunnel;

@@ -32,12 +32,15 @@ pub static SLOTS6: Array<TunnelSlot6> = Array::with_max_entries(slot::SLOTS, BPF
 #[map]
 pub static DEVICES: Array<TunnelDevice> = Array::with_max_entries(MAX_TUNNELS, 0);
 
-/// Each tunnel by both ends of its device.
+/// Index of the tunnel, by both ends of its device.
 #[map]
-pub static EGRESS: HashMap<u32, TunnelEgress> = HashMap::with_max_entries(2 * MAX_TUNNELS, 0);
+static ENDS: HashMap<u32, u32> = HashMap::with_max_entries(2 * MAX_TUNNELS, 0);
 
 #[map]
-pub static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_INTERFACES, 0);
+static EGRESS: Array<TunnelEgress> = Array::with_max_entries(MAX_TUNNELS, BPF_F_MMAPABLE);
+
+#[map]
+static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_INTERFACES, 0);
 
 #[map]
 pub static SEQUENCES: Array<Sequence> = Array::with_max_entries(MAX_TUNNELS, 0);
@@ -99,9 +102,21 @@ pub fn settings() -> Settings {
 /// Interface `index`, if it takes part in forwarding without the stack.
 #[inline(always)]
 pub fn interface(index: u32) -> Option<&'static Interface> {
-    // SAFETY: an element may be replaced while we read it; its parts are integers and change only
-    // with the configuration.
+    // SAFETY: the agent writes no element whose memory a running program may still read.
     unsafe { INTERFACES.get(index) }
+}
+
+/// Index of the tunnel that interface `ifindex` is an end of.
+#[inline(always)]
+pub fn tunnel_of(ifindex: u32) -> Option<u32> {
+    // SAFETY: as above.
+    unsafe { ENDS.get(ifindex) }.copied()
+}
+
+/// How packets leave that come to interface `ifindex`, an end of a tunnel's device.
+#[inline(always)]
+pub fn egress(ifindex: u32) -> Option<&'static TunnelEgress> {
+    EGRESS.get(tunnel_of(ifindex)?)
 }
 
 /// The next sequence number of tunnel `index`; `None` if there is no such tunnel.
@@ -114,17 +129,35 @@ pub fn next_sequence(index: u32) -> Option<u32> {
     Some(before as u32)
 }
 
-/// Whether the number that arrived in tunnel `index` is in order. Packets of a tunnel are one flow
-/// on the underlay, so they meet on one CPU.
+/// Whether the number that arrived in tunnel `index` is in order. Packets that arrive by several
+/// CPUs at once are taken in some order, and none of them twice.
 #[inline(always)]
 pub fn accept_sequence(index: u32, number: u32) -> bool {
     let Some(sequence) = SEQUENCES.get_ptr_mut(index) else {
         return false;
     };
-    // SAFETY: an array element, aligned and never freed while the program runs; readers take it
-    // word by word.
-    unsafe { (*sequence).accept(number) }
+    for _ in 0..TRIES {
+        // SAFETY: an array element, aligned and never freed while the program runs; other CPUs
+        // change the word by the same instruction only.
+        let (before, found);
+        unsafe {
+            let word = &raw mut (*sequence).received;
+            before = word.read_volatile();
+            let Some(after) = Sequence::after(before, number) else {
+                return false;
+            };
+            found = compare_exchange(word, before, after);
+        }
+        if found == before {
+            return true;
+        }
+    }
+    false
 }
+
+/// To change a word that other CPUs change too. More in a row would be as many of them, each of
+/// which has just done the same.
+const TRIES: u32 = 4;
 
 /// The value before. `core`'s atomics are not offered for this target.
 ///
@@ -154,8 +187,6 @@ pub unsafe fn atomic_add(word: *mut u64, by: u64) -> u64 {
 /// `word` must be valid for reads and writes.
 #[inline(always)]
 pub unsafe fn raise(word: *mut u64, value: u64) -> bool {
-    /// More in a row would be as many other CPUs, each of which has just done the same.
-    const TRIES: u32 = 4;
     for _ in 0..TRIES {
         // SAFETY: the caller vouches for the memory.
         let before = unsafe { word.read_volatile() };

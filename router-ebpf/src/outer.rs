@@ -109,7 +109,9 @@ pub fn put<R: Room>(
     }
     let mut offset = Ethernet::LEN + format.ip_length();
     if format.has(Format::UDP) {
-        let source = Udp::entropy_port(inner.hash);
+        // What is numbered stays one flow, which nobody on the way puts out of order.
+        let is_one_flow = format.has(Format::SEQUENCE);
+        let source = Udp::entropy_port(if is_one_flow { 0 } else { inner.hash });
         let udp = Udp::without_checksum(source, GRE_UDP_PORT, payload_length);
         room.put(offset, &udp)?;
         offset += Udp::LEN;

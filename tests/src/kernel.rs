@@ -53,6 +53,8 @@ pub const DEVICE: TunnelDevice = TunnelDevice {
     mtu: 1476,
     mss_ipv4: 0,
     mss_ipv6: 0,
+    vlan: 0,
+    padding: [0; 6],
 };
 
 /// A tunnel of `format` with the heartbeat listener of these frames.
@@ -165,9 +167,14 @@ impl Kernel {
     /// Makes the programs send by `egress` what goes to the device of index `ifindex`.
     pub fn set_egress_of(&mut self, ifindex: u32, egress: &TunnelEgress) {
         let map = self.programs.map_mut(name::EGRESS).unwrap();
-        HashMap::<_, u32, TunnelEgress>::try_from(map)
+        Array::<_, TunnelEgress>::try_from(map)
             .unwrap()
-            .insert(ifindex, egress, 0)
+            .set(egress.index, egress, 0)
+            .unwrap();
+        let map = self.programs.map_mut(name::ENDS).unwrap();
+        HashMap::<_, u32, u32>::try_from(map)
+            .unwrap()
+            .insert(ifindex, egress.index, 0)
             .unwrap();
     }
 

@@ -22,7 +22,7 @@ use router_tests::{
         ALL, Format, GRE, GRE_BRIDGE, GRE_OVER_IPV6, GRE_UDP, GRE_UDP_OVER_IPV6, Wire, addresses,
         await_pings, counter, ping, state, underlay_mac, wrapped,
     },
-    poll,
+    frames, poll,
     talk::{self, Member},
 };
 
@@ -635,6 +635,22 @@ fn arrivals(cluster: &Cluster, frames: &[Vec<u8>]) -> Vec<u8> {
         (_, ip) => Some(ip.read::<Ipv6>(0)?.traffic_class()),
     };
     arrived.iter().filter_map(tos).collect()
+}
+
+/// A tunnel of packets has no place for a VLAN's tag, which must not come out on the underlay.
+#[test]
+fn a_vlan_on_a_layer_3_tunnel_is_refused() {
+    let cluster = GRE.start();
+    let node = cluster.node(PRIMARY);
+    let mut frame = [[0xff; 6], [2, 0, 0, 0, 0, 5]].concat();
+    frame.extend([0x81, 0, 0, 5, 8, 0]);
+    frame.extend(frames::inner_udp(9, &[0; 32]));
+    talk::send_frame(node, "tun00", &frame).unwrap();
+    poll::until(PATIENCE, || {
+        ensure!(counter(node, "tun00", "tx_unsupported")? > 0, "not counted");
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[test]

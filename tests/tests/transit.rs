@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    net::UdpSocket,
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -413,6 +414,55 @@ fn interfaces_that_cannot_send_are_refused() {
         Ok(())
     })
     .unwrap();
+}
+
+/// A host of the LAN that moves to another Ethernet address and does not say so is found again, though
+/// the stack, which would ask for it, sends it nothing.
+#[test]
+fn a_next_hop_that_moves_in_silence_is_found_again() {
+    let network = Network::start(FAST);
+    let [a, _] = ROUTERS;
+    for (setting, value) in [
+        ("base_reachable_time_ms", "500"),
+        ("delay_first_probe_time", "1"),
+        ("retrans_time_ms", "100"),
+    ] {
+        let path = format!("/proc/sys/net/ipv4/neigh/eth1/{setting}");
+        let written = network.router(a).run(|| fs::write(&path, value)).unwrap();
+        written.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    let socket = |host, address: &str| {
+        let bound = network.node(host).run(|| UdpSocket::bind((address, 7000)));
+        bound.unwrap().unwrap()
+    };
+    let (sender, receiver) = (
+        socket(SERVER, SERVER_ADDRESS),
+        socket(CLIENT, CLIENT_ADDRESS),
+    );
+    receiver.set_nonblocking(true).unwrap();
+    let mut sent = 0_u64;
+    // The client is silent: whoever hears from it learns its address.
+    let mut arrives_again = || {
+        let first = sent;
+        poll::until(PATIENCE, || {
+            sent += 1;
+            sender.send_to(&sent.to_be_bytes(), (CLIENT_ADDRESS, 7000))?;
+            let mut number = [0; 8];
+            receiver.recv(&mut number)?;
+            ensure!(u64::from_be_bytes(number) > first, "sent before");
+            Ok(())
+        })
+    };
+    let growth = network.transit_during(|| arrives_again().unwrap());
+    assert!(growth[0][0] > 0, "{growth:?}");
+    network
+        .node(CLIENT)
+        .exec(&["ip", "link", "set", "eth0", "address", "02:00:00:00:00:77"])
+        .unwrap();
+    arrives_again().unwrap_or_else(|error| {
+        let neighbours = network.router(a).exec(&["ip", "-s", "neigh"]);
+        panic!("{error:#}\n{}", neighbours.unwrap_or_default())
+    });
 }
 
 /// What passes the stack by passes the fence all the same: once the agent's word has ended, nothing

@@ -48,11 +48,7 @@ pub fn obstacle(link: &Link) -> Option<String> {
 pub fn keep_tags(interface: &str, netlink: &Netlink) -> Result<()> {
     netlink
         .set_offloads(interface, &[(Offload::RxVlan, false)])
-        .with_context(|| {
-            format!(
-                "{interface} has VLANs, and its driver takes their tags off: no fast-path there"
-            )
-        })
+        .with_context(|| format!("{interface} has VLANs, and its driver takes their tags off"))
 }
 
 /// Whether the kernel's reverse path check on the interface is the strict one. The greater of the

@@ -465,6 +465,14 @@ impl Keeper {
         };
         let links = underlays(watch, tunnels_of, ways);
         self.underlays = links.iter().map(|link| link.index).collect();
+        let with_vlans = with_vlans(watch);
+        for link in links.iter().filter(|link| with_vlans.contains(&link.index)) {
+            if let Err(error) = ethernets::keep_tags(&link.name, netlink) {
+                warn!(
+                    "{error:#}; heartbeats and packets that pass by the stack are taken whatever their VLAN"
+                );
+            }
+        }
         let first_lan = self.locals.len() + self.tunnels.len();
         let lans = (first_lan..).zip(&self.lans).filter_map(|(lan, name)| {
             let link = watch.link(lan)?;
@@ -548,6 +556,9 @@ impl Keeper {
         if let Err(error) = self.tell_parts(dataplane) {
             warn!("the programs cannot be told of interfaces: {error:#}; it will be tried again");
         }
+        if let Err(error) = self.confirm_neighbours().await {
+            warn!("{error:#}: packets that pass by the stack may go to where their next hop was");
+        }
         if !was_whole {
             self.dirty.extend(0..self.tunnels.len());
         }
@@ -565,6 +576,13 @@ impl Keeper {
             );
             self.presents.set_clock(now);
         }
+    /// Sees to it that what passes by the stack has next hops that are confirmed as often as the stack's.
+    async fn confirm_neighbours(&self) -> Result<()> {
+        let interfaces = self.register.indices();
+        if interfaces.is_empty() {
+            return Ok(());
+        }
+        self.netlink.confirm_neighbours(&interfaces).await
     }
 
     /// Tells the programs and an operator which part interfaces have in forwarding by the stack.
@@ -582,11 +600,7 @@ impl Keeper {
             .filter_map(|lan| watch.link(lan))
             .map(|link| (link.index, link))
             .collect();
-        let with_vlans: BTreeSet<u32> = watch
-            .interfaces()
-            .filter(|link| link.vlan_id.is_some())
-            .filter_map(|link| link.parent)
-            .collect();
+        let with_vlans = with_vlans(watch);
         let indices: BTreeSet<u32> = self.underlays.iter().chain(lans.keys()).copied().collect();
         let parts: Vec<Part> = indices
             .into_iter()
@@ -604,7 +618,7 @@ impl Keeper {
                         let error = with_vlans
                             .contains(&index)
                             .then(|| ethernets::keep_tags(&link.name, &self.netlink).err())??;
-                        Some(format!("{error:#}"))
+                        Some(format!("no fast-path: {error:#}"))
                     })
                 };
                 Some(Part {
@@ -851,6 +865,15 @@ fn underlays<'a>(
         }
     }
     links.into_values().collect()
+}
+
+/// Indices of the interfaces that VLANs' devices lie on.
+fn with_vlans(watch: &Watch) -> BTreeSet<u32> {
+    watch
+        .interfaces()
+        .filter(|link| link.vlan_id.is_some())
+        .filter_map(|link| link.parent)
+        .collect()
 }
 
 fn first_present(state: &TunnelState) -> Present {

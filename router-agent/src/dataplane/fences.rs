@@ -4,13 +4,13 @@
 use std::collections::HashSet;
 
 use anyhow::{Context as _, Result};
-use aya::{maps::HashMap, programs::TcAttachType};
+use aya::programs::TcAttachType;
 use router_common::map::{Fence, MAX_GROUPS, name};
 
 use super::{
     Dataplane,
     attach::{self, Hook},
-    former, gone,
+    former,
     pins::Pins,
     program,
 };
@@ -33,8 +33,7 @@ impl Dataplane {
     /// Has group `group` protect the transit of interface `interface`. From here on it passes only if
     /// the group's fence is open.
     pub fn protect(&mut self, interface: &str, ifindex: u32, group: u32) -> Result<()> {
-        let mut protected: HashMap<_, u32, u32> = self.map_mut(name::PROTECTED)?;
-        protected.insert(ifindex, group, 0)?;
+        self.set_element(name::PROTECTED, ifindex, group)?;
         // What is handed over from the underlay has come by a tunnel, and not by this interface.
         let handover = self.pins.tc_link(attach::HANDOVER.program, ifindex);
         for hook in HOOKS {
@@ -57,8 +56,7 @@ impl Dataplane {
 
     /// Ends the protection of an interface that has gone; its programs went with it.
     pub fn forget_protected(&mut self, ifindex: u32) -> Result<()> {
-        let mut protected: HashMap<_, u32, u32> = self.map_mut(name::PROTECTED)?;
-        gone(protected.remove(&ifindex)).context("cannot forget a protected interface")?;
+        self.remove_element::<u32, u32>(name::PROTECTED, &ifindex)?;
         for hook in HOOKS {
             attach::end_link(&self.pins.fence(hook.program, ifindex))?;
         }

@@ -1,6 +1,7 @@
 //! Loads the kernel programs, attaches and pins them, and speaks with them through their maps.
 
 mod attach;
+mod elements;
 mod fences;
 mod former;
 mod mapped;
@@ -8,9 +9,7 @@ mod pins;
 mod slots;
 
 use std::{
-    borrow::BorrowMut,
     collections::{BTreeMap, BTreeSet, HashSet},
-    io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
 };
@@ -20,20 +19,19 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
     programs::SchedClassifier,
-    sys::SyscallError,
     util::nr_cpus,
 };
 use bytemuck::Zeroable as _;
 use router_common::{
-    gre::AnyKey,
+    gre::{AnyKey, Label},
     identity::Epoch,
     map::{
         EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, MAX_EPOCHS,
-        MAX_GROUPS, MAX_SESSIONS, Reason, RoundTrips, Sequence, SessionConfig, SessionKey,
-        SessionState, Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress, TunnelEvents,
-        TunnelIngress, TunnelKey, TunnelKey6, ingress_flag, name,
+        MAX_GROUPS, MAX_SESSIONS, MAX_TUNNELS, Reason, RoundTrips, Sequence, SessionConfig,
+        SessionKey, SessionState, Settings, Traffic, TunnelCounters, TunnelDevice, TunnelEgress,
+        TunnelEvents, TunnelIngress, TunnelKey, TunnelKey6, ingress_flag, name,
     },
-    slot::{TunnelSlot, TunnelSlot6},
+    slot::{Slot, TunnelSlot, TunnelSlot6},
 };
 
 use crate::{
@@ -95,6 +93,8 @@ pub struct Dataplane {
     pins: Pins,
     adopts: bool,
     newest_epoch: Epoch,
+    /// Whether a running program may read an element of a hash map that was replaced or removed.
+    released: bool,
     /// No second agent may take these pins for left-overs.
     _lock: OwnedFd,
 }
@@ -131,6 +131,7 @@ impl Dataplane {
                     pins: pins.clone(),
                     adopts,
                     newest_epoch,
+                    released: false,
                     _lock: lock,
                 };
                 dataplane.prepare()?;
@@ -200,8 +201,12 @@ impl Dataplane {
 
     /// What the programs know of the tunnels' devices, by interface index.
     pub fn egresses(&mut self) -> Result<BTreeMap<u32, TunnelEgress>> {
-        let egresses: HashMap<_, u32, TunnelEgress> = self.map_mut(name::EGRESS)?;
-        Ok(egresses.iter().collect::<Result<_, _>>()?)
+        let ends: HashMap<_, u32, u32> = self.map_mut(name::ENDS)?;
+        let ends: Vec<(u32, u32)> = ends.iter().collect::<Result<_, _>>()?;
+        let egresses: Array<_, TunnelEgress> = self.map_mut(name::EGRESS)?;
+        ends.into_iter()
+            .map(|(ifindex, index)| Ok((ifindex, egresses.get(&index, 0)?)))
+            .collect()
     }
 
     /// Where tunnels that the programs know have received epochs, by the tunnels' indices.
@@ -231,7 +236,7 @@ impl Dataplane {
         self.forget::<TunnelKey6, TunnelIngress>(name::TUNNELS6, |_, ingress| {
             is_gone(ingress.index)
         })?;
-        self.forget::<u32, TunnelEgress>(name::EGRESS, |_, egress| is_gone(egress.index))?;
+        self.forget::<u32, u32>(name::ENDS, |_, index| is_gone(*index))?;
         let cpus = nr_cpus().map_err(|(path, error)| anyhow!("cannot read {path}: {error}"))?;
         for &index in new {
             let mut devices: Array<_, TunnelDevice> = self.map_mut(name::DEVICES)?;
@@ -278,40 +283,26 @@ impl Dataplane {
         slots::clear::<TunnelSlot6>(self.array(name::SLOTS6)?, |key, _| {
             !keys.contains(&AnyKey::Ipv6(*key))
         })?;
-        self.forget::<u32, TunnelEgress>(name::EGRESS, |index, _| !devices.contains(index))?;
+        self.forget::<u32, u32>(name::ENDS, |ifindex, _| !devices.contains(ifindex))?;
         self.forget::<u32, Interface>(name::INTERFACES, |index, _| !interfaces.contains(index))
-    }
-
-    /// Makes the programs forget the elements of a hash map that are `too_much`.
-    fn forget<K, V>(&mut self, name: &str, too_much: impl Fn(&K, &V) -> bool) -> Result<()>
-    where
-        K: aya::Pod,
-        V: aya::Pod,
-    {
-        let mut map: HashMap<_, K, V> = self.map_mut(name)?;
-        forget_in(&mut map, too_much).with_context(|| format!("cannot clear map {name}"))
     }
 
     /// Forgets a tunnel's device that is gone.
     pub fn forget_device(&mut self, device: &Device) -> Result<()> {
-        let mut egresses: HashMap<_, u32, TunnelEgress> = self.map_mut(name::EGRESS)?;
         for ifindex in [device.dataplane_ifindex, device.user_ifindex] {
-            gone(egresses.remove(&ifindex)).context("cannot forget a tunnel's device")?;
+            self.remove_element::<u32, u32>(name::ENDS, &ifindex)?;
         }
         Ok(())
     }
 
     /// Tells the programs what part interface `index` has in forwarding without the stack.
     pub fn set_interface(&mut self, index: u32, interface: Interface) -> Result<()> {
-        let mut interfaces: HashMap<_, u32, Interface> = self.map_mut(name::INTERFACES)?;
-        interfaces.insert(index, interface, 0)?;
-        Ok(())
+        self.set_element(name::INTERFACES, index, interface)
     }
 
     /// Makes the programs forget an interface that takes no part any more.
     pub fn forget_interface(&mut self, index: u32) -> Result<()> {
-        let mut interfaces: HashMap<_, u32, Interface> = self.map_mut(name::INTERFACES)?;
-        gone(interfaces.remove(&index)).context("cannot forget an interface")
+        self.remove_element::<u32, Interface>(name::INTERFACES, &index)
     }
 
     /// The program for the tunnels' dataplane ends.
@@ -332,24 +323,61 @@ impl Dataplane {
         } = *entries;
         let mut devices: Array<_, TunnelDevice> = self.map_mut(name::DEVICES)?;
         devices.set(ingress.index, device, 0)?;
-        let mut egresses: HashMap<_, u32, TunnelEgress> = self.map_mut(name::EGRESS)?;
-        egresses.insert(device.dataplane_ifindex, egress, 0)?;
-        egresses.insert(device.user_ifindex, egress, 0)?;
+        self.set_egress(&egress, &device)?;
         match key {
-            AnyKey::Ipv4(key) => {
-                let mut tunnels: HashMap<_, TunnelKey, TunnelIngress> =
-                    self.map_mut(name::TUNNELS)?;
-                tunnels.insert(key, ingress, 0)?;
-                slots::set::<TunnelSlot>(self.array(name::SLOTS)?, key, ingress)?;
+            AnyKey::Ipv4(key) => self.set_ingress::<TunnelSlot>(
+                (name::TUNNELS, name::SLOTS),
+                key,
+                key.label,
+                ingress,
+            ),
+            AnyKey::Ipv6(key) => self.set_ingress::<TunnelSlot6>(
+                (name::TUNNELS6, name::SLOTS6),
+                key,
+                key.label,
+                ingress,
+            ),
+        }
+    }
+
+    /// Makes the programs send by `egress` what comes to either end of `device`.
+    fn set_egress(&mut self, egress: &TunnelEgress, device: &TunnelDevice) -> Result<()> {
+        let index = egress.index;
+        let ends = [device.dataplane_ifindex, device.user_ifindex];
+        let elements =
+            MappedArray::<TunnelEgress>::around(self.array(name::EGRESS)?, index, MAX_TUNNELS)?;
+        if !elements.read(index).has_headers_of(egress) {
+            // No packet is to get parts of both.
+            for ifindex in ends {
+                self.remove_element::<u32, u32>(name::ENDS, &ifindex)?;
             }
-            AnyKey::Ipv6(key) => {
-                let mut tunnels: HashMap<_, TunnelKey6, TunnelIngress> =
-                    self.map_mut(name::TUNNELS6)?;
-                tunnels.insert(key, ingress, 0)?;
-                slots::set::<TunnelSlot6>(self.array(name::SLOTS6)?, key, ingress)?;
-            }
+            self.await_released()?;
+        }
+        elements.write(index, egress);
+        for ifindex in ends {
+            self.set_element(name::ENDS, ifindex, index)?;
         }
         Ok(())
+    }
+
+    /// Makes the programs take packets of `key` for those of the tunnel: by the hash map and by the
+    /// table in front of it.
+    fn set_ingress<S>(
+        &mut self,
+        (hash, slots): (&str, &str),
+        key: S::Key,
+        label: Label,
+        ingress: TunnelIngress,
+    ) -> Result<()>
+    where
+        S: Slot,
+        S::Key: aya::Pod,
+    {
+        // The tunnel that takes any epoch is looked for in the hash alone.
+        let is_read = label.is_epoch() || !slots::has::<S>(self.array(slots)?, &key)?;
+        let released = self.write_element(hash, key, ingress)?;
+        self.released |= released && is_read;
+        slots::set::<S>(self.array(slots)?, key, ingress)
     }
 
     /// Makes the programs verify and answer a session's heartbeats. Until the agent writes the
@@ -365,9 +393,7 @@ impl Dataplane {
         if configs.get(&index, 0)? != config {
             configs.set(index, config, 0)?;
         }
-        let mut indices: HashMap<_, SessionKey, u32> = self.map_mut(name::SESSION_INDEX)?;
-        indices.insert(key, index, 0)?;
-        Ok(())
+        self.set_element(name::SESSION_INDEX, key, index)
     }
 
     /// The sessions that an agent before this one had, with their indices.
@@ -399,8 +425,7 @@ impl Dataplane {
     pub fn forget_other_sessions(&mut self, known: &HashSet<SessionKey>) -> Result<()> {
         for (key, index) in self.former_sessions()? {
             if !known.contains(&key) {
-                let mut indices: HashMap<_, SessionKey, u32> = self.map_mut(name::SESSION_INDEX)?;
-                gone(indices.remove(&key))?;
+                self.remove_element::<SessionKey, u32>(name::SESSION_INDEX, &key)?;
                 self.clear_session(index)?;
             }
         }
@@ -507,18 +532,6 @@ impl Dataplane {
     }
 }
 
-/// What a removal came to, if it is as well that there was nothing to remove.
-fn gone(removal: Result<(), MapError>) -> Result<(), MapError> {
-    match removal {
-        Err(MapError::SyscallError(SyscallError { io_error, .. }))
-            if io_error.kind() == io::ErrorKind::NotFound =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
-}
-
 fn values<T, K, V>(map: &HashMap<T, K, V>) -> Result<Vec<V>, MapError>
 where
     T: BorrowMut<MapData>,
@@ -527,27 +540,6 @@ where
 {
     map.iter().map(|element| Ok(element?.1)).collect()
 }
-
-/// Removes the elements that are `too_much`.
-fn forget_in<T, K, V>(
-    map: &mut HashMap<T, K, V>,
-    too_much: impl Fn(&K, &V) -> bool,
-) -> Result<(), MapError>
-where
-    T: BorrowMut<MapData>,
-    K: aya::Pod,
-    V: aya::Pod,
-{
-    let mut doomed = Vec::new();
-    for element in map.iter() {
-        let (key, value) = element?;
-        if too_much(&key, &value) {
-            doomed.push(key);
-        }
-    }
-    doomed.iter().try_for_each(|key| gone(map.remove(key)))
-}
-
 /// Settings with marks that nobody else can know.
 fn drawn_settings() -> Result<Settings> {
     let drawn = || getrandom::u32().context("cannot draw a random number");

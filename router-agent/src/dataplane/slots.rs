@@ -1,15 +1,13 @@
 //! Fills the tables in front of the tunnels' hashes.
 
-use std::io;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use aya::maps::MapData;
 use router_common::{
     map::TunnelIngress,
     slot::{SLOTS, Slot},
 };
 
-use super::MappedArray;
+use super::{MappedArray, elements::await_programs};
 
 /// Puts a tunnel into its slot, or changes it there; nothing if another tunnel has the slot, for the
 /// hash holds all.
@@ -35,6 +33,13 @@ pub fn set<S: Slot>(map: &MapData, key: S::Key, ingress: TunnelIngress) -> Resul
     Ok(())
 }
 
+/// Whether packets of the tunnel of `key` find it in its slot, so that none looks for it in the hash.
+pub fn has<S: Slot>(map: &MapData, key: &S::Key) -> Result<bool> {
+    let number = S::number(key);
+    let slot = MappedArray::<S>::around(map, number, SLOTS)?.read(number);
+    Ok(slot.get(key).is_some())
+}
+
 /// Empties the slots of tunnels that are `gone`.
 pub fn clear<S: Slot>(map: &MapData, gone: impl Fn(&S::Key, &TunnelIngress) -> bool) -> Result<()> {
     let slots = MappedArray::<S>::read_write(map, SLOTS)?;
@@ -47,16 +52,4 @@ pub fn clear<S: Slot>(map: &MapData, gone: impl Fn(&S::Key, &TunnelIngress) -> b
         }
     }
     if any { await_programs() } else { Ok(()) }
-}
-
-/// Returns when all programs that were running have ended: they run within RCU read-side critical
-/// sections, and this waits until there have been none (membarrier(2), `MEMBARRIER_CMD_GLOBAL`).
-fn await_programs() -> Result<()> {
-    // SAFETY: a system call without memory arguments.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error()).context("cannot wait for the running programs")
-    }
 }

@@ -20,6 +20,7 @@ pub enum Known {
     Slots,
     Slots6,
     Devices,
+    Ends,
     Egress,
     Interfaces,
     Sequences,
@@ -41,12 +42,13 @@ pub enum Known {
 }
 
 impl Known {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Tunnels,
         Self::Tunnels6,
         Self::Slots,
         Self::Slots6,
         Self::Devices,
+        Self::Ends,
         Self::Egress,
         Self::Interfaces,
         Self::Sequences,
@@ -83,6 +85,7 @@ impl Known {
             Self::Slots => name::SLOTS,
             Self::Slots6 => name::SLOTS6,
             Self::Devices => name::DEVICES,
+            Self::Ends => name::ENDS,
             Self::Egress => name::EGRESS,
             Self::Interfaces => name::INTERFACES,
             Self::Sequences => name::SEQUENCES,
@@ -113,6 +116,7 @@ impl Known {
             Self::Slots
             | Self::Slots6
             | Self::Devices
+            | Self::Ends
             | Self::Egress
             | Self::Interfaces
             | Self::Sequences
@@ -147,7 +151,7 @@ impl Known {
             Self::Traffic => size_of::<Traffic>(),
             Self::Counters => size_of::<TunnelEvents>(),
             Self::Reasons => size_of::<u64>(),
-            Self::SessionIndex | Self::Protected => size_of::<u32>(),
+            Self::Ends | Self::SessionIndex | Self::Protected => size_of::<u32>(),
             Self::SessionConfig => size_of::<SessionConfig>(),
             Self::Sessions => size_of::<SessionState>(),
             Self::RoundTrips => size_of::<RoundTrips>(),
@@ -164,7 +168,7 @@ impl Known {
         match self {
             Self::Tunnels
             | Self::Tunnels6
-            | Self::Egress
+            | Self::Ends
             | Self::Interfaces
             | Self::SessionIndex
             | Self::Protected => MapType::Hash,
@@ -174,6 +178,7 @@ impl Known {
             Self::Slots
             | Self::Slots6
             | Self::Devices
+            | Self::Egress
             | Self::Sequences
             | Self::Settings
             | Self::SessionConfig

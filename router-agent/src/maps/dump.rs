@@ -55,8 +55,11 @@ pub fn dump(
         Known::Devices => array::<TunnelDevice>(map).map(|read| show.used(read, Index::Tunnel)),
         Known::Sequences => array::<Sequence>(map).map(|read| show.used(read, Index::Tunnel)),
         Known::Settings => array::<Settings>(map).map(|read| show.used(read, Index::Only)),
-        Known::Egress => hash::<u32, TunnelEgress>(map)
-            .map(|read| show.every(read.into_iter().map(|(k, v)| (InterfaceIndex(k), v)))),
+        Known::Ends => hash::<u32, u32>(map).map(|read| {
+            let named = |(ifindex, index)| (InterfaceIndex(ifindex), Index::Tunnel(index));
+            show.every(read.into_iter().map(named))
+        }),
+        Known::Egress => array::<TunnelEgress>(map).map(|read| show.used(read, Index::Tunnel)),
         Known::Interfaces => hash::<u32, Interface>(map)
             .map(|read| show.every(read.into_iter().map(|(k, v)| (InterfaceIndex(k), v)))),
         Known::Traffic => per_cpu::<Traffic>(map).map(|read| show.used(read, Index::Tunnel)),

@@ -5,6 +5,7 @@ mod egress;
 mod keep;
 mod link;
 mod monitor;
+mod neighbours;
 mod offload;
 mod requests;
 mod route;

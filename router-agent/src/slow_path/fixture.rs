@@ -45,6 +45,7 @@ pub fn entries(format: Format) -> Entries {
             mtu: 1476,
             mss_ipv4: MSS,
             mss_ipv6: MSS,
+            ..TunnelDevice::default()
         },
     }
 }

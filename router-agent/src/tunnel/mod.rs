@@ -237,6 +237,8 @@ pub fn entries(tunnel: &Tunnel, surroundings: &Surroundings) -> Entries {
             mtu,
             mss_ipv4,
             mss_ipv6,
+            vlan,
+            padding: [0; 6],
         },
     }
 }

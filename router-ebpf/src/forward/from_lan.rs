@@ -63,9 +63,7 @@ fn find(ctx: &XdpContext) -> Option<Way> {
     if !query.leads_on(ctx) {
         return None;
     }
-    // SAFETY: an element may be replaced while we read it; its parts are integers and change only
-    // with the tunnel's configuration.
-    let egress = unsafe { maps::EGRESS.get(query.ifindex) }?;
+    let egress = maps::egress(query.ifindex)?;
     if !takes(egress, &passenger) {
         return None;
     }

@@ -140,6 +140,8 @@ impl Decode for TunnelDevice {
             mtu,
             mss_ipv4,
             mss_ipv6,
+            vlan,
+            padding: _,
         } = *self;
         Fields::default()
             .with("user_ifindex", user_ifindex)
@@ -149,6 +151,7 @@ impl Decode for TunnelDevice {
             .with("mtu_bytes", mtu)
             .with("mss_ipv4_bytes", (mss_ipv4 != 0).then_some(mss_ipv4))
             .with("mss_ipv6_bytes", (mss_ipv6 != 0).then_some(mss_ipv6))
+            .with("vlan", (vlan != 0).then_some(vlan))
     }
 }
 
@@ -230,6 +233,7 @@ impl Decode for TunnelEgress {
             )
             .with("mss_ipv4_bytes", (mss_ipv4 != 0).then_some(mss_ipv4))
             .with("mss_ipv6_bytes", (mss_ipv6 != 0).then_some(mss_ipv6))
+            .with("vlan", (vlan != 0).then_some(vlan))
             .with(
                 "flags",
                 names(
@@ -263,15 +267,12 @@ fn format_names(format: Format) -> Vec<String> {
 
 impl Decode for Sequence {
     fn decode(&self, _: &dyn InterfaceNames) -> Fields {
-        let Self {
-            sent,
-            next_received,
-            any_received,
-        } = *self;
-        Fields::default().with("sent", sent).with(
-            "next_received",
-            (any_received != 0).then_some(next_received),
-        )
+        let Self { sent, received } = *self;
+        // See `Sequence::received`.
+        let next = received & u64::from(u32::MAX);
+        Fields::default()
+            .with("sent", sent)
+            .with("next_received", (received != 0).then_some(next))
     }
 }
 
