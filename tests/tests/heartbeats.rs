@@ -76,8 +76,8 @@ fn each_node_shows_what_it_grants_and_what_the_other_says() {
     let cluster = formed(|router| config(router) + "set cluster group aws prefer consistency\n");
     let epoch = cluster.group(PRIMARY).unwrap().epoch;
     poll::until(PATIENCE, || {
-        let active = session(&cluster, PRIMARY)?;
-        let standby = session(&cluster, SECONDARY)?;
+        let active = cluster.session(PRIMARY)?;
+        let standby = cluster.session(SECONDARY)?;
         for (of, epoch_heard) in [(&active, active.peer_epoch), (&standby, standby.peer_epoch)] {
             ensure!(epoch_heard == epoch, "{of:?}");
             ensure!(of.peer_owner.as_deref() == Some(PRIMARY.name), "{of:?}");

@@ -28,8 +28,8 @@ use router_tests::{
     lab::Node,
     other_build, poll,
     replacing::{
-        Lasting, PACKETS, Replace, by_grants, config, formed, formed_with, map_ids, tunnel, tunnels,
-        under_traffic,
+        Lasting, PACKETS, Replace, by_grants, config, formed, formed_with, map_ids, tunnel,
+        tunnels, under_traffic,
     },
     status::{activation_after, is_active},
 };

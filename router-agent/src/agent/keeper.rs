@@ -576,6 +576,8 @@ impl Keeper {
             );
             self.presents.set_clock(now);
         }
+    }
+
     /// Sees to it that what passes by the stack has next hops that are confirmed as often as the stack's.
     async fn confirm_neighbours(&self) -> Result<()> {
         let interfaces = self.register.indices();

@@ -2,7 +2,7 @@
 //! that would go wrong, then its execution.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
     sync::{Arc, Mutex},

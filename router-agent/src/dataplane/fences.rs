@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use aya::programs::TcAttachType;
 use router_common::map::{Fence, MAX_GROUPS, name};
 

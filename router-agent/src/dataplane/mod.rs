@@ -9,6 +9,7 @@ mod pins;
 mod slots;
 
 use std::{
+    borrow::BorrowMut,
     collections::{BTreeMap, BTreeSet, HashSet},
     os::fd::{AsFd as _, OwnedFd},
     path::Path,

@@ -34,8 +34,8 @@ use super::{
 };
 use crate::{
     frames::{
-        KEY, LOCAL, LOCAL6, Outer, REMOTE, REMOTE6, forged, from_peer, gre, heartbeat, inner_ipv6,
-        inner_udp, probe, underlay,
+        KEY, Outer, REMOTE, forged, from_peer, gre, heartbeat, inner_ipv6, inner_udp, probe,
+        underlay,
     },
     kernel::{Kernel, egress, from_behind, ingress, tc},
 };
@@ -303,7 +303,7 @@ fn steady(pass: f64) -> Result<Section> {
         (
             "heartbeat, wrong MAC, refused",
             program::UNDERLAY,
-            forged(&probe()),
+            forged,
             DROP,
         ),
         (

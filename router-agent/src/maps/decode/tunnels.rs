@@ -233,7 +233,6 @@ impl Decode for TunnelEgress {
             )
             .with("mss_ipv4_bytes", (mss_ipv4 != 0).then_some(mss_ipv4))
             .with("mss_ipv6_bytes", (mss_ipv6 != 0).then_some(mss_ipv6))
-            .with("vlan", (vlan != 0).then_some(vlan))
             .with(
                 "flags",
                 names(
