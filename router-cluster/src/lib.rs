@@ -10,10 +10,14 @@ mod cause;
 mod core;
 mod history;
 mod mandate;
+#[cfg(test)]
+mod node;
 mod policy;
 mod report;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod store;
 #[cfg(test)]
 mod table;
 

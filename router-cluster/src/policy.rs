@@ -82,6 +82,12 @@ impl ArbiterPolicy {
         self.term / 12
     }
 
+    /// For how long at least an owner lives on its record once it does, so that with a peer that is
+    /// heard now and then the record is not written at each of its messages.
+    pub(super) fn solitude(&self, dead: Duration) -> Duration {
+        self.pause().max(dead).min(self.renewal())
+    }
+
     /// Between two looks at a record.
     pub(super) fn watch(&self, paired: bool) -> Duration {
         if paired {
@@ -121,13 +127,10 @@ impl Policy {
         }
     }
 
-    /// The age of a lease at which its holder no longer counts on the next grant: one was lost, or
-    /// the peer is slow, or dead.
+    /// The age of a lease at which its holder no longer counts on the next grant: more than one was
+    /// lost, or the peer is slow, or dead. A sixth of the lease is left to the arbiter, by default.
     pub(super) fn suspicion(&self) -> Duration {
-        let lease = self.lease.duration();
-        self.keepalive
-            .saturating_mul(2)
-            .min(lease.saturating_mul(2) / 3)
+        (self.keepalive.saturating_mul(5) / 2).min(self.lease.duration().saturating_mul(5) / 6)
     }
 
     /// Of two nodes with equal right, the one with the lower place goes first: the primary.

@@ -576,7 +576,7 @@ pub struct Granted {
 
 /// What a group lets protected packets pass by; its one writer is the agent. All zero is closed.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Fence {
     /// Until when the agent vouches by itself; zero if it lives on grants alone.
     pub authority_end_ns: u64,
@@ -591,7 +591,7 @@ pub struct Fence {
 
 /// What the kernel knows of a group's lease; its one writer is the programs.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Lease {
     /// The newest transmit time of ours that a grant echoed.
     pub granted_tx_ns: u64,

@@ -327,7 +327,7 @@ impl Core {
             .arbitration
             .pending
             .map(|pending| pending.since.after(policy.timeout));
-        let end = self.owns().then(|| self.authority_end());
+        let end = self.owns().then(|| self.given_up_at());
         [wish, answer, end]
             .into_iter()
             .flatten()
@@ -469,7 +469,14 @@ impl Core {
         let holds = self.ticked < self.arbitration.held_until;
         let renewal = self.arbitration.held_from.after(policy.renewal());
         match (holds, granted) {
-            (true, true) => write(Purpose::Pair, Mode::Paired, renewal),
+            (true, true) => {
+                let solitude = policy.solitude(self.policy.dead);
+                write(
+                    Purpose::Pair,
+                    Mode::Paired,
+                    self.arbitration.held_from.after(solitude),
+                )
+            }
             (true, false) => write(Purpose::Hold, solo, renewal),
             (false, false) => write(Purpose::Hold, solo, BootTime::NEVER),
             (false, true) if seen.record().is_some_and(|it| it.mode == Mode::Paired) => {
@@ -502,12 +509,20 @@ impl Core {
         }
     }
 
-    /// Whether an active is one no longer, because nothing lets it forward.
+    /// Whether an owner is one no longer, because nothing has let it forward for a while: what was only
+    /// late lets it go on, under the same epoch.
     pub(super) fn lacks_authority(&self) -> bool {
         match self.policy.rule() {
-            Rule::Arbiter(_) => self.ticked >= self.authority_end(),
+            // Before the first tick nothing is known of a lease that goes on from a former life.
+            Rule::Arbiter(_) => !self.ticked.is_never() && self.ticked >= self.given_up_at(),
             Rule::OwnWord | Rule::Grants => false,
         }
+    }
+
+    fn given_up_at(&self) -> BootTime {
+        self.authority_end()
+            .max(self.active_since)
+            .after(self.policy.dead)
     }
 
     /// When the fence of an active ends, unless something renews it.

@@ -127,7 +127,7 @@ pub enum Command {
 }
 
 /// What our heartbeats say from now on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Advertisement {
     pub claim: Claim,
     pub flags: Flags,

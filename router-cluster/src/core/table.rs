@@ -95,11 +95,23 @@ impl Core {
             | Standing::Draining
             | Standing::Outdated => {
                 if self.granted.is_never() || self.granted_is_all {
-                    self.policy.lease.promised_until(self.granted)
+                    self.policy.lease.promised_until(self.bound_since())
                 } else {
                     self.ticked.after(Duration::from_nanos(1))
                 }
             }
+        }
+    }
+
+    /// From when on our last grant binds us. The lease runs from what the peer sent and we echoed: it had
+    /// sent that before we heard it, however often we echoed it since.
+    fn bound_since(&self) -> BootTime {
+        let heard = self.report.last_heard;
+        if heard.is_never() {
+            // Nothing is known of what an earlier life heard.
+            self.granted
+        } else {
+            self.granted.min(heard)
         }
     }
 
@@ -168,8 +180,11 @@ impl Core {
 
         let policy = &self.policy;
         let first = policy.goes_first();
-        // Of two that could own the group, and do not ask for it yet.
-        let before_peer = first && !self.stands_back;
+        let called = self.forced.is_some();
+        let peer_called = self.report.flags.contains(Flags::FORCED);
+        // Of two that could own the group, and do not ask for it yet; and of two that do.
+        let before_peer = first && !self.stands_back && !peer_called;
+        let asks_first = if called == peer_called { first } else { called };
         let alone = policy.rule() == Rule::OwnWord;
         let consistent = policy.rule() == Rule::Grants;
         let held = self.held_since();
@@ -209,10 +224,10 @@ impl Core {
             (Candidate(_), Peer::Headless) => Move::now(Active, self.peer_headless()),
 
             // The operator wants it here.
-            (Standby, Peer::Out | Peer::Ready | Peer::Asking) if self.forced.is_some() => {
+            (Standby, Peer::Out | Peer::Ready | Peer::Asking) if called => {
                 Move::now(Candidate(Vacancy), Cause::Forced)
             }
-            (Standby, Peer::Owner | Peer::Impaired) if self.forced.is_some() => {
+            (Standby, Peer::Owner | Peer::Impaired) if called => {
                 Move::now(Candidate(Handover), Cause::Forced)
             }
 
@@ -250,7 +265,7 @@ impl Core {
             (Candidate(Vacancy | Relief), Peer::Ready) => {
                 Move::at(announced, Active, Cause::Announced { waited })
             }
-            (Candidate(_), Peer::Asking) if first => {
+            (Candidate(_), Peer::Asking) if asks_first => {
                 Move::at(announced, Active, Cause::Announced { waited })
             }
             (Candidate(_), Peer::Asking) => Move::now(Standby, Cause::BothAsk),
@@ -297,9 +312,7 @@ impl Core {
             (Active, Peer::Asking) if self.report.claim != self.newest => None,
             (Active, Peer::Asking) => match self.trouble() {
                 Some(trouble) => Move::now(Fault, trouble),
-                None if self.report.flags.contains(Flags::FORCED) => {
-                    Move::now(Draining, Cause::Forced)
-                }
+                None if peer_called => Move::now(Draining, Cause::Forced),
                 None if !first && policy.auto_failback => Move::now(Draining, Cause::Failback),
                 None => None,
             },
