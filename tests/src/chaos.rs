@@ -14,8 +14,9 @@ use crate::{
     article::{
         self, ARBITER, ARBITER_ADDRESS, CLIENT, CLOUD, ROUTERS, Router, SERVER, SERVER_ADDRESS,
     },
-    cluster::{Cluster, Fault as NodeFault},
+    cluster::{Cluster, Fault as NodeFault, PATIENCE},
     etcd::Etcd,
+    poll,
     traffic::{Report, Traffic},
 };
 
@@ -136,8 +137,21 @@ pub struct Verdict {
     pub packets: usize,
     /// Of them, those that were sent after a packet of a newer epoch had arrived.
     pub out_of_turn: usize,
-    /// Of them, those of routers that were never active, as far as is known.
+    /// The first and the last of these.
+    pub violations: Option<[Violation; 2]>,
+    /// Of the packets, those of routers that were never active, as far as is known.
     pub unexplained: usize,
+}
+
+/// A packet that came through out of turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub router: &'static str,
+    pub epoch: u32,
+    pub sent: BootTime,
+    pub newer: u32,
+    /// When the first packet of that had arrived.
+    pub since: BootTime,
 }
 
 impl Scene {
@@ -249,7 +263,7 @@ impl Scene {
     fn heal(&mut self, fault: Fault) -> Result<()> {
         let lab = &self.cluster.lab;
         match fault {
-            Fault::KillNode(router) => self.cluster.heal(NodeFault::KillNode, router).map(drop),
+            Fault::KillNode(router) => self.boot(router),
             Fault::KillAgent(router) => self.cluster.heal(NodeFault::KillAgent, router).map(drop),
             Fault::StopAgent(router) => self.cluster.heal(NodeFault::StopAgent, router).map(drop),
             Fault::RestartAgent(_) | Fault::ReplaceAgent(_) => Ok(()),
@@ -265,6 +279,14 @@ impl Scene {
             }
             Fault::CutFromArbiter(router) => article::heal_to_arbiter(lab, router.name),
         }
+    }
+
+    /// As the documentation has it: without fences the kernel forwards nothing yet.
+    fn boot(&mut self, router: Router) -> Result<()> {
+        self.cluster.lab.reboot_without_forwarding(router.name)?;
+        self.cluster.start_agent(router)?;
+        poll::until(PATIENCE, || self.cluster.group(router))?;
+        self.cluster.node(router).start_forwarding()
     }
 
     fn etcd(&self) -> Result<&Etcd> {
@@ -305,6 +327,15 @@ impl Scene {
                 Some((known, since)) if epoch < known => {
                     if arrival.sent >= since {
                         verdict.out_of_turn += 1;
+                        let violation = Violation {
+                            router: Router::by_mac(arrival.from).map_or("?", |it| it.name),
+                            epoch,
+                            sent: arrival.sent,
+                            newer: known,
+                            since,
+                        };
+                        let first = verdict.violations.map_or(violation, |[first, _]| first);
+                        verdict.violations = Some([first, violation]);
                     }
                 }
                 Some((known, _)) if epoch == known => {}

@@ -48,6 +48,7 @@ fn no_packet_of_an_epoch_follows_the_first_of_a_newer_one() {
         let Verdict {
             packets: _,
             out_of_turn,
+            violations: _,
             unexplained,
         } = verdict;
         if out_of_turn + unexplained > 0 {

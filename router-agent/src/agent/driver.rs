@@ -396,12 +396,13 @@ impl Driver {
             peer: group.core.peer_finding(),
             dual_activity: group.core.dual_activity_since().is_some(),
             arbiter: group.core.arbiter_finding(),
+            record: group.core.record(),
         };
         let changed = group.view.replace(view) != Some(view);
         for finding in &findings {
             group.watch.found(finding);
         }
-        let known = group.watch.known(view.peer, group.core.record(), now);
+        let known = group.watch.known(view.peer, view.record, now);
         let decided: Vec<_> = transitions
             .iter()
             .map(|transition| Decided {
