@@ -11,7 +11,11 @@ mod core;
 mod history;
 mod mandate;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod node;
+#[cfg(test)]
+mod planted;
 mod policy;
 mod report;
 #[cfg(test)]

@@ -155,7 +155,7 @@ impl Node {
             core: None,
             stopped: false,
             monitors_ok: true,
-            last_tick: (now, PeerReport::default()),
+            last_tick: (BootTime::NEVER, PeerReport::default()),
         };
         node.start(now);
         node
@@ -194,7 +194,8 @@ impl Node {
     pub fn speak(&mut self, answers: Option<BootTime>, now: BootTime) -> Message {
         let owed = self.published.claim.owner == self.policy.peer;
         let grant = if owed { self.grant } else { Length::NONE };
-        if !grant.is_none() {
+        // What is granted past the closing is not noted either.
+        if !grant.is_none() && self.may_grant() {
             self.granted = now;
         }
         Message {
@@ -205,6 +206,11 @@ impl Node {
             echo: answers.unwrap_or(self.heard_tx),
             grant,
         }
+    }
+
+    fn may_grant(&self) -> bool {
+        let mandate = self.core.as_ref().map(Core::mandate);
+        !self.has(Planted::GrantAfterClosing) || mandate.is_none_or(|it| !it.grant.is_none())
     }
 
     /// A message that has not been overtaken; and the kernel's reply.
@@ -276,7 +282,9 @@ impl Node {
     fn begin(&mut self, core: Core, now: BootTime) {
         self.core = Some(core);
         self.stopped = false;
-        self.last_tick = (now, self.report);
+        if self.has(Planted::NoSelfSuspicion) {
+            self.last_tick = (now, self.report);
+        }
         self.agent_seen = now;
         let ok = self.monitors_ok || self.has(Planted::DeafToMonitors);
         let _ = self.handle(Event::Monitors { ok }, now);
@@ -325,7 +333,9 @@ impl Node {
             Some(_) | None => self.granted,
         };
         report.leased = BootTime::from_ns(self.lease.granted_tx_ns);
-        self.last_tick = (now, report);
+        if self.has(Planted::NoSelfSuspicion) {
+            self.last_tick = (now, report);
+        }
         self.agent_seen = now;
         outcomes.extend(self.handle(Event::Tick(report), now));
         outcomes

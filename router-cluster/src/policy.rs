@@ -69,8 +69,6 @@ impl ArbiterPolicy {
     /// Long beside an election of etcd's leader (a second), which the owner of a record then survives.
     pub const DEFAULT_TERM: Duration = Duration::from_secs(3);
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
-    /// Between two looks at a record on which nobody lives.
-    const WATCH: Duration = Duration::from_secs(10);
 
     /// The age at which the owner renews its record: two tries are left.
     pub(super) fn renewal(&self) -> Duration {
@@ -91,7 +89,7 @@ impl ArbiterPolicy {
     /// Between two looks at a record.
     pub(super) fn watch(&self, paired: bool) -> Duration {
         if paired {
-            Self::WATCH.max(self.term)
+            self.term.saturating_mul(3)
         } else {
             self.renewal()
         }

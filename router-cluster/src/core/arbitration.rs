@@ -21,32 +21,32 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Arbitration {
     /// What the record was last seen to be.
-    seen: Option<Seen>,
+    pub seen: Option<Seen>,
     /// Counts the requests.
-    asked: u64,
-    pending: Option<Pending>,
+    pub asked: u64,
+    pub pending: Option<Pending>,
     /// What failed is not tried again before this.
-    resting: Option<(Purpose, BootTime)>,
+    pub resting: Option<(Purpose, BootTime)>,
     /// Our record alone lets us forward from the one until the other; never, if it does not.
     pub held_from: BootTime,
     pub held_until: BootTime,
     /// While candidate: the record is ours, under this epoch.
     pub won: Option<Won>,
-    finding: ArbiterFinding,
+    pub finding: ArbiterFinding,
     /// The operator has said that a record which is behind may be replaced.
-    overruled: bool,
+    pub overruled: bool,
 }
 
 /// One state of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Seen {
-    found: Option<(Revision, Record)>,
+pub(super) struct Seen {
+    pub found: Option<(Revision, Record)>,
     /// When the answer came that showed it first.
-    since: BootTime,
+    pub since: BootTime,
     /// When the newest answer came that showed it.
-    checked: BootTime,
+    pub checked: BootTime,
     /// Whether we act on it: see [`ArbiterFinding`].
-    sound: bool,
+    pub sound: bool,
 }
 
 impl Seen {
@@ -60,21 +60,23 @@ impl Seen {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Pending {
-    number: u64,
-    purpose: Purpose,
-    request: Request,
-    since: BootTime,
+pub(super) struct Pending {
+    pub number: u64,
+    pub purpose: Purpose,
+    pub request: Request,
+    pub since: BootTime,
     /// The newest epoch known when it was asked: what is found then cannot be older.
-    known: Epoch,
-    cause: Option<Cause>,
+    pub known: Epoch,
+    pub cause: Option<Cause>,
 }
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Purpose {
+pub(super) enum Purpose {
     /// To know the record.
     Watch,
+    /// To have one, which nobody owns: only from a record can a claim tell that it is unchanged.
+    Found,
     /// To own it.
     Claim,
     /// To live on it: while its grants are missing, or not there yet.
@@ -87,7 +89,7 @@ impl Purpose {
     /// What does not wait for the answer to anything else.
     const fn is_urgent(self) -> bool {
         match self {
-            Self::Claim | Self::Hold => true,
+            Self::Found | Self::Claim | Self::Hold => true,
             Self::Watch | Self::Pair => false,
         }
     }
@@ -202,7 +204,7 @@ impl Core {
         };
         let until = sent.after(term);
         // An answer that comes after what it would give has ended gives nothing.
-        if until <= now {
+        if record.claim.owner != self.policy.node || until <= now {
             return;
         }
         if let (Purpose::Claim, Some(cause)) = (pending.purpose, pending.cause) {
@@ -271,6 +273,10 @@ impl Core {
         let Rule::Arbiter(policy) = self.policy.rule() else {
             return;
         };
+        // Time begins with the first tick.
+        if self.ticked.is_never() {
+            return;
+        }
         if let Some(pending) = self.arbitration.pending {
             if !self.still_wants(pending.purpose) {
                 self.arbitration.pending = None;
@@ -312,7 +318,7 @@ impl Core {
     fn still_wants(&self, purpose: Purpose) -> bool {
         match purpose {
             Purpose::Watch => true,
-            Purpose::Claim => matches!(self.stage, Stage::Candidate(_)),
+            Purpose::Found | Purpose::Claim => matches!(self.stage, Stage::Candidate(_)),
             Purpose::Hold | Purpose::Pair => self.owns(),
         }
     }
@@ -372,17 +378,30 @@ impl Core {
     fn claim(&self, policy: &ArbiterPolicy) -> Option<Wish> {
         let step = self.next_move().filter(|step| step.to == Stage::Active)?;
         let seen = self.arbitration.seen?;
-        let claim = Claim {
-            epoch: self.newest.epoch.next()?,
-            owner: self.policy.node,
+        if !seen.sound && !self.arbitration.overruled {
+            return None;
+        }
+        let (due, purpose, epoch, owner) = match seen.record() {
+            None => (
+                BootTime::NEVER,
+                Purpose::Found,
+                self.newest.epoch,
+                NodeId::NONE,
+            ),
+            Some(_) => (
+                self.replaceable_from(&seen, policy),
+                Purpose::Claim,
+                self.newest.epoch.next()?,
+                self.policy.node,
+            ),
         };
         Some(Wish {
-            due: step.due.max(self.replaceable_from(&seen, policy)?),
-            purpose: Purpose::Claim,
+            due: step.due.max(due),
+            purpose,
             request: Request::Swap {
                 expected: seen.revision(),
                 record: Record {
-                    claim,
+                    claim: Claim { epoch, owner },
                     mode: Mode::Solo { term: policy.term },
                 },
             },
@@ -391,35 +410,29 @@ impl Core {
     }
 
     /// From when on nobody can be active by this state of the record, if it is replaced unchanged.
-    fn replaceable_from(&self, seen: &Seen, policy: &ArbiterPolicy) -> Option<BootTime> {
+    fn replaceable_from(&self, seen: &Seen, policy: &ArbiterPolicy) -> BootTime {
         let outlasted = |term| seen.since.after(lease::outlasting(term));
-        if !seen.sound {
-            return match (self.arbitration.overruled, seen.record()) {
-                (false, _) => None,
-                // What it has forgotten may have been another's, of the same term.
-                (true, _) => Some(outlasted(policy.term)),
-            };
-        }
-        let (owner, epoch, term) = match seen.record() {
+        match seen.record().filter(|_| seen.sound) {
+            // What it has forgotten may have been another's, of the same term.
+            None => outlasted(policy.term),
             Some(Record {
                 claim: _,
                 mode: Mode::Paired,
-            }) => return Some(BootTime::NEVER),
+            }) => BootTime::NEVER,
             Some(Record {
                 claim: Claim { epoch, owner },
                 mode: Mode::Solo { term },
-            }) => (owner, epoch, term),
-            None => (self.policy.peer, Epoch::default(), policy.term),
-        };
-        let let_go =
-            owner == self.policy.node || owner == self.policy.peer && self.peer_let_go(epoch);
-        Some(
-            if let_go && (seen.found.is_some() || policy.contenders <= 2) {
-                BootTime::NEVER
-            } else {
-                outlasted(term)
-            },
-        )
+            }) => {
+                let peers = owner == self.policy.peer && self.peer_let_go(epoch);
+                // We do not forward.
+                let ours = owner == self.policy.node;
+                if ours || peers {
+                    BootTime::NEVER
+                } else {
+                    outlasted(term)
+                }
+            }
+        }
     }
 
     /// Whether the peer says that it does not forward, and knows of `epoch`: what it said before it
@@ -448,7 +461,7 @@ impl Core {
         let possible_from = if ours && seen.sound {
             BootTime::NEVER
         } else if self.arbitration.overruled {
-            self.replaceable_from(&seen, policy)?
+            self.replaceable_from(&seen, policy)
         } else {
             return None;
         };

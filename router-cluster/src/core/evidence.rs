@@ -22,7 +22,7 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct DualActivity {
     pub first: BootTime,
-    last: BootTime,
+    pub last: BootTime,
 }
 
 impl Core {

@@ -3,6 +3,8 @@
 
 mod arbitration;
 mod evidence;
+#[cfg(test)]
+pub mod relative;
 mod table;
 
 use std::{fmt, time::Duration};
