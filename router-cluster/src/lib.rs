@@ -31,6 +31,6 @@ pub use self::{
     core::{Advertisement, Command, Core, Event, Forced, Refusal, State},
     history::{ArbiterFinding, Finding, Transition},
     mandate::{Mandate, Opening},
-    policy::{ArbiterPolicy, Policy, Prefer},
+    policy::{ArbiterPolicy, Policy, Prefer, wanted_answer},
     report::{FormerLife, PeerFinding, PeerReport, said_last},
 };

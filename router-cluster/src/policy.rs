@@ -107,6 +107,15 @@ pub(super) enum Rule {
     Arbiter(ArbiterPolicy),
 }
 
+/// Within what time an arbiter must answer the active so that the death of its peer stops nothing.
+pub fn wanted_answer(keepalive: Duration, lease: Length) -> Duration {
+    lease.duration().saturating_sub(suspicion(keepalive, lease))
+}
+
+fn suspicion(keepalive: Duration, lease: Length) -> Duration {
+    (keepalive.saturating_mul(5) / 2).min(lease.duration().saturating_mul(5) / 6)
+}
+
 impl Policy {
     pub(super) fn rule(&self) -> Rule {
         match (self.arbiter, self.prefer) {
@@ -128,7 +137,7 @@ impl Policy {
     /// The age of a lease at which its holder no longer counts on the next grant: more than one was
     /// lost, or the peer is slow, or dead. A sixth of the lease is left to the arbiter, by default.
     pub(super) fn suspicion(&self) -> Duration {
-        (self.keepalive.saturating_mul(5) / 2).min(self.lease.duration().saturating_mul(5) / 6)
+        suspicion(self.keepalive, self.lease)
     }
 
     /// Of two nodes with equal right, the one with the lower place goes first: the primary.

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod article;
 pub mod bench;
 pub mod capture;
+pub mod chaos;
 pub mod clock;
 pub mod cluster;
 pub mod demo;

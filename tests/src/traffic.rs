@@ -66,7 +66,17 @@ pub struct Gap {
 impl Traffic {
     /// Sends from `source` to `address` of `target`, one packet each `interval`.
     pub fn start(source: &Node, target: &Node, address: &str, interval: Duration) -> Result<Self> {
-        Self::begin(source, target, None, address, interval)
+        Self::begin(source, target, None, &[address], interval)
+    }
+
+    /// As [`Self::start`], each packet to all of the addresses, to which there are different ways.
+    pub fn start_by_ways(
+        source: &Node,
+        target: &Node,
+        addresses: &[&str],
+        interval: Duration,
+    ) -> Result<Self> {
+        Self::begin(source, target, None, addresses, interval)
     }
 
     /// As [`Self::start`]; arrived is what the stack of `target` gets by `interface`.
@@ -78,26 +88,31 @@ impl Traffic {
         interval: Duration,
     ) -> Result<Self> {
         let index = target.interface_index(interface)?;
-        Self::begin(source, target, Some(index), address, interval)
+        Self::begin(source, target, Some(index), &[address], interval)
     }
 
     fn begin(
         source: &Node,
         target: &Node,
         interface: Option<u32>,
-        address: &str,
+        addresses: &[&str],
         interval: Duration,
     ) -> Result<Self> {
-        let to: SocketAddr = format!("{address}:{PORT}").parse()?;
         // Packets are read below with their Ethernet header; this one only keeps the target from
         // answering that nobody listens.
         let listener = target.run(|| UdpSocket::bind(("0.0.0.0", PORT)))??;
         let tap = target.run(|| packet_socket(interface))??;
-        let socket = source.run(|| {
-            let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-            socket.connect(to)?;
-            anyhow::Ok(socket)
-        })??;
+        let sockets = addresses
+            .iter()
+            .map(|address| {
+                let to: SocketAddr = format!("{address}:{PORT}").parse()?;
+                source.run(|| {
+                    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+                    socket.connect(to)?;
+                    Ok(socket)
+                })?
+            })
+            .collect::<Result<Vec<_>>>()?;
         let stop = Arc::new(AtomicBool::new(false));
         let receiver = thread::spawn({
             let stop = Arc::clone(&stop);
@@ -105,7 +120,7 @@ impl Traffic {
         });
         let sender = thread::spawn({
             let stop = Arc::clone(&stop);
-            move || Ok(send(&socket, interval, &stop)?)
+            move || Ok(send(&sockets, interval, &stop)?)
         });
         Ok(Self {
             stop,
@@ -182,7 +197,7 @@ impl Report {
 }
 
 fn send(
-    socket: &UdpSocket,
+    sockets: &[UdpSocket],
     interval: Duration,
     stop: &AtomicBool,
 ) -> std::io::Result<Vec<BootTime>> {
@@ -196,8 +211,10 @@ fn send(
         let mut payload = [0; 16];
         payload[..8].copy_from_slice(&(sent.len() as u64).to_be_bytes());
         payload[8..].copy_from_slice(&now.as_ns().to_be_bytes());
-        // A packet for which there is no way just now is a lost packet.
-        let _ = socket.send(&payload);
+        for socket in sockets {
+            // A packet for which there is no way just now is a lost packet.
+            let _ = socket.send(&payload);
+        }
         sent.push(now);
     }
     Ok(sent)

@@ -23,8 +23,9 @@ pub fn bench(mut arguments: Vec<OsString>) -> Result<ExitCode> {
     setup::test_tools()?;
     build_ebpf::build_with(&setup::toolchain()?, Programs::Bench)?;
     let mut bench = build_program("router-bench")?;
-    if arguments.first().is_some_and(|what| what == "heartbeat") {
-        heading("build: the optimized agent, whose use of the CPU is measured");
+    let of_agent = |what: &OsString| what == "heartbeat" || what == "failover";
+    if arguments.first().is_some_and(of_agent) {
+        heading("build: the optimized agent, which is measured");
         run(workspace::cargo("build")?.args(["--release", "--package", "router-agent"]))?;
         bench.env("ROUTER_BIN_DIR", workspace::target_dir()?.join("release"));
     }

@@ -31,6 +31,16 @@ pub struct Args {
         conflicts_with = "host_only"
     )]
     vm: Option<Kernel>,
+    /// Also so many rounds of random faults
+    #[arg(
+        long,
+        value_name = "ROUNDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "200",
+        conflicts_with = "host_only"
+    )]
+    chaos: Option<u32>,
     /// Filter and options for the test programs
     #[arg(last = true)]
     extra: Vec<OsString>,
@@ -45,6 +55,8 @@ struct Tier {
     needs_root: bool,
     /// The test programs run in a guest.
     guest: Option<Kernel>,
+    /// More rounds of random faults than an ordinary run has.
+    rounds: Option<u32>,
 }
 
 const HOST: Tier = Tier {
@@ -53,6 +65,7 @@ const HOST: Tier = Tier {
     program: None,
     needs_root: false,
     guest: None,
+    rounds: None,
 };
 
 const KERNEL: Tier = Tier {
@@ -61,6 +74,7 @@ const KERNEL: Tier = Tier {
     program: None,
     needs_root: true,
     guest: None,
+    rounds: None,
 };
 
 const PEERS: Tier = Tier {
@@ -69,6 +83,7 @@ const PEERS: Tier = Tier {
     program: Some("peers"),
     needs_root: true,
     guest: None,
+    rounds: None,
 };
 
 const VM: Tier = Tier {
@@ -77,6 +92,13 @@ const VM: Tier = Tier {
     program: Some("vm"),
     needs_root: true,
     guest: None,
+    rounds: None,
+};
+
+const CHAOS: Tier = Tier {
+    name: "chaos: random faults of routers, paths and etcd",
+    program: Some("chaos"),
+    ..KERNEL
 };
 
 /// What became of a tier.
@@ -102,6 +124,12 @@ pub fn test(args: &Args) -> Result<ExitCode> {
         tiers.push(Tier {
             guest: args.vm,
             ..VM
+        });
+    }
+    if args.chaos.is_some() {
+        tiers.push(Tier {
+            rounds: args.chaos,
+            ..CHAOS
         });
     }
     if is_root() && !args.host_only {
@@ -159,6 +187,11 @@ impl Tier {
         if self.needs_root {
             // They share the kernel and its processors, and measure time.
             cargo.arg("--test-threads=1");
+        }
+        if let Some(rounds) = self.rounds {
+            cargo.env("ROUTER_CHAOS_ROUNDS", rounds.to_string());
+            // Each round says what happened in it.
+            cargo.arg("--nocapture");
         }
         cargo.args(extra);
         Ok(cargo)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     board::{Facts, whole_ms},
     report::View,
+    words::record,
 };
 use crate::{
     arbiter::{self, Exchange, Health, Times},
@@ -22,6 +23,7 @@ impl Facts {
     ) -> Option<ArbiterStatus> {
         let cluster = self.cluster()?;
         let etcd = cluster.arbiter.as_ref()?;
+        let group = &cluster.groups[group];
         let last = health.last.as_ref();
         let failure = last.and_then(|last| last.failure.as_ref());
         Some(ArbiterStatus {
@@ -30,7 +32,10 @@ impl Facts {
                 || etcd.endpoints.join(" "),
                 |Exchange { endpoint, .. }| endpoint.clone(),
             ),
-            key: arbiter::key(etcd, &cluster.groups[group]),
+            key: arbiter::key(etcd, group),
+            record: view
+                .and_then(|view| view.record)
+                .map(|it| record(&it, group)),
             unsound: view.and_then(|view| unsound(view.arbiter)),
             detail: failure.map(|failure| failure.detail.clone()),
             remedy: health.remedy().map(ToOwned::to_owned),

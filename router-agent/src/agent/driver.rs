@@ -29,8 +29,8 @@ use crate::{
     arbiter::Question,
     clock,
     cluster::{
-        Advertisement, Answer, Command, Core, Event, Finding, Forced, PeerFinding, PeerReport,
-        Refusal, State,
+        Advertisement, Answer, ArbiterFinding, Command, Core, Event, Finding, Forced, PeerFinding,
+        PeerReport, Refusal, State,
     },
     dataplane::MappedArray,
     heartbeat::Prober,
@@ -367,12 +367,13 @@ impl Driver {
             peer: group.core.peer_finding(),
             dual_activity: group.core.dual_activity_since().is_some(),
             arbiter: group.core.arbiter_finding(),
+            record: group.core.record(),
         };
         let changed = group.view.replace(view) != Some(view);
         for finding in &findings {
             group.watch.found(finding);
         }
-        let known = group.watch.known(view.peer, group.core.record(), now);
+        let known = group.watch.known(view.peer, view.record, now);
         let decided: Vec<_> = transitions
             .iter()
             .map(|transition| Decided {
@@ -398,9 +399,7 @@ impl Driver {
             info!(group = name, epoch = transition.epoch.0, "{transition}");
         }
         for finding in findings {
-            if let Finding::Peer { to, .. } = finding
-                && to == PeerFinding::Alive
-            {
+            if is_relief(&finding) {
                 info!(group = name, "{finding}");
             } else {
                 warn!(group = name, "{finding}");
@@ -498,6 +497,15 @@ impl Driver {
         for session in self.groups.iter().flat_map(|group| &group.sessions) {
             self.local.write(session.index, &LocalState::default());
         }
+    }
+}
+
+/// What was wrong is so no longer.
+fn is_relief(finding: &Finding) -> bool {
+    match finding {
+        Finding::Peer { to, .. } => *to == PeerFinding::Alive,
+        Finding::Arbiter { is, .. } => *is == ArbiterFinding::Well,
+        Finding::Stopped { .. } | Finding::DualActivity { .. } | Finding::Clock { .. } => false,
     }
 }
 

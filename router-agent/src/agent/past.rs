@@ -105,14 +105,15 @@ pub(super) fn first_packet(past: &Past, boot_id: &str, fence: &FenceStatus) -> O
     })
 }
 
-/// The last one of this agent's life that is not about the peer, which stands in the status by itself.
+/// The last one of this agent's life, but for those about the peer and the arbiter, which have their own
+/// places in the status.
 pub(super) fn last_finding<'a>(past: &'a Past, facts: &Facts) -> Option<&'a str> {
     past.findings()
         .rev()
         .take_while(|finding| {
             finding.boot_id == facts.boot_id && finding.at_ns >= facts.started.as_ns()
         })
-        .find(|finding| finding.kind != "peer")
+        .find(|finding| !["peer", "arbiter"].contains(&finding.kind.as_str()))
         .map(|finding| &*finding.text)
 }
 

@@ -8,7 +8,7 @@ use router_common::{
 use super::stages::{Known, Stages};
 use crate::{
     arbiter::Exchange,
-    cluster::{ArbiterFinding, Finding, PeerFinding, State, Transition},
+    cluster::{ArbiterFinding, Finding, PeerFinding, Record, State, Transition},
     control::protocol::MonitorState,
 };
 
@@ -46,6 +46,8 @@ pub struct View {
     /// Whether both nodes are known to be active at this moment.
     pub dual_activity: bool,
     pub arbiter: ArbiterFinding,
+    /// What the arbiter holds, as last seen.
+    pub record: Option<Record>,
 }
 
 /// A takeover step that has ended.

@@ -11,6 +11,7 @@ use router_common::lease::Length;
 
 pub use super::secret::Secret;
 pub use crate::cluster::Prefer;
+use crate::cluster::wanted_answer;
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,11 +221,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Within what time the arbiter must answer so that the death of a standby stops nothing: the active
-    /// asks after two keepalives without a grant, and its lease lasts from the first of them.
+    /// Within what time the arbiter must answer so that the death of a standby stops nothing.
     pub fn wanted_answer(&self) -> Duration {
-        let lease = Length::by_default(self.dead_interval).duration();
-        lease.saturating_sub(self.keepalive_interval.saturating_mul(2))
+        let lease = Length::by_default(self.dead_interval);
+        wanted_answer(self.keepalive_interval, lease)
     }
 }
 

@@ -194,6 +194,7 @@ fn arbitration(table: &mut Table, arbiter: &ArbiterStatus, now_ns: u64) {
         state,
         endpoint,
         key,
+        record,
         unsound,
         detail,
         remedy,
@@ -202,7 +203,7 @@ fn arbitration(table: &mut Table, arbiter: &ArbiterStatus, now_ns: u64) {
         failures,
         times,
         wanted_us,
-        term_ms,
+        term_ms: _,
         timeout_ms: _,
     } = arbiter;
     let detail = detail
@@ -235,7 +236,8 @@ fn arbitration(table: &mut Table, arbiter: &ArbiterStatus, now_ns: u64) {
             ),
         ]);
     }
-    table.row(["", &format!("record {key}, alone for {term_ms} ms")]);
+    let record = record.as_deref().unwrap_or("not seen yet");
+    table.row(["", &format!("{key}: {record}")]);
 }
 
 fn milliseconds(us: u64) -> String {

@@ -2,6 +2,7 @@
 //! with each other.
 
 pub mod dataplane;
+pub mod failover;
 pub mod heartbeat;
 pub mod live;
 pub mod plot;

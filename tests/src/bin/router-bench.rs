@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use router_tests::bench::{dataplane, heartbeat, live, tunnels, vm_ratio};
+use router_tests::bench::{dataplane, failover, heartbeat, live, tunnels, vm_ratio};
 
 /// Measures; nothing is judged by timing.
 #[derive(Parser)]
@@ -17,6 +17,8 @@ struct Arguments {
 enum What {
     /// Nanoseconds of each program, by the kernel's test run
     Dataplane,
+    /// From the loss of power of the active node to the first packet through its successor
+    Failover(failover::Arguments),
     /// What heartbeats cost, how regular they are, and what disturbs them
     Heartbeat(heartbeat::Arguments),
     /// Packets through veth into a tunnel and beyond, one core
@@ -30,6 +32,7 @@ enum What {
 fn main() -> Result<()> {
     match Arguments::parse().what {
         None | Some(What::Dataplane) => dataplane::run(),
+        Some(What::Failover(arguments)) => failover::run(&arguments),
         Some(What::Heartbeat(arguments)) => heartbeat::run(&arguments),
         Some(What::Live(arguments)) => live::run(&arguments),
         Some(What::Tunnels(arguments)) => tunnels::run(&arguments),

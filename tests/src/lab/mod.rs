@@ -110,6 +110,18 @@ impl Lab {
 
     /// Boots a killed node afresh and plugs its cables in again. What ran on it is not started.
     pub fn reboot(&mut self, name: &str) -> Result<()> {
+        self.reboot_as(name, |spec| spec)
+    }
+
+    /// As [`Self::reboot`], but it forwards nothing until [`Node::start_forwarding`].
+    pub fn reboot_without_forwarding(&mut self, name: &str) -> Result<()> {
+        self.reboot_as(name, |spec| NodeSpec {
+            forwards: false,
+            ..spec
+        })
+    }
+
+    fn reboot_as(&mut self, name: &str, change: impl FnOnce(NodeSpec) -> NodeSpec) -> Result<()> {
         let spec = self
             .topology
             .nodes
@@ -117,6 +129,7 @@ impl Lab {
             .find(|spec| spec.name == name)
             .with_context(|| format!("no node {name:?}"))?
             .clone();
+        let spec = change(spec);
         // What it was made of goes first.
         self.nodes.remove(name);
         for far in self.topology.neighbours(name) {
@@ -177,10 +190,7 @@ impl Lab {
             directory,
         };
         if spec.forwards {
-            for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-                node.run(|| fs::write(Path::new("/proc/sys/net").join(switch), "1"))?
-                    .with_context(|| format!("cannot turn on {switch}"))?;
-            }
+            node.start_forwarding()?;
         }
         node.ip_batch(&spec.setup)?;
         self.nodes.insert(spec.name.clone(), node);
@@ -227,6 +237,15 @@ impl Node {
     /// Where configuration and logs of this node lie.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Has the kernel forward packets from one interface to another.
+    pub fn start_forwarding(&self) -> Result<()> {
+        for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            self.run(|| fs::write(Path::new("/proc/sys/net").join(switch), "1"))?
+                .with_context(|| format!("cannot turn on {switch}"))?;
+        }
+        Ok(())
     }
 
     /// How a person enters the node.

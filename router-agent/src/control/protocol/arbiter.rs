@@ -11,6 +11,8 @@ pub struct ArbiterStatus {
     pub endpoint: String,
     /// Where the record lies.
     pub key: String,
+    /// What it holds, as this node has last seen it.
+    pub record: Option<String>,
     /// Why what it holds is not acted on.
     pub unsound: Option<String>,
     /// Why the last request failed, in etcd's words or the system's.

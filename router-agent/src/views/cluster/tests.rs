@@ -233,6 +233,7 @@ fn an_arbiter_tells_how_it_answers() {
         state: "connected".to_owned(),
         endpoint: "http://10.0.4.10:2379".to_owned(),
         key: "/router/vyatta-a+vyatta-c/aws".to_owned(),
+        record: Some("epoch 3, vyatta-a, paired".to_owned()),
         answered_ns: pair().now_ns - SECOND,
         answers: 12,
         times: Some(ArbiterTimes {
