@@ -113,16 +113,20 @@ impl Configuration {
                 Ok(())
             }
             (None, None) => self.keep_as_last_good(),
-            (None, Some(LastChange { rolled_back, .. })) => match rolled_back {
-                Some(reason) => {
-                    warn!("the last good configuration runs again: {reason}");
-                    Ok(())
-                }
-                None => {
-                    info!("the new configuration runs");
-                    self.accept()
-                }
-            },
+            (
+                None,
+                Some(LastChange {
+                    rolled_back: Some(reason),
+                    ..
+                }),
+            ) => {
+                warn!("the last good configuration runs again: {reason}");
+                Ok(())
+            }
+            (None, Some(_)) => {
+                info!("the new configuration runs");
+                self.accept()
+            }
         }
     }
 

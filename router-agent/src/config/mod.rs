@@ -9,6 +9,7 @@ mod brace_form;
 mod check;
 mod diagnostic;
 mod diff;
+mod import;
 mod lex;
 mod model;
 mod print;
@@ -22,11 +23,12 @@ mod tree;
 mod value;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::Read as _;
 use std::path::Path;
 
 pub use diagnostic::{Diagnostic, Position, Refused, Severity, render_all};
 pub use diff::{Change, Sign};
+pub use import::{Account, Imported};
 pub use model::{
     AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, FlowLabel, GreKey, Group,
     HeaderByte, Keepalive, Prefer, Role, Secret, ServiceAddress, Tunnel, XdpMode,
@@ -102,11 +104,7 @@ pub fn parse(
     let form = Form::of(text);
     let masks = Masks::of(text, form);
     let mut report = Report::new(source_name, text, &masks);
-    let read = match form {
-        Form::Set => set_form::read,
-        Form::Brace => brace_form::read,
-    };
-    let tree = read(text, &masks, strict, &mut report);
+    let tree = form.read(text, &masks, strict, &mut report);
     let config = check::check(&tree.root, facts, &mut report);
     match config {
         Some(config) if !report.has_errors() => Ok(Loaded {
@@ -119,8 +117,45 @@ pub fn parse(
     }
 }
 
+impl Form {
+    fn read(self, text: &str, masks: &Masks, strict: bool, report: &mut Report) -> Tree {
+        match self {
+            Self::Set => set_form::read(text, masks, strict, report),
+            Self::Brace => brace_form::read(text, masks, strict, report),
+        }
+    }
+}
+
+/// What a text states, whatever is wrong with it.
+struct Read {
+    tree: Tree,
+    /// Of what is not in the tree.
+    errors: Vec<Diagnostic>,
+}
+
+/// Carries over what can be of a configuration of an old system.
+pub fn import(path: &Path, facts: &Facts, secrets: Secrets) -> Result<Imported, Refused> {
+    let name = path.display().to_string();
+    let text = read_text(path)?;
+    let form = Form::of(&text);
+    let masks = Masks::of(&text, form);
+    let mut report = Report::new(&name, &text, &masks);
+    let tree = form.read(&text, &masks, false, &mut report);
+    let errors = report.into_errors();
+    Ok(import::import(Read { tree, errors }, facts, secrets))
+}
+
 /// Reads the file and checks it as [`parse`] does.
 pub fn load(path: &Path, facts: &Facts, strict: bool) -> Result<Loaded, Refused> {
+    parse(
+        &path.display().to_string(),
+        &read_text(path)?,
+        facts,
+        strict,
+    )
+}
+
+fn read_text(path: &Path) -> Result<String, Refused> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     let read =
@@ -136,7 +171,7 @@ pub fn load(path: &Path, facts: &Facts, strict: bool) -> Result<Loaded, Refused>
         return Err(too_large(&name));
     }
     match String::from_utf8(bytes) {
-        Ok(text) => parse(&name, &text, facts, strict),
+        Ok(text) => Ok(text),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             Err(not_utf8(

@@ -21,6 +21,13 @@ impl Type {
         }
     }
 
+    pub const fn unit(&self) -> &'static str {
+        match self {
+            Self::Number { unit, .. } => unit,
+            _ => "",
+        }
+    }
+
     /// All that a value may be.
     pub fn legal(&self) -> String {
         match self {
