@@ -313,5 +313,5 @@ fn facts() -> Facts {
         .nodename()
         .to_string_lossy()
         .into_owned();
-    Facts { kernel_host_name }
+    Facts::of_host(kernel_host_name)
 }

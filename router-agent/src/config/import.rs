@@ -39,27 +39,33 @@ pub(super) fn import(read: Read, facts: &Facts, secrets: Secrets) -> Imported {
         left_out: Vec::new(),
         incomplete: Vec::new(),
     };
+    let mut left_out = Vec::new();
     for aside in &tree.aside {
         let path = printable(&aside.path);
         let line = aside.line;
         match aside.why {
-            Why::Foreign => account.left_out.push(format!(
-                "line {line}: `{path}` and all below it: none of this router's business"
+            Why::Foreign => left_out.push((
+                line,
+                format!("`{path}` and all below it: none of this router's business"),
             )),
-            Why::Deactivated => account
-                .left_out
-                .push(format!("line {line}: `{path}`: it was deactivated")),
+            Why::Deactivated => left_out.push((line, format!("`{path}`: it was deactivated"))),
             Why::Overridden => account.changed.push(format!(
                 "line {line}: `{path}`: it is stated again further down, and the last one counts"
             )),
         }
     }
     for error in errors {
-        let line = error
-            .position
-            .map_or_else(String::new, |at| format!("line {}: ", at.line));
-        account.left_out.push(line + &error.message);
+        let line = error.position.map_or(usize::MAX, |position| position.line);
+        left_out.push((line, error.message));
     }
+    left_out.sort();
+    account.left_out = left_out
+        .into_iter()
+        .map(|(line, what)| match line {
+            usize::MAX => what,
+            line => format!("line {line}: {what}"),
+        })
+        .collect();
     other_defaults(&tree.root, schema::ROOT, "", &mut account.changed);
 
     let statements = stated(&tree, Secrets::Shown);

@@ -16,6 +16,7 @@ mod print;
 mod reference;
 mod schema;
 mod secret;
+mod secret_place;
 mod set_form;
 mod source;
 mod statement;
@@ -35,6 +36,7 @@ pub use model::{
 };
 
 use diagnostic::{Problem, Report};
+use secret_place::{SecretPlace, Unreadable};
 use source::{Masks, Place};
 use tree::Tree;
 
@@ -47,10 +49,22 @@ pub use statement::{Origin, Statement};
 pub const LARGEST_FILE: u64 = 10_000_000;
 
 /// What the check must know of the system.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Facts {
     /// As `uname -n` prints it.
-    pub kernel_host_name: String,
+    kernel_host_name: String,
+    /// Reads a secret that the configuration does not hold itself.
+    read_secret: fn(&SecretPlace) -> Result<Secret, Unreadable>,
+}
+
+impl Facts {
+    /// Secrets are read where the configuration says.
+    pub fn of_host(kernel_host_name: impl Into<String>) -> Self {
+        Self {
+            kernel_host_name: kernel_host_name.into(),
+            read_secret: secret_place::read,
+        }
+    }
 }
 
 /// A configuration that is accepted.

@@ -60,6 +60,8 @@ pub(super) enum Type {
     /// At most so many characters.
     Text(usize),
     Secret,
+    /// Of a file, absolute.
+    Path,
     HostName,
     /// A name for something in this configuration, such as a group.
     Name,

@@ -570,11 +570,8 @@ struct Located<'b, 'w> {
     path: String,
 }
 
-fn no_node(last: Place, path: &str, nodes: &[Node]) -> Problem {
-    Problem::error(last, "the line ends where a node is wanted").help(format!(
-        "the nodes possible after `{path}` are {}",
-        names(nodes)
-    ))
+fn no_node(last: Place, path: &str, nodes: &'static [Node]) -> Problem {
+    Problem::error(last, "the line ends where a node is wanted").help(possible(nodes, path))
 }
 
 fn no_children(brace: Place, node: &Node) -> Problem {
@@ -701,13 +698,18 @@ fn bad_value(word: &Token, bad: value::Bad) -> Problem {
     Problem::error(word.place, format!("{} {}", word.shown(), bad.reason)).help(help)
 }
 
-fn names(nodes: &[Node]) -> String {
-    let ours: Vec<_> = nodes
-        .iter()
-        .filter(|node| node.status == Status::Supported)
+/// The nodes behind the words of a command, or how to have them listed.
+fn possible(nodes: &'static [Node], path: &str) -> String {
+    const MANY: usize = 6;
+    let names: Vec<_> = schema::ours(nodes)
         .map(|node| format!("`{}`", node.name))
         .collect();
-    ours.join(", ")
+    if names.len() > MANY {
+        let path = path.split_once(' ').map_or("", |(_, nodes)| nodes);
+        format!("`routerctl configure help {path}` lists the nodes possible here")
+    } else {
+        format!("the nodes possible here are {}", names.join(", "))
+    }
 }
 
 /// Reports a word that is no node here, and says which one is probably meant.
@@ -732,7 +734,7 @@ fn unknown(
     };
     let help = match near {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("the nodes possible here are {}", names(nodes)),
+        None => possible(nodes, path),
     };
     report.add(
         Problem::error(

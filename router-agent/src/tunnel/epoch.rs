@@ -60,9 +60,7 @@ mod tests {
                 writeln!(text, "set interfaces tunnel tun{number} {line}").unwrap();
             }
         }
-        let facts = Facts {
-            kernel_host_name: "far".to_owned(),
-        };
+        let facts = Facts::of_host("far");
         slots(&parse("test.conf", &text, &facts, false).unwrap().config)
     }
 

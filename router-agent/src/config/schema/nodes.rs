@@ -72,13 +72,35 @@ static SERVICE: &[Node] = &[
 static CLUSTER: &[Node] = &[
     multi("interface", Type::InterfaceName, "Tunnel that carries the heartbeats").required("tunN")
     .rule("`gre` or `gre-udp`, enabled, with an IPv4 address and multicast; several are several paths"),
-    leaf("pre-shared-secret", Type::Secret, "Secret that both nodes share").required("'TEXT'"),
+    leaf("pre-shared-secret", Type::Secret, "Secret that both nodes share")
+        .rule("Required, in one of these three ways"),
+    leaf(
+        "pre-shared-secret-file",
+        Type::Path,
+        "File with the secret on its one line",
+    )
+    .rule("Of root or the agent's user, and readable by nobody else"),
+    leaf(
+        "pre-shared-secret-credential",
+        Type::Name,
+        "The systemd credential that is the secret",
+    ),
     leaf(
         "previous-pre-shared-secret",
         Type::Secret,
         "Secret that is still accepted while pre-shared-secret is being changed",
     )
     .rule("See [operations.md](operations.md#changing-the-secret)"),
+    leaf(
+        "previous-pre-shared-secret-file",
+        Type::Path,
+        "File with the secret that is still accepted",
+    ),
+    leaf(
+        "previous-pre-shared-secret-credential",
+        Type::Name,
+        "The systemd credential that is the secret still accepted",
+    ),
     leaf(
         "mcast-group",
         Type::McastGroup,
