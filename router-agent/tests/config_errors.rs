@@ -23,9 +23,7 @@ fn read(name: &str) -> String {
 }
 
 fn facts(host: &str) -> Facts {
-    Facts {
-        kernel_host_name: host.to_owned(),
-    }
+    Facts::of_host(host)
 }
 
 fn accepted(text: &str) -> Loaded {

@@ -445,9 +445,7 @@ fn words_of_routers_on_the_paths_mtu_are_passed_on() {
     let node = lab.node(a.name);
     let configs = [a.tunnel_config(), over_ipv6(&[])(a)];
     let tunnels = configs.map(|config| {
-        let facts = Facts {
-            kernel_host_name: a.name.to_owned(),
-        };
+        let facts = Facts::of_host(a.name);
         let loaded = config::parse("router.conf", &config, &facts, false).unwrap();
         loaded.config.tunnels[0].clone()
     });

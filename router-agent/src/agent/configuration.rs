@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use futures::future::{BoxFuture, FutureExt as _};
 use router_common::time::BootTime;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking};
 use tracing::{info, warn};
 
 use super::{
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::{self, Cluster, Facts, Loaded, Secrets},
+    config::{self, Cluster, Facts, Loaded, Secret, Secrets},
     control::{
         protocol::{ConfigurationStatus, Configured, Configuring, LastChange},
         server::Step,
@@ -113,16 +113,20 @@ impl Configuration {
                 Ok(())
             }
             (None, None) => self.keep_as_last_good(),
-            (None, Some(LastChange { rolled_back, .. })) => match rolled_back {
-                Some(reason) => {
-                    warn!("the last good configuration runs again: {reason}");
-                    Ok(())
-                }
-                None => {
-                    info!("the new configuration runs");
-                    self.accept()
-                }
-            },
+            (
+                None,
+                Some(LastChange {
+                    rolled_back: Some(reason),
+                    ..
+                }),
+            ) => {
+                warn!("the last good configuration runs again: {reason}");
+                Ok(())
+            }
+            (None, Some(_)) => {
+                info!("the new configuration runs");
+                self.accept()
+            }
         }
     }
 
@@ -148,7 +152,7 @@ impl Configuration {
                     dry_run,
                 } => {
                     let within = confirm_within_s.map(|s| Duration::from_secs(s.into()));
-                    self.apply(&name, text.expose(), within, dry_run).await
+                    self.apply(name, text, within, dry_run).await
                 }
                 Configuring::Confirm => self.confirm(),
                 Configuring::RollBack => self.roll_back(),
@@ -190,12 +194,17 @@ impl Configuration {
 
     async fn apply(
         &self,
-        name: &str,
-        text: &str,
+        name: String,
+        text: Secret,
         within: Option<Duration>,
         dry_run: bool,
     ) -> Result<Step> {
-        let new = config::parse(name, text, &self.facts, self.options.strict)?;
+        let (facts, strict) = (self.facts.clone(), self.options.strict);
+        // A large one takes its time, in which the agent has other things to do.
+        let check = move || config::parse(&name, text.expose(), &facts, strict);
+        let new = spawn_blocking(check)
+            .await
+            .context("the check has failed")??;
         let warnings = new.render_warnings(false);
         if dry_run {
             return Ok(Step {

@@ -37,7 +37,7 @@ use futures::FutureExt as _;
 use router_common::identity::Epoch;
 use tokio::{
     net::UnixListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{
         mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
         oneshot,
@@ -150,11 +150,7 @@ async fn attempt(beginning: Beginning, options: Options, has_begun: &mut bool) -
     })?;
     let _socket_file = RemovedAtTheEnd(&options.control_socket);
     // Before anything is changed: a stop must not be missed.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut detach = signal(SignalKind::user_defined2())?;
-    let mut reload = signal(SignalKind::hangup())?;
-    succession::admit_signals()?;
+    let mut signals = Signals::catch()?;
     let (successions, mut successors) = unbounded_channel();
     let configuration = Arc::new(Configuration::new(
         beginning,
@@ -183,8 +179,7 @@ async fn attempt(beginning: Beginning, options: Options, has_begun: &mut bool) -
     };
     let started = tokio::select! {
         started = starting => started,
-        _ = terminate.recv() => Err(anyhow!("asked to terminate while starting")),
-        _ = interrupt.recv() => Err(anyhow!("interrupted while starting")),
+        stop = signals.stop() => Err(anyhow!("{stop} while starting")),
         () = sleep(LONGEST_TRIAL_START), if is_trial => {
             Err(anyhow!("the agent did not come to run within {LONGEST_TRIAL_START:?}"))
         }
@@ -201,31 +196,7 @@ async fn attempt(beginning: Beginning, options: Options, has_begun: &mut bool) -
         }
         Ok(started) => {
             *has_begun = true;
-            let stop = async {
-                loop {
-                    let ending = tokio::select! {
-                        _ = terminate.recv() => ("asked to terminate", Ending::Leave),
-                        _ = interrupt.recv() => ("interrupted", Ending::Leave),
-                        _ = detach.recv() => ("asked to detach", Ending::Detach),
-                        Some(by) = successors.recv() => {
-                            ("for another configuration", Ending::Succeed(by))
-                        }
-                        _ = reload.recv() => match configuration.reload().await {
-                            Ok(Some(by)) => ("for another configuration", Ending::Succeed(by)),
-                            Ok(None) => continue,
-                            Err(error) => {
-                                error!("the configuration stays as it is: {error:#}");
-                                continue;
-                            }
-                        },
-                        () = unconfirmed(&configuration) => {
-                            let by = configuration.way_back("it was not confirmed in time");
-                            ("not confirmed", Ending::Succeed(by))
-                        }
-                    };
-                    break ending;
-                }
-            };
+            let stop = ending(&mut signals, &configuration, &mut successors);
             run_until(stop, started, dataplane, listener, &options.bpffs).await
         }
     };
@@ -236,8 +207,7 @@ async fn attempt(beginning: Beginning, options: Options, has_begun: &mut bool) -
         }
         Ok(Ending::Succeed(by)) => {
             info!("another agent takes this one's place");
-            let terminate = terminate.recv().now_or_never().is_some()
-                || interrupt.recv().now_or_never().is_some();
+            let terminate = signals.stop().now_or_never().is_some();
             return Ok(Outcome::Succeeded { by, terminate });
         }
         Ok(Ending::Leave) | Err(_) => {}
@@ -245,6 +215,61 @@ async fn attempt(beginning: Beginning, options: Options, has_begun: &mut bool) -
     let outcome = outcome.and(netlink.remove_tunnels(&names).await);
     info!("stopped");
     outcome.map(|()| Outcome::Stopped)
+}
+
+/// The signals that mean something to an agent.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    detach: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let signals = Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            detach: signal(SignalKind::user_defined2())?,
+            reload: signal(SignalKind::hangup())?,
+        };
+        succession::admit_signals()?;
+        Ok(signals)
+    }
+
+    /// Comes when an orderly stop is asked for.
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "asked to terminate",
+            _ = self.interrupt.recv() => "interrupted",
+        }
+    }
+}
+
+/// Comes when the agent is to end: why, and how.
+async fn ending(
+    signals: &mut Signals,
+    configuration: &Configuration,
+    successors: &mut UnboundedReceiver<Succession>,
+) -> (&'static str, Ending) {
+    const ANOTHER: &str = "for another configuration";
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return ("asked to terminate", Ending::Leave),
+            _ = signals.interrupt.recv() => return ("interrupted", Ending::Leave),
+            _ = signals.detach.recv() => return ("asked to detach", Ending::Detach),
+            Some(by) = successors.recv() => return (ANOTHER, Ending::Succeed(by)),
+            _ = signals.reload.recv() => match configuration.reload().await {
+                Ok(Some(by)) => return (ANOTHER, Ending::Succeed(by)),
+                Ok(None) => {}
+                Err(error) => error!("the configuration stays as it is: {error:#}"),
+            },
+            () = unconfirmed(configuration) => {
+                let by = configuration.way_back("it was not confirmed in time");
+                return ("the configuration was not confirmed", Ending::Succeed(by));
+            }
+        }
+    }
 }
 
 /// Comes when a configuration that waits to be confirmed has not been. The wait looks again now and

@@ -69,8 +69,7 @@ impl Succession {
         let text = serde_json::to_string(self)?;
         mask_signals(libc::SIG_BLOCK)?;
         if terminate {
-            // SAFETY: has no other effect than that the signal, which is blocked, is pending.
-            unsafe { libc::raise(libc::SIGTERM) };
+            leave_pending(libc::SIGTERM);
         }
         let mut arguments = env::args_os();
         let name = arguments.next().unwrap_or_default();
@@ -81,6 +80,12 @@ impl Succession {
             .exec();
         Err(error).context("cannot execute /proc/self/exe")
     }
+}
+
+/// A signal that is blocked waits, also while a program is executed.
+fn leave_pending(signal: libc::c_int) {
+    // SAFETY: raises a signal in this thread, which blocks it.
+    unsafe { libc::raise(signal) };
 }
 
 /// The process's name, which executing `/proc/self/exe` has changed.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use router_agent::{
     agent::{
         self, Options, Outcome,
@@ -15,7 +15,7 @@ use router_agent::{
         preflight::{self, Problem, Unfit},
         succession::{self, Succession},
     },
-    config::{self, Facts, Loaded, Refused},
+    config::{self, Facts, Form, Imported, Loaded, Refused, Secrets},
     control,
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, Former, ModeChoice, Programs},
     history,
@@ -60,6 +60,19 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// Carry over a configuration of an old system: print it as this router has it, and on the standard
+    /// error what is kept, changed and left out.
+    ///
+    /// Exits with 2 if what it prints has to be completed before it can run.
+    Import {
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+        #[arg(long, value_name = "FORM", default_value = "brace")]
+        form: FormArgument,
+        /// Print secrets too, not what stands for them.
+        #[arg(long)]
+        secrets: bool,
+    },
     /// Print the reference of the configuration language, in Markdown.
     Reference,
     /// Load the programs and attach them to an interface, without tunnels, for looking at them.
@@ -76,6 +89,14 @@ enum Command {
         #[command(flatten)]
         pins: PinArguments,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FormArgument {
+    /// Nested, as config.boot is
+    Brace,
+    /// A line for each value
+    Set,
 }
 
 #[derive(clap::Args)]
@@ -99,14 +120,15 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let outcome = carry_out(Arguments::parse().command).and_then(|next| match next {
-        Next::End => Ok(()),
+        Next::End => Ok(ExitCode::SUCCESS),
+        Next::Incomplete => Ok(ExitCode::from(REFUSED)),
         Next::Agent { by, terminate } => {
             drop(flushed_at_the_end);
             match by.begin(terminate)? {}
         }
     });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             if let Some(refused) = error.downcast_ref::<Refused>() {
                 eprintln!("{}", refused.render(std::io::stderr().is_terminal()));
@@ -125,6 +147,8 @@ fn main() -> ExitCode {
 /// What comes when a command has been carried out.
 enum Next {
     End,
+    /// Work for the operator.
+    Incomplete,
     /// Another agent in this one's place.
     Agent {
         by: Succession,
@@ -172,6 +196,32 @@ fn carry_out(command: Command) -> Result<Next> {
                 );
             }
             Ok(Next::End)
+        }
+        Command::Import {
+            config,
+            form,
+            secrets,
+        } => {
+            let secrets = if secrets {
+                Secrets::Shown
+            } else {
+                Secrets::Masked
+            };
+            let form = match form {
+                FormArgument::Brace => Form::Brace,
+                FormArgument::Set => Form::Set,
+            };
+            let Imported {
+                statements,
+                account,
+            } = config::import(&config, &facts(), secrets)?;
+            print!("{}", form.print(&statements));
+            eprint!("{account}");
+            Ok(if account.incomplete.is_empty() {
+                Next::End
+            } else {
+                Next::Incomplete
+            })
         }
         Command::Reference => {
             print!("{}", config::reference());
@@ -263,11 +313,7 @@ fn refuse_if_unfit(problems: Vec<Problem>) -> Result<()> {
 
 /// Reads a configuration and shows its warnings.
 fn load(path: &Path, strict: bool) -> Result<(Loaded, Facts)> {
-    let kernel_host_name = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    let facts = Facts { kernel_host_name };
+    let facts = facts();
     let loaded = config::load(path, &facts, strict)?;
     if !loaded.warnings.is_empty() {
         eprintln!(
@@ -276,4 +322,13 @@ fn load(path: &Path, strict: bool) -> Result<(Loaded, Facts)> {
         );
     }
     Ok((loaded, facts))
+}
+
+/// What the check must know of this system.
+fn facts() -> Facts {
+    let kernel_host_name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    Facts::of_host(kernel_host_name)
 }

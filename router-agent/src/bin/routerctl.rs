@@ -414,7 +414,7 @@ fn force(to: ForcedState, group: &[String], i_know: bool, asking: &Asking) -> Re
 }
 
 /// What checking the largest configuration may take.
-const LONGEST_CHECK: Duration = Duration::from_secs(60);
+const LONGEST_CHECK: Duration = Duration::from_mins(1);
 
 fn carry_out(configure: Configure) -> Result<()> {
     let (step, asking) = match configure {
@@ -454,14 +454,15 @@ fn carry_out(configure: Configure) -> Result<()> {
 }
 
 fn changes(configured: &Configured) -> String {
-    let lines = configured.changes.iter();
-    lines.map(|change| format!("{change}\n")).collect()
+    let mut lines: Vec<_> = configured.changes.iter().map(ToString::to_string).collect();
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 /// Waits for the agent that begins anew; why it is back at the configuration before, if it is.
 fn outcome(agent: &Client, ticket: u32, is_way_back: bool) -> Result<Option<String>> {
     /// More than an agent may take that tries a configuration, and one that goes back.
-    const LONGEST: Duration = Duration::from_secs(60);
+    const LONGEST: Duration = Duration::from_mins(1);
     const PAUSE: Duration = Duration::from_millis(50);
     let deadline = Instant::now() + LONGEST;
     loop {

@@ -285,6 +285,7 @@ impl Reader<'_, '_> {
             true
         } else if let Some(mark) = self.deactivated.take() {
             self.report.add(has_no_effect(mark, words));
+            self.builder.deactivated(mark, &self.path);
             true
         } else {
             !self.builder.open(brace, &self.path, self.report)
@@ -309,6 +310,7 @@ impl Reader<'_, '_> {
         if let Some(mark) = mark {
             if !self.is_skipped() {
                 self.report.add(has_no_effect(mark, words));
+                self.builder.deactivated(mark, &self.path);
             }
         } else if !self.is_skipped() {
             self.builder.set(first.place, &self.path, self.report);

@@ -338,6 +338,21 @@ impl<'a> Report<'a> {
         self.kept
     }
 
+    /// The errors, by place.
+    pub fn into_errors(mut self) -> Vec<Diagnostic> {
+        let rest = self.errors.saturating_sub(KEPT);
+        if rest > 0 {
+            let message = format!("{rest} more errors are not shown");
+            let more = self.tie(Problem::of_file(Severity::Error, message));
+            self.kept.push(more);
+        }
+        self.kept
+            .retain(|diagnostic| diagnostic.severity == Severity::Error);
+        self.kept
+            .sort_by_key(|d| (d.position.is_none(), d.position));
+        self.kept
+    }
+
     /// Everything, to refuse the configuration with.
     pub fn into_refused(mut self) -> Refused {
         self.limit();
@@ -417,6 +432,12 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// The errors among the diagnostics.
+    pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
+        let all = self.diagnostics.iter();
+        all.filter(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
     /// As text that ends with a summary line and a newline. `color` adds terminal colours.
     pub fn render(&self, color: bool) -> String {
         let mut text = render_all(&self.diagnostics, color);

@@ -121,9 +121,7 @@ mod tests {
 set interfaces tunnel tun00 local-ip 10.0.1.10
 set interfaces tunnel tun00 remote-ip 10.0.2.10
 ";
-        let facts = Facts {
-            kernel_host_name: "vyatta-a".to_owned(),
-        };
+        let facts = Facts::of_host("vyatta-a");
         let read = |text: &str| {
             let text = BASE.to_owned() + &text.replace('|', "\nset interfaces tunnel tun00 ");
             parse("test", &text, &facts, false).unwrap()

@@ -9,12 +9,14 @@ mod brace_form;
 mod check;
 mod diagnostic;
 mod diff;
+mod import;
 mod lex;
 mod model;
 mod print;
 mod reference;
 mod schema;
 mod secret;
+mod secret_place;
 mod set_form;
 mod source;
 mod statement;
@@ -22,11 +24,12 @@ mod tree;
 mod value;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::Read as _;
 use std::path::Path;
 
 pub use diagnostic::{Diagnostic, Position, Refused, Severity, render_all};
 pub use diff::{Change, Sign};
+pub use import::{Account, Imported};
 pub use model::{
     AdjustMss, BridgePort, Cluster, Config, Encapsulation, Etcd, EtcdUser, Ethernet, FlowLabel,
     GreKey, Group, HeaderByte, Keepalive, Prefer, Role, Secret, ServiceAddress, Tls, Tunnel,
@@ -34,6 +37,7 @@ pub use model::{
 };
 
 use diagnostic::{Problem, Report};
+use secret_place::{SecretPlace, Unreadable};
 use source::{Masks, Place};
 use tree::Tree;
 
@@ -46,10 +50,22 @@ pub use statement::{Origin, Statement};
 pub const LARGEST_FILE: u64 = 10_000_000;
 
 /// What the check must know of the system.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Facts {
     /// As `uname -n` prints it.
-    pub kernel_host_name: String,
+    kernel_host_name: String,
+    /// Reads a secret that the configuration does not hold itself.
+    read_secret: fn(&SecretPlace) -> Result<Secret, Unreadable>,
+}
+
+impl Facts {
+    /// Secrets are read where the configuration says.
+    pub fn of_host(kernel_host_name: impl Into<String>) -> Self {
+        Self {
+            kernel_host_name: kernel_host_name.into(),
+            read_secret: secret_place::read,
+        }
+    }
 }
 
 /// A configuration that is accepted.
@@ -103,11 +119,7 @@ pub fn parse(
     let form = Form::of(text);
     let masks = Masks::of(text, form);
     let mut report = Report::new(source_name, text, &masks);
-    let read = match form {
-        Form::Set => set_form::read,
-        Form::Brace => brace_form::read,
-    };
-    let tree = read(text, &masks, strict, &mut report);
+    let tree = form.read(text, &masks, strict, &mut report);
     let config = check::check(&tree.root, facts, &mut report);
     match config {
         Some(config) if !report.has_errors() => Ok(Loaded {
@@ -120,8 +132,45 @@ pub fn parse(
     }
 }
 
+impl Form {
+    fn read(self, text: &str, masks: &Masks, strict: bool, report: &mut Report) -> Tree {
+        match self {
+            Self::Set => set_form::read(text, masks, strict, report),
+            Self::Brace => brace_form::read(text, masks, strict, report),
+        }
+    }
+}
+
+/// What a text states, whatever is wrong with it.
+struct Read {
+    tree: Tree,
+    /// Of what is not in the tree.
+    errors: Vec<Diagnostic>,
+}
+
+/// Carries over what can be of a configuration of an old system.
+pub fn import(path: &Path, facts: &Facts, secrets: Secrets) -> Result<Imported, Refused> {
+    let name = path.display().to_string();
+    let text = read_text(path)?;
+    let form = Form::of(&text);
+    let masks = Masks::of(&text, form);
+    let mut report = Report::new(&name, &text, &masks);
+    let tree = form.read(&text, &masks, false, &mut report);
+    let errors = report.into_errors();
+    Ok(import::import(Read { tree, errors }, facts, secrets))
+}
+
 /// Reads the file and checks it as [`parse`] does.
 pub fn load(path: &Path, facts: &Facts, strict: bool) -> Result<Loaded, Refused> {
+    parse(
+        &path.display().to_string(),
+        &read_text(path)?,
+        facts,
+        strict,
+    )
+}
+
+fn read_text(path: &Path) -> Result<String, Refused> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     let read =
@@ -137,7 +186,7 @@ pub fn load(path: &Path, facts: &Facts, strict: bool) -> Result<Loaded, Refused>
         return Err(too_large(&name));
     }
     match String::from_utf8(bytes) {
-        Ok(text) => parse(&name, &text, facts, strict),
+        Ok(text) => Ok(text),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             Err(not_utf8(

@@ -317,6 +317,7 @@ interfaces {
         match of {
             Type::Text(_) => "[ -~é{}]{0,12}".boxed(),
             Type::Secret => "[ -~\u{2003}\t]{4,12}".boxed(),
+            Type::Path => "/[ -~]{0,12}".boxed(),
             Type::HostName => "[a-z]{1,5}(\\.[a-z]{1,5})?".boxed(),
             Type::Name => "[a-z0-9][a-z0-9_.-]{0,5}".boxed(),
             Type::TunnelName => "tun[0-9]{1,4}".boxed(),

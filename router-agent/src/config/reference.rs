@@ -67,57 +67,70 @@ const INTRODUCTION: &str = include_str!("reference.md");
 
 /// docs/configuration.md.
 pub fn reference() -> String {
-    let mut text = String::from(INTRODUCTION);
-    tables(&mut text, schema::ROOT, "");
-    text.push_str("\n## Known and ignored\n\n");
-    text.push_str(
-        "These nodes of Vyatta's are read and have no effect, with all below them. Each costs a \
-         warning; with `--strict` it is an error.\n",
-    );
-    foreign(&mut text, schema::ROOT, "");
-    text
+    let mut lines = vec![INTRODUCTION.trim_end().to_owned()];
+    tables(&mut lines, schema::ROOT, "");
+    lines.push("\n## Known and ignored\n".to_owned());
+    lines.push(IGNORED.to_owned());
+    foreign(&mut lines, schema::ROOT, "");
+    lines.join("\n") + "\n"
 }
 
+const IGNORED: &str = "These nodes of Vyatta's are read and have no effect, with all below them. Each \
+                       is a warning; with `--strict` it is an error.";
+
 /// A table for each branch that has values, then those of the branches below it.
-fn tables(text: &mut String, nodes: &'static [Node], path: &str) {
+fn tables(lines: &mut Vec<String>, nodes: &'static [Node], path: &str) {
     let values: Vec<_> = schema::ours(nodes)
         .filter(|node| node.children().is_empty())
         .collect();
     if !values.is_empty() {
-        text.push_str(&format!(
-            "\n## {path}\n\n| node | value | default | |\n|---|---|---|---|\n"
-        ));
+        lines.push(format!("\n## {path}\n"));
+        lines.push("| node | value | default | |".to_owned());
+        lines.push("|---|---|---|---|".to_owned());
     }
-    for node in values {
-        let value = value(node).map_or_else(|| "no value".to_owned(), Type::legal);
-        let several = if matches!(node.kind, Kind::Multi(_)) {
-            "; several"
-        } else {
-            ""
-        };
-        let default = match (default(node), node.required) {
-            (Some(default), _) => default,
-            (None, Some(_)) => "required".to_owned(),
-            (None, None) => String::new(),
-        };
-        text.push_str(&format!(
-            "| `{}` | {}{several} | {default} | {} |\n",
-            node.name,
-            value.replace('|', "\\|"),
-            node.help
-        ));
-    }
+    lines.extend(values.into_iter().map(row));
     for node in schema::ours(nodes).filter(|node| !node.children().is_empty()) {
         let name = match &node.kind {
             Kind::Tag(of, _) => format!("{} {}", node.name, of.form()),
             Kind::Branch(_) | Kind::Leaf(_) | Kind::Multi(_) | Kind::Flag => node.name.to_owned(),
         };
-        tables(text, node.children(), format!("{path} {name}").trim_start());
+        tables(
+            lines,
+            node.children(),
+            format!("{path} {name}").trim_start(),
+        );
     }
 }
 
+fn row(node: &Node) -> String {
+    let value = value(node).map_or_else(|| "no value".to_owned(), Type::legal);
+    let several = match node.kind {
+        Kind::Multi(_) => "; several",
+        Kind::Branch(_) | Kind::Tag(..) | Kind::Leaf(_) | Kind::Flag => "",
+    };
+    let default = match (default(node), node.required) {
+        (Some(default), _) => default,
+        (None, Some(_)) => "required".to_owned(),
+        (None, None) => String::new(),
+    };
+    let rule = if node.rule.is_empty() {
+        String::new()
+    } else {
+        format!(". {}", node.rule)
+    };
+    let vyatta = node
+        .vyatta_default
+        .map_or_else(String::new, |old| format!(". Vyatta's default was {old}"));
+    format!(
+        "| `{}` | {}{several} | {default} | {}{rule}{vyatta} |",
+        node.name,
+        value.replace('|', "\\|"),
+        node.help
+    )
+}
+
 /// A line for each branch that has nodes which are not ours.
-fn foreign(text: &mut String, nodes: &'static [Node], path: &str) {
+fn foreign(lines: &mut Vec<String>, nodes: &'static [Node], path: &str) {
     let names: Vec<_> = nodes
         .iter()
         .filter(|node| node.status == schema::Status::Foreign)
@@ -127,12 +140,16 @@ fn foreign(text: &mut String, nodes: &'static [Node], path: &str) {
         let below = if path.is_empty() {
             "At the top".to_owned()
         } else {
-            format!("Below `{}`", path.trim_start())
+            format!("Below `{path}`")
         };
-        text.push_str(&format!("\n{below}: {}.\n", names.join(", ")));
+        lines.push(format!("\n{below}: {}.", names.join(", ")));
     }
     for node in schema::ours(nodes) {
-        foreign(text, node.children(), &format!("{path} {}", node.name));
+        foreign(
+            lines,
+            node.children(),
+            format!("{path} {}", node.name).trim_start(),
+        );
     }
 }
 

@@ -17,10 +17,14 @@ pub(super) struct Node {
     pub kind: Kind,
     /// One line, for the operator.
     pub help: &'static str,
+    /// What else holds of it, for the reference.
+    pub rule: &'static str,
     /// The value that holds if the configuration states none, as it would be written.
     pub default: Option<&'static str>,
     /// A sibling that is a number: where it is larger, it is the default.
     pub default_at_least: Option<&'static str>,
+    /// The default that Vyatta has, if it is another.
+    pub vyatta_default: Option<&'static str>,
     pub status: Status,
     /// For a node that its parent must have: a value to show in the remedy.
     pub required: Option<&'static str>,
@@ -56,6 +60,8 @@ pub(super) enum Type {
     /// At most so many characters.
     Text(usize),
     Secret,
+    /// Of a file, absolute.
+    Path,
     HostName,
     /// A name for something in this configuration, such as a group.
     Name,

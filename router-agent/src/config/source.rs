@@ -135,12 +135,39 @@ enum Before {
 fn sensitive_until(line: &str) -> Option<usize> {
     // ASCII lower case keeps byte offsets.
     let line = line.to_ascii_lowercase();
+    let mut start = 0;
+    for piece in line.split_inclusive(char::is_whitespace) {
+        let word = piece.trim_end();
+        if !is_harmless(word)
+            && let Some(end) = sensitive_part_end(word)
+        {
+            return Some(start + end);
+        }
+        start += piece.len();
+    }
+    None
+}
+
+/// Where the first sensitive part of a word ends.
+fn sensitive_part_end(word: &str) -> Option<usize> {
     SENSITIVE
         .iter()
-        .filter_map(|word| line.find(word).map(|at| (at, at + word.len())))
+        .filter_map(|part| word.find(part).map(|at| (at, at + part.len())))
         // Of two that begin at the same place, the whole word.
         .min_by_key(|(start, end)| (*start, std::cmp::Reverse(*end)))
         .map(|(_, end)| end)
+}
+
+/// Whether a word says where a secret is, and not what.
+fn is_harmless(word: &str) -> bool {
+    word.starts_with('/')
+        || [
+            "pre-shared-secret-file",
+            "pre-shared-secret-credential",
+            "previous-pre-shared-secret-file",
+            "previous-pre-shared-secret-credential",
+        ]
+        .contains(&word)
 }
 
 /// A text of the operator's without what may be a secret.

@@ -15,6 +15,24 @@ use super::value::{self, Value};
 pub(super) struct Tree {
     pub root: Branch,
     pub comments: Comments,
+    pub aside: Vec<Aside>,
+}
+
+/// What the text states and the tree does not hold, though it is no error.
+#[derive(Clone, Debug)]
+pub(super) struct Aside {
+    pub line: usize,
+    pub path: String,
+    pub why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Vyatta's, and none of this router's business.
+    Foreign,
+    Deactivated,
+    /// Stated again further down.
+    Overridden,
 }
 
 /// By the names that lead to a node, instances among them.
@@ -166,7 +184,9 @@ impl Branch {
             Child::Tag(Instances { all, indices }) => {
                 let mut index = 0..;
                 all.retain(|one| indices.get(&one.name).copied() == index.next());
-                all.iter_mut().for_each(|one| one.branch.settle());
+                for one in all.iter_mut() {
+                    one.branch.settle();
+                }
                 !all.is_empty()
             }
             Child::Values(Values { all, indices }) => {
@@ -226,6 +246,9 @@ pub(super) struct Builder {
     strict: bool,
     /// Nodes about which one report is enough, by identity.
     reported: HashSet<*const Node>,
+    aside: Vec<Aside>,
+    /// The paths that are aside as foreign, once each.
+    foreign: HashSet<String>,
 }
 
 impl Builder {
@@ -242,6 +265,8 @@ impl Builder {
             comments: Comments::new(),
             strict,
             reported: HashSet::new(),
+            aside: Vec::new(),
+            foreign: HashSet::new(),
         }
     }
 
@@ -250,7 +275,18 @@ impl Builder {
         Tree {
             root: self.root,
             comments: self.comments,
+            aside: self.aside,
         }
+    }
+
+    /// Notes a node that is read and has no effect.
+    pub fn deactivated(&mut self, mark: Place, words: &[Token]) {
+        let path: Vec<_> = words.iter().map(|word| word.text.clone()).collect();
+        self.aside.push(Aside {
+            line: mark.line,
+            path: schema::node_path(path.iter().map(String::as_str)).join(" "),
+            why: Why::Deactivated,
+        });
     }
 
     /// Notes what `words` were going to state, had their line been whole. Gives the first word that
@@ -327,6 +363,14 @@ impl Builder {
                 if self.reported.insert(std::ptr::from_ref(node)) {
                     report.add(unsupported(word, node, &path, self.strict));
                 }
+                let path = path.trim_start_matches("set ");
+                if node.status == Status::Foreign && self.foreign.insert(path.to_owned()) {
+                    self.aside.push(Aside {
+                        line: word.place.line,
+                        path: path.to_owned(),
+                        why: Why::Foreign,
+                    });
+                }
                 return false;
             }
             match &node.kind {
@@ -365,7 +409,16 @@ impl Builder {
                         End::Brace => Err(Box::new(no_children(before, node))),
                     };
                     match stated {
-                        Ok(stated) => store(branch, node, stated, report),
+                        Ok(stated) => {
+                            if let Some(before) = overridden(branch, node, &stated) {
+                                self.aside.push(Aside {
+                                    line: before.line,
+                                    path: path.trim_start_matches("set ").to_owned(),
+                                    why: Why::Overridden,
+                                });
+                            }
+                            store(branch, node, stated, report);
+                        }
                         Err(problem) => {
                             branch.broken.insert(node.name);
                             report.add(*problem);
@@ -517,11 +570,8 @@ struct Located<'b, 'w> {
     path: String,
 }
 
-fn no_node(last: Place, path: &str, nodes: &[Node]) -> Problem {
-    Problem::error(last, "the line ends where a node is wanted").help(format!(
-        "the nodes possible after `{path}` are {}",
-        names(nodes)
-    ))
+fn no_node(last: Place, path: &str, nodes: &'static [Node]) -> Problem {
+    Problem::error(last, "the line ends where a node is wanted").help(possible(nodes, path))
 }
 
 fn no_children(brace: Place, node: &Node) -> Problem {
@@ -593,6 +643,15 @@ fn flag(word: &Token, words: &[Token], path: &str) -> Result<Stated<Value>, Box<
     }
 }
 
+/// Where the value was stated that `stated` takes the place of.
+fn overridden(branch: &Branch, node: &Node, stated: &Stated<Value>) -> Option<Place> {
+    let before = match node.kind {
+        Kind::Leaf(_) => branch.value(node.name)?,
+        Kind::Multi(_) | Kind::Flag | Kind::Branch(_) | Kind::Tag(..) => return None,
+    };
+    (before.value != stated.value).then_some(before.place)
+}
+
 fn store(branch: &mut Branch, node: &'static Node, stated: Stated<Value>, report: &mut Report) {
     let Some(values) = branch.values_mut(node.name) else {
         return;
@@ -639,13 +698,18 @@ fn bad_value(word: &Token, bad: value::Bad) -> Problem {
     Problem::error(word.place, format!("{} {}", word.shown(), bad.reason)).help(help)
 }
 
-fn names(nodes: &[Node]) -> String {
-    let ours: Vec<_> = nodes
-        .iter()
-        .filter(|node| node.status == Status::Supported)
+/// The nodes behind the words of a command, or how to have them listed.
+fn possible(nodes: &'static [Node], path: &str) -> String {
+    const MANY: usize = 6;
+    let names: Vec<_> = schema::ours(nodes)
         .map(|node| format!("`{}`", node.name))
         .collect();
-    ours.join(", ")
+    if names.len() > MANY {
+        let path = path.split_once(' ').map_or("", |(_, nodes)| nodes);
+        format!("`routerctl configure help {path}` lists the nodes possible here")
+    } else {
+        format!("the nodes possible here are {}", names.join(", "))
+    }
 }
 
 /// Reports a word that is no node here, and says which one is probably meant.
@@ -670,7 +734,7 @@ fn unknown(
     };
     let help = match near {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("the nodes possible here are {}", names(nodes)),
+        None => possible(nodes, path),
     };
     report.add(
         Problem::error(

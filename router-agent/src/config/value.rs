@@ -1,6 +1,7 @@
 //! From a word to a value of its type.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use ipnet::IpNet;
 
@@ -83,6 +84,7 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
             }
             Ok(Value::Secret(Secret::new(word)))
         }
+        Type::Path => path(word),
         Type::HostName => host_name(word),
         Type::Name => name(word),
         Type::TunnelName => tunnel_name(word),
@@ -129,6 +131,17 @@ fn text(word: &str, longest: usize) -> Result<Value, Bad> {
         ));
     }
     Ok(Value::Text(word.to_owned()))
+}
+
+fn path(word: &str) -> Result<Value, Bad> {
+    // PATH_MAX less the terminator.
+    if !Path::new(word).is_absolute() || word.len() > 4_095 {
+        return Err(bad(
+            "is not an absolute path",
+            "write the whole path, from `/` on",
+        ));
+    }
+    text(word, word.len())
 }
 
 fn host_name(word: &str) -> Result<Value, Bad> {

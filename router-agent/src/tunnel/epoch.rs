@@ -105,9 +105,7 @@ mod tests {
                 .unwrap();
             }
         }
-        let facts = Facts {
-            kernel_host_name: "far".to_owned(),
-        };
+        let facts = Facts::of_host("far");
         let config = parse("test.conf", &text, &facts, false).unwrap().config;
         allot(&config, &former.iter().copied().collect())
     }

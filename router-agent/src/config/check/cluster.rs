@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use router_common::kdf::secret_number;
-
+use super::super::Facts;
 use super::super::diagnostic::{Problem, Report};
-use super::super::model::{Cluster, Encapsulation, Group, Prefer, Secret};
+use super::super::model::{Cluster, Encapsulation, Group, Prefer};
 use super::super::source::Place;
 use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::{Value, is_tunnel_name};
+use super::secrets::{self, Secrets};
 use super::tunnels::Checked;
 use super::{Host, arbiter, nodes_at, or_default, text};
 
@@ -18,8 +18,10 @@ pub(super) fn check(
     root: &Branch,
     host: Option<&Host>,
     tunnels: &[Checked],
+    facts: &Facts,
     report: &mut Report,
 ) -> Option<Cluster> {
+    let secrets = secrets::check(branch, facts, report);
     let interfaces = interfaces(branch, root, tunnels, report);
     let intervals = intervals(branch, report);
     if let Some(stated) = branch.value("mcast-group") {
@@ -47,11 +49,7 @@ pub(super) fn check(
     let Some(Value::Number(port)) = or_default(Some(branch), nodes, "heartbeat-port") else {
         return None;
     };
-    let Some(Value::Secret(secret)) = branch.value("pre-shared-secret").map(|s| s.value.clone())
-    else {
-        return None;
-    };
-    let previous_secret = previous_secret(branch, &secret, report);
+    let Secrets { current, previous } = secrets?;
     let intervals = intervals?;
     let arbiter = match etcd {
         Some(etcd) => Some(etcd?),
@@ -60,8 +58,8 @@ pub(super) fn check(
     Some(Cluster {
         arbiter,
         interfaces,
-        secret,
-        previous_secret,
+        secret: current,
+        previous_secret: previous,
         mcast_group,
         heartbeat_port: u16::try_from(port).ok()?,
         keepalive_interval: intervals.keepalive,
@@ -71,36 +69,6 @@ pub(super) fn check(
         monitor_dead_interval: intervals.monitor_dead,
         groups: groups.into_iter().collect::<Option<_>>()?,
     })
-}
-
-/// Messages name their secrets by numbers of 16 bits, which must differ.
-fn previous_secret(branch: &Branch, secret: &Secret, report: &mut Report) -> Option<Secret> {
-    let stated = branch.value("previous-pre-shared-secret")?;
-    let Value::Secret(previous) = &stated.value else {
-        return None;
-    };
-    let number = |secret: &Secret| secret_number(secret.expose().as_bytes());
-    if previous == secret {
-        report.add(
-            Problem::error(
-                stated.place,
-                "`previous-pre-shared-secret` is the same as `pre-shared-secret`",
-            )
-            .help("remove the line, or state the secret that was used before"),
-        );
-        return None;
-    }
-    if number(previous) == number(secret) {
-        report.add(
-            Problem::error(
-                stated.place,
-                "heartbeats cannot tell these two secrets apart: by chance they have the same number",
-            )
-            .help("choose another `pre-shared-secret`"),
-        );
-        return None;
-    }
-    Some(previous.clone())
 }
 
 /// Heartbeats need a tunnel of this file that is up, takes IPv4 and carries multicast, and that

@@ -9,6 +9,7 @@ mod cluster;
 mod endpoints;
 mod ethernets;
 mod fit;
+mod secrets;
 mod tunnels;
 
 use super::Config;
@@ -27,7 +28,7 @@ pub(super) fn check(root: &Branch, facts: &Facts, report: &mut Report) -> Option
     let ethernets = ethernets::check(root);
     let cluster = root
         .branch("cluster")
-        .map(|branch| cluster::check(branch, root, host.as_ref(), &tunnels, report));
+        .map(|branch| cluster::check(branch, root, host.as_ref(), &tunnels, facts, report));
     Some(Config {
         host_name: host?.value,
         tunnels: tunnels

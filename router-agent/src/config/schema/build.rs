@@ -7,8 +7,10 @@ pub(super) const fn node(name: &'static str, kind: Kind, help: &'static str) -> 
         name,
         kind,
         help,
+        rule: "",
         default: None,
         default_at_least: None,
+        vyatta_default: None,
         status: Status::Supported,
         required: None,
         alone: false,
@@ -74,6 +76,18 @@ impl Node {
             default_at_least: Some(sibling),
             ..self
         }
+    }
+
+    pub(super) const fn vyatta_default(self, value: &'static str) -> Self {
+        Self {
+            vyatta_default: Some(value),
+            ..self
+        }
+    }
+
+    /// Completes the help in the reference.
+    pub(super) const fn rule(self, rule: &'static str) -> Self {
+        Self { rule, ..self }
     }
 
     /// Its parent must have it; `example` is a value to show.

@@ -54,13 +54,15 @@ static ETHERNET: &[Node] = &[
         SWITCH,
         "Whether packets between this interface and the tunnels pass by the stack",
     )
-    .default("disable"),
+    .default("disable")
+    .rule("See [tunnel.md](tunnel.md#three-ways): past netfilter and all else in the stack"),
     leaf(
         "xdp-mode",
         Type::Choice(&[word("auto"), word("native"), word("generic")]),
         "Whether the driver runs the programs",
     )
-    .default("auto"),
+    .default("auto")
+    .rule("`--xdp-mode`, if not `auto`, goes before it"),
     foreign("address"),
     foreign("bond-group"),
     foreign("bridge-group"),
@@ -100,9 +102,11 @@ static TUNNEL: &[Node] = &[
         "address",
         Type::Prefix,
         "Address of this host in the tunnel, with its network's length",
-    ),
+    )
+    .rule("Networks of two tunnels must not overlap. Not for a port of a bridge"),
     leaf("description", Type::Text(256), "Free text"),
-    flag("disable", "Keep the interface down; no packet passes"),
+    flag("disable", "Keep the interface down; no packet passes")
+    .rule("`local-ip` must be on this host all the same"),
     leaf(
         "encapsulation",
         Type::Choice(&[
@@ -116,21 +120,25 @@ static TUNNEL: &[Node] = &[
         ]),
         "How packets are wrapped",
     )
-    .required("gre"),
+    .required("gre")
+    .rule("Packets in GRE, Ethernet frames in GRE, packets in GRE in UDP"),
     leaf(
         "fast-path",
         SWITCH,
         "Whether packets between the tunnel and other interfaces pass by the stack",
     )
-    .default("enable"),
+    .default("enable")
+    .rule("See [tunnel.md](tunnel.md#three-ways)"),
     branch(
         "keepalive",
         "Ask the far end whether it is there",
         KEEPALIVE,
     )
     .alone(),
-    leaf("local-ip", Type::Endpoint, "Outer address of this end").required("ADDRESS"),
-    leaf("remote-ip", Type::Endpoint, "Outer address of the far end").required("ADDRESS"),
+    leaf("local-ip", Type::Endpoint, "Outer address of this end").required("ADDRESS")
+    .rule("On an interface of this host, the underlay. If that is `lo` or a dummy, packets leave by the route to `remote-ip`"),
+    leaf("remote-ip", Type::Endpoint, "Outer address of the far end").required("ADDRESS")
+    .rule("Tunnels with both addresses equal need different keys, `gre` and `gre-bridge` too"),
     leaf(
         "mtu",
         Type::Number {
@@ -139,8 +147,10 @@ static TUNNEL: &[Node] = &[
             unit: "bytes",
         },
         "Largest packet within the tunnel; the underlay's less the overhead if not stated",
-    ),
-    leaf("multicast", SWITCH, "Whether the tunnel carries multicast").default("disable"),
+    )
+    .rule("1280 at least with an IPv6 address"),
+    leaf("multicast", SWITCH, "Whether the tunnel carries multicast").default("disable")
+    .rule("Must be enabled where heartbeats ride"),
     branch("parameters", "The headers", PARAMETERS),
     foreign("disable-link-detect"),
     foreign("firewall"),
@@ -153,7 +163,9 @@ static TUNNEL: &[Node] = &[
 ];
 
 static KEEPALIVE: &[Node] = &[
-    leaf("interval", seconds(1, 32_767), "Time between keepalives").default("10"),
+    leaf("interval", seconds(1, 32_767), "Time between keepalives")
+        .default("10")
+        .rule("Cisco's keepalives, only `gre` over IPv4; `keepalive` alone turns them on"),
     leaf(
         "retries",
         Type::Number {
@@ -181,13 +193,15 @@ static PARAMETERS_IP: &[Node] = &[
             words: &[word("auto")],
         },
         "Lower the segment size of TCP, in bytes, or to what fits the tunnel",
-    ),
+    )
+    .rule("Not with `gre-bridge`"),
     branch(
         "bridge-group",
         "Make the tunnel a port of a bridge",
         BRIDGE_GROUP,
     ),
-    flag("checksum", "Send GRE checksums and require them"),
+    flag("checksum", "Send GRE checksums and require them")
+    .rule("Not where heartbeats ride"),
     leaf(
         "key",
         Type::NumberOr {
@@ -196,20 +210,27 @@ static PARAMETERS_IP: &[Node] = &[
             words: &[word("cluster-epoch")],
         },
         "GRE key, or the cluster's epoch in its place; packets carry none if not stated",
-    ),
+    )
+    .rule("0 is a key. `cluster-epoch`: see [Epochs](tunnel.md#epochs); not where heartbeats ride, nor with `keepalive` or several groups"),
     leaf(
         "epoch-domain",
         Type::Name,
         "The cluster at the far end, where epochs of several clusters come in",
-    ),
-    flag("sequence", "Send GRE sequence numbers and require them"),
-    leaf("tos", HEADER_BYTE, "Type of service byte").default("inherit"),
-    leaf("ttl", HEADER_BYTE, "Time to live; 0 is the same as inherit").default("255"),
+    )
+    .rule("Only with `key cluster-epoch`; those without a name are of one cluster"),
+    flag("sequence", "Send GRE sequence numbers and require them")
+    .rule("Not where heartbeats ride"),
+    leaf("tos", HEADER_BYTE, "Type of service byte").default("inherit")
+    .rule("Over IPv4"),
+    leaf("ttl", HEADER_BYTE, "Time to live; 0 is the same as inherit").default("255")
+    .rule("Over IPv4"),
 ];
 
 /// The bounds are those of the kernel's bridge.
 static BRIDGE_GROUP: &[Node] = &[
-    leaf("bridge", Type::OtherInterface, "Name of the bridge").required("brN"),
+    leaf("bridge", Type::OtherInterface, "Name of the bridge")
+        .required("brN")
+        .rule("Only with `gre-bridge`, which may be without"),
     leaf(
         "cost",
         Type::Number {
@@ -218,7 +239,8 @@ static BRIDGE_GROUP: &[Node] = &[
             unit: "",
         },
         "Cost of the port in the spanning tree",
-    ),
+    )
+    .rule("The kernel's choice if not stated; it has no 0, which Vyatta had"),
     leaf(
         "priority",
         Type::Number {
@@ -227,7 +249,8 @@ static BRIDGE_GROUP: &[Node] = &[
             unit: "",
         },
         "Priority of the port in the spanning tree",
-    ),
+    )
+    .rule("The kernel's choice and range; Vyatta had up to 255"),
 ];
 
 static PARAMETERS_IPV6: &[Node] = &[
@@ -240,13 +263,19 @@ static PARAMETERS_IPV6: &[Node] = &[
         },
         "Encapsulation limit of RFC 2473; none is sent",
     )
-    .default("none"),
-    leaf("flowlabel", bits(20), "Flow label").default("0"),
+    .default("none")
+    .rule("Over IPv6; only `none` is carried out, and a limit from the far end accepted"),
+    leaf("flowlabel", bits(20), "Flow label")
+        .default("0")
+        .rule("Over IPv6"),
     leaf(
         "hoplimit",
         HEADER_BYTE,
         "Hop limit; 0 is the same as inherit",
     )
-    .default("64"),
-    leaf("tclass", bits(8), "Traffic class").default("inherit"),
+    .default("64")
+    .rule("Over IPv6"),
+    leaf("tclass", bits(8), "Traffic class")
+        .default("inherit")
+        .rule("Over IPv6"),
 ];

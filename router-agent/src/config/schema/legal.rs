@@ -7,6 +7,7 @@ impl Type {
     pub fn form(&self) -> String {
         match self {
             Self::Text(_) | Self::Secret => "'TEXT'".to_owned(),
+            Self::Path => "FILE".to_owned(),
             Self::HostName => "HOST".to_owned(),
             Self::Name => "NAME".to_owned(),
             Self::TunnelName => "tunN".to_owned(),
@@ -24,11 +25,19 @@ impl Type {
         }
     }
 
+    pub const fn unit(&self) -> &'static str {
+        match self {
+            Self::Number { unit, .. } => unit,
+            _ => "",
+        }
+    }
+
     /// All that a value may be.
     pub fn legal(&self) -> String {
         match self {
             Self::Text(longest) => format!("text of at most {longest} characters"),
             Self::Secret => "text".to_owned(),
+            Self::Path => "absolute path".to_owned(),
             Self::HostName => "host name".to_owned(),
             Self::Name => "name of at most 64 letters, digits, `-`, `_`, `.`".to_owned(),
             Self::TunnelName => "`tun0` to `tun9999`".to_owned(),

@@ -70,19 +70,44 @@ static SERVICE: &[Node] = &[
 ];
 
 static CLUSTER: &[Node] = &[
-    multi("interface", Type::InterfaceName, "Tunnel that carries the heartbeats").required("tunN"),
-    leaf("pre-shared-secret", Type::Secret, "Secret that both nodes share").required("'TEXT'"),
+    multi("interface", Type::InterfaceName, "Tunnel that carries the heartbeats").required("tunN")
+    .rule("`gre` or `gre-udp`, enabled, with an IPv4 address and multicast; several are several paths"),
+    leaf("pre-shared-secret", Type::Secret, "Secret that both nodes share")
+        .rule("Required, in one of these three ways"),
+    leaf(
+        "pre-shared-secret-file",
+        Type::Path,
+        "File with the secret on its one line",
+    )
+    .rule("Of root or the agent's user, and readable by nobody else"),
+    leaf(
+        "pre-shared-secret-credential",
+        Type::Name,
+        "The systemd credential that is the secret",
+    ),
     leaf(
         "previous-pre-shared-secret",
         Type::Secret,
         "Secret that is still accepted while pre-shared-secret is being changed",
+    )
+    .rule("See [operations.md](operations.md#changing-the-secret)"),
+    leaf(
+        "previous-pre-shared-secret-file",
+        Type::Path,
+        "File with the secret that is still accepted",
+    ),
+    leaf(
+        "previous-pre-shared-secret-credential",
+        Type::Name,
+        "The systemd credential that is the secret still accepted",
     ),
     leaf(
         "mcast-group",
         Type::McastGroup,
         "Accepted for old configurations; heartbeats are unicast inside the tunnel",
     )
-    .default("239.251.252.253"),
+    .default("239.251.252.253")
+    .rule("Stating it is a warning"),
     leaf(
         "heartbeat-port",
         Type::Number {
@@ -93,13 +118,16 @@ static CLUSTER: &[Node] = &[
         "UDP port of the heartbeats",
     )
     .default("6940"),
-    leaf("keepalive-interval", milliseconds(1, 14_999), "Time between heartbeats").default("50"),
+    leaf("keepalive-interval", milliseconds(1, 14_999), "Time between heartbeats")
+        .default("50")
+        .vyatta_default("5000"),
     leaf(
         "dead-interval",
         milliseconds(1, 29_999),
         "Silence after which a node is dead; more than twice keepalive-interval",
     )
-    .default("200"),
+    .default("200")
+    .vyatta_default("20000"),
     leaf(
         "agent-dead-interval",
         milliseconds(1, 300_000),
@@ -112,7 +140,8 @@ static CLUSTER: &[Node] = &[
         milliseconds(4, 29_999),
         "Silence after which a monitored address is unreachable; more than twice keepalive-interval",
     )
-    .default("1000"),
+    .default("1000")
+    .vyatta_default("20000"),
     tag("group", Type::Name, "What moves together, and between whom", GROUP).required("NAME"),
     branch(
         "arbiter",
@@ -165,30 +194,38 @@ static ETCD: &[Node] = &[
 ];
 
 static GROUP: &[Node] = &[
-    leaf("primary", Type::HostName, "Node that is active at first").required("HOST"),
-    multi("secondary", Type::HostName, "Node that takes over").required("HOST"),
+    leaf("primary", Type::HostName, "Node that is active at first")
+        .required("HOST")
+        .rule("This host is the primary or the secondary"),
+    multi("secondary", Type::HostName, "Node that takes over")
+        .required("HOST")
+        .rule("Exactly one in this version"),
     leaf(
         "auto-failback",
         Type::Bool,
         "Whether the primary takes the group back when it returns",
     )
-    .default("false"),
+    .default("false")
+    .rule("Set it on both nodes"),
     multi(
         "monitor",
         Type::Address,
         "Address that must answer for a node to be fit",
-    ),
+    )
+    .rule("It is pinged"),
     multi(
         "service",
         Type::Service,
         "Address that belongs to the active node",
-    ),
+    )
+    .rule("Without an interface, the one whose network holds it. It must have no other use"),
     leaf(
         "prefer",
         Type::Choice(PREFER),
         "What counts more while the nodes do not hear each other",
     )
-    .default("availability"),
+    .default("availability")
+    .rule("See [failover.md](failover.md)"),
     later("priority", "Order among several nodes"),
     later("aws", "Routes and addresses of a cloud"),
     branch("protect", "What only the active node forwards", PROTECT),
@@ -201,4 +238,5 @@ static PROTECT: &[Node] = &[multi(
     Type::OtherInterface,
     "Interface whose transit traffic only the active node forwards",
 )
-.required("ethN")];
+.required("ethN")
+    .rule("See [safety.md](safety.md). Not part of a bridge, and of one group only. Protect both sides of the router")];

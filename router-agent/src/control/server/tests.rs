@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::{Limits, bind};
+use crate::config::Secret;
 use crate::control::{
     client::Client,
-    protocol::{Body, FailureCode, Outcome, Response},
+    protocol::{Body, Configuring, FailureCode, Outcome, Response},
     testing::{Scratch, Serving},
 };
 
@@ -91,6 +92,34 @@ fn what_changes_something_says_what_it_did_or_why_not_and_never_the_secret() {
 }
 
 #[test]
+fn a_configuration_is_shown_and_changed_without_telling_its_text() {
+    let scratch = Scratch::new();
+    let _serving = Serving::at(scratch.socket(), Limits::default());
+    let client = Client::new(scratch.socket()).with_timeout(Duration::from_mins(1));
+    for (secrets, value) in [(false, "***"), (true, "s3cr3t")] {
+        let status = client.configuration(secrets).unwrap();
+        assert_eq!(status.statements[0].value.as_deref(), Some(value));
+    }
+    let apply = |text: String| {
+        client.configure(Configuring::Apply {
+            name: "router.conf".to_owned(),
+            text: Secret::new(text),
+            confirm_within_s: None,
+            dry_run: false,
+        })
+    };
+    // Longer than any other request.
+    apply("\"".repeat(500_000)).unwrap();
+    client.configure(Configuring::Confirm).unwrap_err();
+    let mut stream = connect(&scratch);
+    let request =
+        br#"{"version":1,"command":"configure","configuring":{"aply":{"text":"s3cr3t"}}}"#;
+    let response = ask(&mut stream, &[&request[..], b"\n"].concat());
+    assert_eq!(code(&response), FailureCode::BadRequest);
+    assert!(!format!("{response:?}").contains("s3cr3t"), "{response:?}");
+}
+
+#[test]
 fn mistakes_are_named_and_the_connection_goes_on() {
     let scratch = Scratch::new();
     let _serving = Serving::at(scratch.socket(), Limits::default());
@@ -128,7 +157,12 @@ fn mistakes_are_named_and_the_connection_goes_on() {
 #[test]
 fn an_oversized_request_is_refused() {
     let scratch = Scratch::new();
-    let _serving = Serving::at(scratch.socket(), Limits::default());
+    // The test's user may change the configuration.
+    let limits = Limits {
+        change_bytes: 64 * 1024,
+        ..Limits::default()
+    };
+    let _serving = Serving::at(scratch.socket(), limits);
     let mut stream = connect(&scratch);
     let response = ask(&mut stream, &vec![b'x'; 64 * 1024 + 1]);
     assert_eq!(code(&response), FailureCode::TooLong);

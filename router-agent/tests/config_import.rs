@@ -1,0 +1,60 @@
+//! What `import` makes of old configurations, compared with `fixtures/import/NAME.conf` and
+//! `NAME.account` to the letter. `UPDATE_FIXTURES=1` writes those files anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use router_agent::config::{Facts, Form, Imported, Secrets, import, parse};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/import")
+        .join(name)
+}
+
+fn imported(secrets: Secrets) -> Imported {
+    import(&fixture("old.boot"), &Facts::of_host("vyatta-a"), secrets).unwrap()
+}
+
+#[test]
+fn an_old_configuration_is_carried_over_with_an_account_of_it() {
+    let Imported {
+        statements,
+        account,
+    } = imported(Secrets::Masked);
+    for (file, text) in [
+        ("old.conf", Form::Brace.print(&statements)),
+        ("old.account", account.to_string()),
+    ] {
+        let path = fixture(file);
+        if std::env::var_os("UPDATE_FIXTURES").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        assert_eq!(text, fs::read_to_string(path).unwrap(), "{file}");
+        assert!(!text.contains("cloud pack"), "{text}");
+    }
+}
+
+/// What stands under "to be completed" is all that keeps it from running.
+#[test]
+fn what_is_carried_over_runs_when_it_is_completed() {
+    let Imported {
+        statements,
+        account,
+    } = imported(Secrets::Shown);
+    assert_eq!(
+        account.incomplete,
+        ["`interfaces tunnel tun01` lacks `encapsulation`"]
+    );
+    for form in [Form::Brace, Form::Set] {
+        let text = form.print(&statements);
+        let completed = match form {
+            Form::Brace => text.replace("tun01 {", "tun01 {\n encapsulation gre"),
+            Form::Set => text + "set interfaces tunnel tun01 encapsulation gre\n",
+        };
+        let loaded = parse("old", &completed, &Facts::of_host("vyatta-a"), false).unwrap();
+        let cluster = loaded.config.cluster.unwrap();
+        assert_eq!(cluster.secret.expose(), "cloud pack");
+        assert_eq!(loaded.config.tunnels.len(), 2);
+    }
+}
