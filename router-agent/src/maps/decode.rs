@@ -3,6 +3,7 @@
 use router_common::{
     gre::Label,
     identity::{Claim, Flags, NodeId},
+    keys::Named,
     map::{
         EpochSlot, Fence, FenceCounters, Format, Granted, Interface, Lease, LocalState, MAX_GROUPS,
         Reason, RoundTrips, Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic,
@@ -435,6 +436,8 @@ impl Decode for SessionState {
             wrong_sender,
             not_understood,
         } = *self;
+        // Numbers, which every message tells.
+        let Named { used, wanted } = self.peer_keys();
         claim(
             Fields::default()
                 .with(
@@ -444,6 +447,8 @@ impl Decode for SessionState {
                 .with("peer_generation", peer_generation),
             self.claim(),
         )
+        .with("used_secret", used)
+        .with("wanted_secret", wanted)
         .with("flags", flag_names(self.flags()))
         .with("agent_age_us", as_us(self.agent_age()))
         .with("last_heard_ns", last_heard_ns)
