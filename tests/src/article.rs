@@ -295,34 +295,66 @@ pub fn cut_tunnel_from(lab: &Lab, router: &str) -> Result<()> {
     drop_tunnels(lab, &["iif", cloud_interface(router)])
 }
 
-fn drop_tunnels(lab: &Lab, from: &[&str]) -> Result<()> {
-    for_each_carrier(lab, |family, carrier| {
-        [
-            &["ip", family, "rule", "add", "pref", "1"],
+/// As [`cut_tunnel_from`], only for tunnels in UDP.
+pub fn cut_tunnel_in_udp_from(lab: &Lab, router: &str) -> Result<()> {
+    drop_carriers(lab, &[GRE_IN_UDP], &["iif", cloud_interface(router)])
+}
+
+/// Drops all that goes from one router's underlay to the other's; what others send to them stays.
+pub fn cut_routers_apart(lab: &Lab) -> Result<()> {
+    for router in ROUTERS {
+        let (from, to) = (router.underlay, router.peer().underlay);
+        let rule = [
+            "ip",
+            "rule",
+            "add",
+            "pref",
+            "1",
+            "from",
             from,
-            carrier,
-            &["blackhole"],
-        ]
-        .concat()
-    })
+            "to",
+            to,
+            "blackhole",
+        ];
+        lab.node(CLOUD).exec(&rule)?;
+    }
+    Ok(())
+}
+
+/// Undoes [`cut_routers_apart`].
+pub fn bring_routers_together(lab: &Lab) -> Result<()> {
+    for _ in ROUTERS {
+        lab.node(CLOUD)
+            .exec(&["ip", "rule", "delete", "pref", "1"])?;
+    }
+    Ok(())
+}
+
+/// The ways in which tunnels cross the cloud, as `ip rule` tells them.
+const CARRIERS: [&[&str]; 2] = [&["ipproto", "47"], GRE_IN_UDP];
+const GRE_IN_UDP: &[&str] = &["ipproto", "17", "dport", "4754"];
+
+fn drop_tunnels(lab: &Lab, from: &[&str]) -> Result<()> {
+    drop_carriers(lab, &CARRIERS, from)
+}
+
+fn drop_carriers(lab: &Lab, carriers: &[&[&str]], from: &[&str]) -> Result<()> {
+    for family in ["-4", "-6"] {
+        for carrier in carriers {
+            let rule = ["ip", family, "rule", "add", "pref", "1"];
+            let words = [&rule, from, carrier, &["blackhole"]].concat();
+            lab.node(CLOUD).exec(&words)?;
+        }
+    }
+    Ok(())
 }
 
 /// Undoes one [`cut_tunnel`] or [`cut_tunnel_from`].
 pub fn heal_tunnel(lab: &Lab) -> Result<()> {
-    for_each_carrier(lab, |family, _| {
-        vec!["ip", family, "rule", "delete", "pref", "1"]
-    })
-}
-
-/// Runs a command on the cloud for each way in which tunnels cross it: GRE, and GRE in UDP.
-fn for_each_carrier<'a>(
-    lab: &Lab,
-    command: impl Fn(&'a str, &'a [&'a str]) -> Vec<&'a str>,
-) -> Result<()> {
-    const CARRIERS: [&[&str]; 2] = [&["ipproto", "47"], &["ipproto", "17", "dport", "4754"]];
     for family in ["-4", "-6"] {
-        for carrier in CARRIERS {
-            lab.node(CLOUD).exec(&command(family, carrier))?;
+        for _ in CARRIERS {
+            let words = ["ip", family, "rule", "delete", "pref", "1"];
+            lab.node(CLOUD).exec(&words)?;
         }
     }
     Ok(())

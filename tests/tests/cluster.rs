@@ -215,6 +215,75 @@ fn found(cluster: &Cluster, router: Router, finding: &str, text: &str) {
     .unwrap();
 }
 
+/// The other heartbeat path is cut from us to the peer, which hears us all the same.
+#[test]
+fn a_peer_that_hears_us_by_one_of_two_paths_is_not_deaf() {
+    let cluster = formed(|router| {
+        let number = if router == PRIMARY { 1 } else { 2 };
+        let (local, remote) = (router.underlay, router.peer().underlay);
+        router.article_config()
+            + &format!(
+                "set interfaces tunnel tun1 address 169.254.1.{number}/24
+set interfaces tunnel tun1 encapsulation gre-udp
+set interfaces tunnel tun1 multicast enable
+set interfaces tunnel tun1 local-ip {local}
+set interfaces tunnel tun1 remote-ip {remote}
+set cluster interface tun1
+set cluster keepalive-interval 10
+set cluster dead-interval 100
+"
+            )
+    });
+    let both_paths = |router: Router| {
+        let paths = agent::status(cluster.node(router))?.paths;
+        let up = paths.iter().filter(|path| path.session_up).count();
+        ensure!(up == 2, "{up} of two paths");
+        Ok(())
+    };
+    for router in ROUTERS {
+        poll::until(PATIENCE, || both_paths(router)).unwrap();
+    }
+    article::cut_tunnel_in_udp_from(&cluster.lab, article::PRIMARY).unwrap();
+    poll::throughout(Duration::from_secs(1), || {
+        let finding = cluster.group(PRIMARY)?.peer_finding;
+        ensure!(finding == "alive", "the peer is {finding}");
+        Ok(())
+    })
+    .unwrap();
+    let found = recorded(&cluster, PRIMARY, "peer").unwrap();
+    let deaf = |text: &String| text.contains("does not hear us");
+    assert!(!found.iter().any(deaf), "{found:?}");
+}
+
+/// The standby's agent is no reason for anything, however long it is dead.
+#[test]
+fn a_standby_whose_agent_is_killed_moves_nothing() {
+    let mut cluster = formed(|router| {
+        let [lan, servers] = article::SERVICES;
+        router.article_config()
+            + &format!(
+                "set cluster group aws service {lan}
+set cluster group aws service {servers}
+"
+            )
+    });
+    cluster.await_active(PRIMARY, PATIENCE).unwrap();
+    let before = cluster.group(PRIMARY).unwrap();
+    cluster.inject(Fault::KillAgent, SECONDARY).unwrap();
+    found(&cluster, PRIMARY, "agent-dead", "alive without its agent");
+    poll::throughout(Duration::from_millis(500), || {
+        let now = cluster.group(PRIMARY)?;
+        ensure!(now.transitions == before.transitions);
+        ensure!(holds_all(&now), "it has let go: {:?}", now.services);
+        Ok(())
+    })
+    .unwrap();
+    client_reaches_server(&cluster);
+    cluster.heal(Fault::KillAgent, SECONDARY).unwrap();
+    cluster.settle(PRIMARY).unwrap();
+    assert_eq!(cluster.group(PRIMARY).unwrap().epoch, before.epoch);
+}
+
 /// The four findings of a peer and of ourselves, each by its cause.
 #[test]
 fn each_finding_is_named_and_recorded() {

@@ -5,16 +5,21 @@
 use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use router_agent::control::protocol::TunnelStatus;
 use router_common::time::BootTime;
 use router_tests::{
-    agent,
-    article::{self, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS},
+    agent::{self, Agent},
+    article::{
+        self, CLIENT, CLIENT_ADDRESS, FAR, FAR_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS,
+    },
     clock,
     cluster::{Cluster, Fault, PATIENCE},
-    lab::Node,
+    lab::{Lab, Node},
     poll,
     traffic::{Report, Traffic},
+    transit::turn_offloads_off,
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 const PRIMARY: Router = ROUTERS[0];
@@ -48,7 +53,12 @@ set cluster agent-dead-interval {}
 
 /// A cluster whose primary is active and forwards.
 fn formed(prefer: &'static str, more: &'static str) -> Cluster {
-    let cluster = Cluster::start(move |router| config(router, prefer, more)).unwrap();
+    let lab = article::lab().unwrap();
+    formed_in(lab, move |router| config(router, prefer, more))
+}
+
+fn formed_in(lab: Lab, config: impl Fn(Router) -> String + 'static) -> Cluster {
+    let cluster = Cluster::start_in(lab, config).unwrap();
     cluster.settle(PRIMARY).unwrap();
     poll::until(PATIENCE, || client_reaches_server(&cluster)).unwrap();
     cluster
@@ -200,18 +210,123 @@ enum End {
     Killed,
 }
 
-/// Cuts the active's grants while its agent is gone; the packets meanwhile, the end of the lease, and
-/// when the agent was there again.
-fn cut_from_grants(end: End, more: &'static str) -> (Report, BootTime, BootTime, Cluster) {
-    let mut cluster = formed("consistency", more);
-    let traffic = traffic(&cluster);
+/// How packets pass the primary, all of them by its fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// From the client to the server.
+    BetweenLans,
+    /// From the client to the far end of a tunnel.
+    IntoTunnel,
+    OutOfTunnel,
+}
+
+/// A tunnel between the primary and a far end that belongs to no cluster.
+fn data_tunnel(local: &str, remote: &str, address: &str) -> String {
+    format!(
+        "set interfaces tunnel tun1 address {address}/24
+set interfaces tunnel tun1 encapsulation gre
+set interfaces tunnel tun1 local-ip {local}
+set interfaces tunnel tun1 remote-ip {remote}
+"
+    )
+}
+
+/// An address behind the tunnel; its ends are link-local, to which nothing is forwarded past the stack.
+const BEHIND_FAR: &str = "10.3.0.1";
+const TUNNEL_ENDS: [&str; 2] = ["169.254.1.1", "169.254.1.2"];
+const FAST_PATH: &str = "set interfaces ethernet eth1 fast-path enable
+";
+
+/// A pair whose primary is active by grants and forwards, and the far end of its data tunnel.
+struct Scene {
+    cluster: Cluster,
+    _far: Agent,
+}
+
+impl Scene {
+    fn start(more: &'static str) -> Self {
+        let lab = article::lab_with_far_end().unwrap();
+        turn_offloads_off(&lab);
+        let [near_end, far_end] = TUNNEL_ENDS;
+        let tunnel = |local, remote, address| data_tunnel(local, remote, address);
+        let far = lab.node(FAR);
+        let far_agent = Agent::start(far, &tunnel(FAR_ADDRESS, PRIMARY.underlay, far_end)).unwrap();
+        let cluster = formed_in(lab, move |router| {
+            let tunnel = if router == PRIMARY {
+                tunnel(PRIMARY.underlay, FAR_ADDRESS, near_end)
+            } else {
+                String::new()
+            };
+            config(router, "consistency", more) + &tunnel
+        });
+        let [client, far, router] = [CLIENT, FAR, PRIMARY.name].map(|name| cluster.lab.node(name));
+        client
+            .ip_batch(&[format!("route add {BEHIND_FAR}/32 via 10.0.0.254")])
+            .unwrap();
+        far.ip_batch(&[
+            "link set lo up".to_owned(),
+            format!("address add {BEHIND_FAR}/32 dev lo"),
+        ])
+        .unwrap();
+        let there = format!("route replace {BEHIND_FAR}/32 via {far_end} dev tun1");
+        let back =
+            format!("route replace {CLIENT_ADDRESS}/32 via {near_end} dev tun1 src {BEHIND_FAR}");
+        poll::until(PATIENCE, || {
+            router.ip_batch(std::slice::from_ref(&there))?;
+            far.ip_batch(std::slice::from_ref(&back))?;
+            client.exec(&["ping", "-c1", "-W1", BEHIND_FAR])
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+        Self {
+            cluster,
+            _far: far_agent,
+        }
+    }
+
+    fn traffic(&self, way: Way) -> Traffic {
+        let [client, server, far] = [CLIENT, SERVER, FAR].map(|name| self.cluster.lab.node(name));
+        match way {
+            Way::BetweenLans => Traffic::start(client, server, SERVER_ADDRESS, PACE),
+            Way::IntoTunnel => Traffic::start_by(client, far, "tun1", BEHIND_FAR, PACE),
+            Way::OutOfTunnel => Traffic::start_by(far, client, "eth0", CLIENT_ADDRESS, PACE),
+        }
+        .unwrap()
+    }
+
+    /// Packets that passed the primary's stack by.
+    fn past_the_stack(&self) -> u64 {
+        #[derive(Deserialize)]
+        struct Document {
+            tunnels: Vec<TunnelStatus>,
+        }
+        let words = ["show", "interfaces", "tunnel", "--json"];
+        let text = agent::routerctl(self.cluster.node(PRIMARY), &words).unwrap();
+        let Document { tunnels } = serde_json::from_str(&text).unwrap();
+        let counters = ["rx_transit", "tx_transit"];
+        let of_tunnel = |tunnel: &TunnelStatus| counters.map(|name| tunnel.counter(name));
+        tunnels.iter().flat_map(of_tunnel).sum()
+    }
+}
+
+/// What came to packets whose router lost its grants while its agent was gone.
+struct Cut {
+    report: Report,
+    lease_end: BootTime,
+    /// When the agent was there again.
+    healed: BootTime,
+}
+
+/// Cuts the active's grants while its agent is gone.
+fn cut_from_grants(scene: &mut Scene, way: Way, end: End) -> Cut {
+    let traffic = scene.traffic(way);
+    let cluster = &mut scene.cluster;
     sleep(Duration::from_millis(300));
     let fault = match end {
         End::Stopped => Fault::StopAgent,
         End::Killed => Fault::KillAgent,
     };
     cluster.inject(fault, PRIMARY).unwrap();
-    article::cut_tunnel(&cluster.lab).unwrap();
+    article::cut_routers_apart(&cluster.lab).unwrap();
     sleep(Duration::from_millis(2 * DEAD_MS));
     // Nobody grants any more: this was the last one.
     let granted = number(cluster.node(PRIMARY), "leases", "granted_tx_ns").unwrap();
@@ -221,40 +336,79 @@ fn cut_from_grants(end: End, more: &'static str) -> (Report, BootTime, BootTime,
     let healed = cluster.heal(fault, PRIMARY).unwrap();
     // It runs, and still nobody grants.
     sleep(Duration::from_millis(1_500));
-    let report = traffic.finish().unwrap();
-    (report, lease_end, healed, cluster)
+    Cut {
+        report: traffic.finish().unwrap(),
+        lease_end,
+        healed,
+    }
+}
+
+impl Cut {
+    /// Packets sent when the lease had ended, which arrived all the same, by whichever router.
+    fn violations(&self) -> usize {
+        self.sent_from(self.lease_end)
+    }
+
+    fn sent_from(&self, instant: BootTime) -> usize {
+        let arrivals = self.report.arrivals().iter();
+        arrivals.filter(|arrival| arrival.sent >= instant).count()
+    }
+}
+
+fn no_packet_leaves_after_the_lease_end(way: Way, more: &'static str) {
+    for end in [End::Stopped, End::Killed] {
+        let mut scene = Scene::start(more);
+        let cut = cut_from_grants(&mut scene, way, end);
+        let before = cut.report.received() - cut.violations();
+        assert!(
+            before > 1_000,
+            "{way:?}, {end:?}: {before} packets before the end"
+        );
+        assert_eq!(
+            cut.violations(),
+            0,
+            "{way:?}, {end:?}, of which {} once the agent was there again",
+            cut.sent_from(cut.healed)
+        );
+        let passed_by = scene.past_the_stack() > 1_000;
+        assert_eq!(passed_by, more.contains(FAST_PATH), "{way:?}, {end:?}");
+        // With its grants forwarding comes back.
+        let cluster = &scene.cluster;
+        article::bring_routers_together(&cluster.lab).unwrap();
+        poll::until(PATIENCE, || client_reaches_server(cluster)).unwrap();
+    }
 }
 
 #[test]
 fn without_grants_no_packet_leaves_after_the_lease_end_however_the_agent_is() {
-    for end in [End::Stopped, End::Killed] {
-        let (report, lease_end, healed, cluster) = cut_from_grants(end, PROTECT);
-        let before = forwarded(&report, PRIMARY, lease_end);
-        assert!(before > 1_000, "{end:?}: {before} packets before the end");
-        let after = violations(&report, PRIMARY, lease_end, BootTime::from_ns(u64::MAX));
-        assert_eq!(
-            after,
-            0,
-            "{end:?}, of which {} once the agent was there again",
-            violations(&report, PRIMARY, healed, BootTime::from_ns(u64::MAX))
-        );
-        assert_eq!(
-            forwarded(&report, SECONDARY, BootTime::from_ns(u64::MAX)),
-            0,
-            "{end:?}: the standby does not claim what it does not hear"
-        );
-        // With its grants its forwarding comes back.
-        article::heal_tunnel(&cluster.lab).unwrap();
-        poll::until(PATIENCE, || client_reaches_server(&cluster)).unwrap();
+    for way in [Way::BetweenLans, Way::IntoTunnel, Way::OutOfTunnel] {
+        no_packet_leaves_after_the_lease_end(way, PROTECT);
+    }
+}
+
+#[test]
+fn nor_does_one_past_the_stack() {
+    const PROTECTED_FAST_PATH: &str = "set cluster group aws protect interface eth1
+set cluster group aws protect interface eth2
+set interfaces ethernet eth1 fast-path enable
+";
+    for way in [Way::IntoTunnel, Way::OutOfTunnel] {
+        no_packet_leaves_after_the_lease_end(way, PROTECTED_FAST_PATH);
     }
 }
 
 /// The planted defect: interfaces that nothing protects.
 #[test]
 fn without_the_fence_that_is_noticed() {
-    let (report, lease_end, _, _cluster) = cut_from_grants(End::Stopped, "");
-    let after = violations(&report, PRIMARY, lease_end, BootTime::from_ns(u64::MAX));
-    assert!(after > 1_000, "{after}");
+    for (way, more) in [
+        (Way::BetweenLans, ""),
+        (Way::IntoTunnel, FAST_PATH),
+        (Way::OutOfTunnel, ""),
+    ] {
+        let mut scene = Scene::start(more);
+        let after = cut_from_grants(&mut scene, way, End::Stopped).violations();
+        assert!(after > 1_000, "{way:?}: {after}");
+    }
 }
 
 #[test]
@@ -279,6 +433,23 @@ fn a_stopped_agents_own_word_ends_before_its_peer_takes_over() {
     // Nothing by the successor before the end, either.
     assert_eq!(forwarded(&report, SECONDARY, vouched), 0);
     assert!(vouched < resumed);
+}
+
+#[test]
+fn who_hands_over_has_closed_before_the_successor_opens() {
+    let mut cluster = formed("availability", PROTECT);
+    let traffic = traffic(&cluster);
+    sleep(Duration::from_millis(300));
+    let agent = cluster.take_agent(PRIMARY).unwrap();
+    assert!(agent.terminate().unwrap().success());
+    cluster.await_active(SECONDARY, PATIENCE).unwrap();
+    let opened = number(cluster.node(SECONDARY), "fences", "opened_ns").unwrap();
+    sleep(Duration::from_millis(300));
+    let report = traffic.finish().unwrap();
+    let (opened, never) = (BootTime::from_ns(opened), BootTime::from_ns(u64::MAX));
+    assert!(forwarded(&report, PRIMARY, opened) > 1_000);
+    assert_eq!(violations(&report, PRIMARY, opened, never), 0);
+    assert!(forwarded(&report, SECONDARY, never) > 1_000);
 }
 
 #[test]

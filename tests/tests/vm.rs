@@ -382,3 +382,78 @@ fn an_agent_succeeds_one_that_died_and_leaves_nothing() {
     let left = filters(&pair);
     assert!(!left.contains("bpf"), "{left}");
 }
+
+/// A group whose peer never runs, and which is therefore never active.
+const CLOSED: Case = Case {
+    more: "set cluster interface tun0
+set cluster pre-shared-secret cloudpack
+set cluster group g primary ours
+set cluster group g secondary theirs
+set cluster group g prefer consistency
+set cluster group g protect interface eth1
+",
+    ..Case::GRE
+};
+
+/// What is inside reaches our router and nothing behind it, and the packets are counted.
+fn nothing_is_forwarded(pair: &Pair) {
+    let [inside, ours] = [pair.inside(), pair.ours()];
+    poll::until(PATIENCE, || ping(inside, "10.1.0.1", &["-c1", "-W2"])).unwrap();
+    for (counter, from, to) in [
+        ("dropped_in", inside, SERVICE[0]),
+        ("dropped_out", pair.theirs(), INSIDE_ADDRESSES[0]),
+    ] {
+        assert!(ping(from, to, &["-c3", "-i0.2", "-W1"]).is_err());
+        let dump = agent::routerctl(ours, &["maps", "dump", "fence_counters"]).unwrap();
+        assert!(dump.contains(&format!("{counter} 3")), "{dump}");
+    }
+    ping(inside, "10.1.0.1", &["-c1", "-W5"]).unwrap();
+}
+
+#[test]
+fn what_a_closed_fence_protects_is_not_forwarded() {
+    let pair = Pair::new(&CLOSED).unwrap();
+    pair.await_ping().unwrap();
+    pair.route_to_service().unwrap();
+    nothing_is_forwarded(&pair);
+}
+
+#[test]
+fn a_member_of_a_vrf_has_a_fence_of_its_own() {
+    let pair = Pair::prepared(&CLOSED, |lab| {
+        lab.node(OURS).ip_batch(&[
+            "link add red type vrf table 10".to_owned(),
+            "link set red up".to_owned(),
+            "link set eth1 master red".to_owned(),
+            "route add 10.1.0.0/24 dev eth1".to_owned(),
+        ])
+    })
+    .unwrap();
+    pair.await_ping().unwrap();
+    let [_, far_end] = TUNNEL_V4;
+    let to_service = format!("route add {}/32 vrf red via {far_end} dev tun0", SERVICE[0]);
+    pair.ours().ip_batch(&[to_service]).unwrap();
+    nothing_is_forwarded(&pair);
+}
+
+#[test]
+fn a_vrf_itself_cannot_be_protected() {
+    let case = Case {
+        more: "set cluster interface tun0
+set cluster pre-shared-secret cloudpack
+set cluster group g primary ours
+set cluster group g secondary theirs
+set cluster group g protect interface red
+",
+        ..Case::GRE
+    };
+    let mut refused = Pair::new(&Case::GRE).unwrap();
+    refused.take_agent().unwrap().terminate().unwrap();
+    let ours = refused.ours();
+    ours.ip_batch(&["link add red type vrf table 10".to_owned()])
+        .unwrap();
+    let mut agent = agent::Agent::start(ours, &case.config()).unwrap();
+    assert!(!agent.wait_within(PATIENCE).unwrap().success());
+    let log = agent::log(ours);
+    assert!(log.contains("interface red is a VRF"), "{log}");
+}

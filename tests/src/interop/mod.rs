@@ -36,7 +36,15 @@ const ROUTERS: [&str; 3] = [OURS, NEAR, FAR];
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The kernel's tunnels, and what the tests do to packets.
-const MODULES: [&str; 6] = ["ip_gre", "ip6_gre", "fou", "sch_netem", "8021q", "bridge"];
+const MODULES: [&str; 7] = [
+    "ip_gre",
+    "ip6_gre",
+    "fou",
+    "sch_netem",
+    "8021q",
+    "bridge",
+    "vrf",
+];
 
 /// Addresses in the tunnel, of ours and of theirs.
 pub const TUNNEL_V4: [&str; 2] = ["10.254.0.1", "10.254.0.2"];
@@ -78,6 +86,8 @@ pub struct Case {
     pub ours: &'static [&'static str],
     /// More words for `ip link add`.
     pub theirs: &'static str,
+    /// More lines of our configuration.
+    pub more: &'static str,
 }
 
 impl Case {
@@ -92,6 +102,7 @@ impl Case {
         in_udp: false,
         ours: &[],
         theirs: "",
+        more: "",
     };
 
     /// Whether frames are carried, not packets.
@@ -161,8 +172,9 @@ impl Case {
             .iter()
             .map(|line| format!("set interfaces tunnel tun0 {line}\n"));
         format!(
-            "set system host-name {OURS}\n{}",
-            tunnel.collect::<String>()
+            "set system host-name {OURS}\n{}{}",
+            tunnel.collect::<String>(),
+            self.more
         )
     }
 

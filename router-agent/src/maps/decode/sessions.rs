@@ -2,6 +2,7 @@
 
 use router_common::{
     identity::{Claim, Flags, NodeId},
+    keys::Named,
     map::{
         EpochSlot, Fence, FenceCounters, Granted, Lease, LocalState, RoundTrips, SessionConfig,
         SessionKey, SessionState,
@@ -82,6 +83,8 @@ impl Decode for SessionState {
             wrong_sender,
             not_understood,
         } = *self;
+        // Numbers, which every message tells.
+        let Named { used, wanted } = self.peer_keys();
         claim(
             Fields::default()
                 .with(
@@ -91,6 +94,8 @@ impl Decode for SessionState {
                 .with("peer_generation", peer_generation),
             self.claim(),
         )
+        .with("used_secret", used)
+        .with("wanted_secret", wanted)
         .with("flags", flag_names(self.flags()))
         .with("agent_age_us", as_us(self.agent_age()))
         .with("last_heard_ns", last_heard_ns)

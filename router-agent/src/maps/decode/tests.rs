@@ -157,6 +157,7 @@ fn what_a_session_heard() {
         }
         .to_word(),
         peer_status: SessionState::status_word(Flags::FORWARDING.with(Flags::ELIGIBLE), 250),
+        peer_keys: Named { used: 7, wanted: 9 }.to_word(),
         last_heard_ns: 5,
         ..SessionState::default()
     };
@@ -164,14 +165,15 @@ fn what_a_session_heard() {
     assert!(
         text.starts_with(
             "peer_address 169.254.0.2, peer_generation 0, epoch 4, owner_node 2, \
-             flags forwarding+eligible, agent_age_us 250, last_heard_ns 5, "
+             used_secret 7, wanted_secret 9, flags forwarding+eligible, agent_age_us 250, last_heard_ns 5, "
         ),
         "{text}"
     );
     let nothing = SessionState::zeroed().decode(&Known).to_string();
     assert!(
         nothing.starts_with(
-            "peer_address none, peer_generation 0, epoch 0, owner_node none, flags none, "
+            "peer_address none, peer_generation 0, epoch 0, owner_node none, \
+             used_secret 0, wanted_secret 0, flags none, "
         ),
         "{nothing}"
     );
