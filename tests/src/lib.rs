@@ -11,6 +11,7 @@ pub mod clock;
 pub mod cluster;
 pub mod demo;
 pub mod format;
+pub mod forwarding;
 pub mod frames;
 pub mod interop;
 pub mod kernel;
