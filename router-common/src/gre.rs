@@ -485,13 +485,15 @@ pub fn over_ipv6<P: Packet + ?Sized>(frame: &P, offset: usize) -> Result<Gre, No
     if start[0] >> 4 != 6 {
         return Err(NotFast::NotGre);
     }
-    let tos = (start[0] << 4) | (start[1] >> 4);
+    let tos = Ipv6::class_of([start[0], start[1]]);
     let mut next_header = start[6];
     let mut payload = offset + Ipv6::LEN;
     let mut payload_length = usize::from(u16::from_be_bytes([start[4], start[5]]));
     if next_header == PROTO_DESTINATION_OPTIONS {
         let options: [u8; 8] = frame.read(payload).ok_or(NotFast::NotGre)?;
-        if options[1] != 0 {
+        // RFC 2473 §4.1.1: type 4, length 1; behind it PadN or Pad1 (RFC 8200 §4.2). The stack knows what
+        // to do about others, which may ask for the packet to be dropped.
+        if !matches!(options, [_, 0, 4, 1, _, 1, 1, _] | [_, 0, 4, 1, _, 0, 0, 0]) {
             return Err(NotFast::NotGre);
         }
         next_header = options[0];

@@ -287,7 +287,6 @@ impl Ipv6 {
     pub const LEN: usize = size_of::<Self>();
     const VERSION_6: u32 = 0x6000_0000;
     const CLASS_SHIFT: u32 = 20;
-    const CLASS_MASK: u32 = 0xff << Self::CLASS_SHIFT;
     const FLOW_MASK: u32 = 0x000f_ffff;
 
     /// Of `flow_label`, the low 20 bits. `payload_length` is in bytes, without this header.
@@ -320,7 +319,23 @@ impl Ipv6 {
 
     #[inline(always)]
     pub const fn traffic_class(&self) -> u8 {
-        ((self.first_word() & Self::CLASS_MASK) >> Self::CLASS_SHIFT) as u8
+        let [first, second, ..] = self.version_class_flow;
+        Self::class_of([first, second])
+    }
+
+    /// The traffic class by the first two bytes of a header.
+    #[inline(always)]
+    pub const fn class_of([first, second]: [u8; 2]) -> u8 {
+        (first << 4) | (second >> 4)
+    }
+
+    /// The first two bytes of a header with another traffic class.
+    #[inline(always)]
+    pub const fn start_with_class([first, second]: [u8; 2], class: u8) -> [u8; 2] {
+        [
+            (first & 0xf0) | (class >> 4),
+            (class << 4) | (second & 0x0f),
+        ]
     }
 
     #[inline(always)]
@@ -348,9 +363,10 @@ impl Ipv6 {
     #[inline(always)]
     #[must_use]
     pub const fn with_traffic_class(mut self, traffic_class: u8) -> Self {
-        let class = (traffic_class as u32) << Self::CLASS_SHIFT;
-        let word = (self.first_word() & !Self::CLASS_MASK) | class;
-        self.version_class_flow = word.to_be_bytes();
+        let [first, second, rest @ ..] = self.version_class_flow;
+        let [first, second] = Self::start_with_class([first, second], traffic_class);
+        let [third, fourth] = rest;
+        self.version_class_flow = [first, second, third, fourth];
         self
     }
 

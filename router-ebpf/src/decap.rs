@@ -9,7 +9,7 @@ use router_common::{
     ecn,
     gre::{self, Format, Gre, NotFast},
     map::{TunnelIngress, ingress_flag},
-    net::{self, ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Mac},
+    net::{self, ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Ipv6, Mac},
     own,
     packet::Packet as _,
 };
@@ -223,14 +223,9 @@ fn layer3(
             let start: [u8; 2] = frame
                 .read(gre.inner_offset)
                 .ok_or(Refusal::Malformed { index })?;
-            let class = (start[0] << 4) | (start[1] >> 4);
-            if let Some(class) = congestion(gre, class, index)? {
-                let start = [
-                    (start[0] & 0xf0) | (class >> 4),
-                    (class << 4) | (start[1] & 0x0f),
-                ];
+            if let Some(class) = congestion(gre, Ipv6::class_of(start), index)? {
                 frame
-                    .write(gre.inner_offset, &start)
+                    .write(gre.inner_offset, &Ipv6::start_with_class(start, class))
                     .ok_or(Refusal::Malformed { index })?;
             }
         }

@@ -16,7 +16,7 @@ use bytemuck::Pod;
 use router_common::{
     gre::{Format, GreBase},
     map::TunnelEgress,
-    net::{ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4},
+    net::{ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4, Ipv6},
     packet::Packet as _,
 };
 
@@ -240,7 +240,7 @@ fn inner(ctx: &TcContext) -> Option<Inner> {
             let start: [u8; 8] = skb.read(Ethernet::LEN)?;
             Some(Inner {
                 protocol: ETH_P_IPV6,
-                tos: (start[0] << 4) | (start[1] >> 4),
+                tos: Ipv6::class_of([start[0], start[1]]),
                 ttl: start[7],
                 flow_label: u32::from_be_bytes([0, start[1] & 0x0f, start[2], start[3]]),
                 hash: 0,

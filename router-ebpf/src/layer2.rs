@@ -11,7 +11,7 @@ use aya_ebpf::{
 use router_common::{
     gre::{self, Format, Gre, NotFast},
     map::TunnelIngress,
-    net::{ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4},
+    net::{ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4, Ipv6},
     packet::Packet as _,
 };
 
@@ -111,16 +111,13 @@ fn take_over_congestion(ctx: &TcContext, gre: &Gre, index: u32) -> Result<(), Re
             }
         }
         ETH_P_IPV6 => {
-            let Some([first, second]) = skb.read::<[u8; 2]>(link.offset) else {
+            let Some(start) = skb.read::<[u8; 2]>(link.offset) else {
                 return Ok(());
             };
-            match decap::congestion(gre, (first << 4) | (second >> 4), index)? {
+            match decap::congestion(gre, Ipv6::class_of(start), index)? {
                 None => Ok(()),
                 Some(class) => {
-                    let start = [
-                        (first & 0xf0) | (class >> 4),
-                        (class << 4) | (second & 0x0f),
-                    ];
+                    let start = Ipv6::start_with_class(start, class);
                     // No checksum of IPv6's own makes up for the change.
                     ctx.store(link.offset, &start, u64::from(BPF_F_RECOMPUTE_CSUM))
                         .map_err(|_| malformed)

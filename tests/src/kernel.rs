@@ -10,6 +10,7 @@ use aya::{
     programs::{Program, SchedClassifier, TestRun as _, Xdp},
     util::nr_cpus,
 };
+use bytemuck::Zeroable as _;
 use router_agent::dataplane::{MappedArray, OBJECT, program};
 use router_common::{
     bench::{self, Arrivals, Bench, BenchHeartbeat},
@@ -22,7 +23,7 @@ use router_common::{
         Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelCounters,
         TunnelDevice, TunnelEgress, TunnelEvents, TunnelIngress, name,
     },
-    slot::{Slot, TunnelSlot, TunnelSlot6},
+    slot::{SLOTS, Slot, TunnelSlot, TunnelSlot6},
     time::BootTime,
 };
 
@@ -383,6 +384,18 @@ impl Kernel {
         let map = self.programs.map_mut(map).unwrap();
         let mut slots = Array::<_, S>::try_from(map).unwrap();
         slots.set(S::number(key), slot, 0).unwrap();
+    }
+
+    /// Makes every packet be looked for in the hash, as that of a tunnel which found its slot taken.
+    pub fn empty_slots(&mut self) {
+        for number in 0..SLOTS {
+            let map = self.programs.map_mut(name::SLOTS).unwrap();
+            let mut slots = Array::<_, TunnelSlot>::try_from(map).unwrap();
+            slots.set(number, TunnelSlot::zeroed(), 0).unwrap();
+            let map = self.programs.map_mut(name::SLOTS6).unwrap();
+            let mut slots = Array::<_, TunnelSlot6>::try_from(map).unwrap();
+            slots.set(number, TunnelSlot6::zeroed(), 0).unwrap();
+        }
     }
 
     /// Puts a tunnel into its slot, unless another has it.

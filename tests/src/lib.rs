@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod demo;
 pub mod etcd;
 pub mod format;
+pub mod forwarding;
 pub mod frames;
 pub mod interop;
 pub mod kernel;

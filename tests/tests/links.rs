@@ -7,6 +7,7 @@ use router_tests::{
     agent::{self, routerctl},
     article::{self, CLIENT, CLOUD, ROUTERS, Router, cloud_interface},
     cluster::{Cluster, PATIENCE},
+    format::GRE_OVER_IPV6,
     lab::Node,
     poll,
 };
@@ -333,6 +334,28 @@ fn a_narrower_path_is_learnt_from_routers() {
     await_status(node, "forgotten", |tunnel| {
         tunnel["path_mtu"].is_null() && tunnel["mtu"] == 1476
     });
+}
+
+/// By "packet too big" of a router on the way, over IPv6.
+#[test]
+fn a_narrower_path_over_ipv6_is_learnt_from_routers() {
+    let cluster = tunnel(|router| GRE_OVER_IPV6.config(router));
+    let [a, c] = ROUTERS;
+    let node = cluster.node(a);
+    let ping = |size: &str, address: &str| {
+        let words = ["ping", "-Mdo", "-c1", "-W1", "-s", size, address];
+        node.exec(&words)
+    };
+    ping("1400", c.tunnel).unwrap();
+    narrow_the_path(&cluster);
+    ping("1400", c.tunnel).unwrap_err();
+    await_status(node, "learnt", |tunnel| {
+        tunnel["path_mtu"] == 1400 && tunnel["mtu"] == 1356
+    });
+    assert_eq!(device(node, "mtu").unwrap(), 1356);
+    // 28 and 48 bytes of IP and ICMP headers.
+    ping("1328", c.tunnel).unwrap();
+    ping("1308", c.tunnel_ipv6).unwrap();
 }
 
 #[test]

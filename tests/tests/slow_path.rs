@@ -127,6 +127,36 @@ fn inner_udp(from: &str, to: &str, port: u16, payload: &[u8]) -> Vec<u8> {
     [bytes_of(&ip), bytes_of(&udp), payload].concat()
 }
 
+/// A keepalive that comes back by the slow path has been to the far end as much as any other.
+#[test]
+fn keepalives_that_come_back_by_the_slow_path_keep_the_tunnel_up() {
+    let cluster = Cluster::start(|router| {
+        let lines = "set interfaces tunnel tun00 keepalive interval 1\n\
+                     set interfaces tunnel tun00 keepalive retries 2\n";
+        router.tunnel_config() + if router == ROUTERS[0] { lines } else { "" }
+    })
+    .unwrap();
+    let [a, c] = ROUTERS;
+    let node = cluster.node(a);
+    let is_up = || tunnel_status(node, "tun00").unwrap().keepalive.unwrap().up;
+    await_counter(node, "keepalives_heard", 1);
+    article::cut_tunnel(&cluster.lab).unwrap();
+    poll::until(PATIENCE, || {
+        ensure!(!is_up(), "still up");
+        Ok(())
+    })
+    .unwrap();
+    let raw = Raw::open(cluster.lab.node(CLOUD));
+    poll::until(PATIENCE, || {
+        // With options that say nothing (RFC 791 §3.1).
+        raw.send(c, &[1, 1, 1, 0], &gre(0, None, None, &[]));
+        ensure!(counter(node, "slow_keepalives_heard") > 0, "not heard");
+        ensure!(is_up(), "still down");
+        Ok(())
+    })
+    .unwrap();
+}
+
 /// Sends IPv4 packets with whatever header they have.
 struct Raw(OwnedFd);
 

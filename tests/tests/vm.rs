@@ -11,6 +11,7 @@ use router_tests::{
         TUNNEL_V6, ping, talk,
         wire::{self, Packet},
     },
+    lab::Node,
     poll,
 };
 
@@ -108,6 +109,29 @@ fn check(case: &Case) {
     }
     let frames = capture.finish().unwrap();
     verify(&pair, case, &frames).unwrap();
+    came_as_it_should(ours, case).unwrap();
+}
+
+/// By the fast path, in native mode; with checksums by the slow path, and by no other.
+fn came_as_it_should(ours: &Node, case: &Case) -> Result<()> {
+    let words = ["show", "interfaces", "tunnel", "tun0", "--json"];
+    let document: serde_json::Value = serde_json::from_str(&agent::routerctl(ours, &words)?)?;
+    let status = &document["tunnels"][0];
+    let count = |name: &str| {
+        status[name]
+            .as_u64()
+            .with_context(|| format!("no {name}: {status}"))
+    };
+    let [mut used, mut unused] = ["rx_packets", "slow_packets"];
+    if case.checksum {
+        (used, unused) = (unused, used);
+    }
+    ensure!(
+        count(used)? > 0 && count(unused)? == 0,
+        "not by {used} alone: {status}"
+    );
+    ensure!(status["xdp_mode"] == "native", "{status}");
+    Ok(())
 }
 
 /// Frames with a VLAN tag inside the tunnel.
@@ -268,6 +292,40 @@ fn the_underlay_is_a_vlan() {
         }
         talk::multicast(from, to, "tun0").unwrap();
     }
+}
+
+/// Frames of a VLAN whose tag is taken off before XDP sees them, as a veth does it, are not those of the
+/// interface itself.
+#[test]
+fn frames_of_another_vlan_are_refused() {
+    let pair = Pair::new(&Case::GRE).unwrap();
+    pair.await_ping().unwrap();
+    let (ours, near) = (pair.ours(), pair.lab.node(NEAR));
+    let text = ours.exec(&["cat", "/sys/class/net/eth0/address"]).unwrap();
+    let mac = text.trim();
+    near.ip_batch(&[
+        "link add link to-ours name to-ours.7 type vlan id 7".to_owned(),
+        "link set to-ours.7 up".to_owned(),
+        format!("neigh add 10.0.1.10 lladdr {mac} dev to-ours.7 nud permanent"),
+        "route add 10.0.1.10/32 dev to-ours.7".to_owned(),
+    ])
+    .unwrap();
+    let refused = || {
+        let text = agent::routerctl(ours, &["maps", "dump", "reasons", "--json"]).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let entries = document["entries"].as_array().unwrap();
+        let of = |entry: &&serde_json::Value| entry["key"]["reason"] == "no-tunnel";
+        entries
+            .iter()
+            .find(of)
+            .map_or(0, |entry| entry["value"]["packets"].as_u64().unwrap())
+    };
+    let before = refused();
+    ping(pair.theirs(), TUNNEL_V4[0], &["-c2", "-i0.2", "-W1"]).unwrap_err();
+    assert!(refused() >= before + 2);
+    near.ip_batch(&["route delete 10.0.1.10/32 dev to-ours.7".to_owned()])
+        .unwrap();
+    pair.await_ping().unwrap();
 }
 
 /// The path is narrower than the tunnel believed: who sends through it learns what fits.

@@ -10,7 +10,7 @@ use crate::workspace;
 /// cargo-fuzz's release.
 const CARGO_FUZZ: &str = "0.13.2";
 /// As in fuzz/fuzz_targets.
-const TARGETS: [&str; 3] = ["gre", "heartbeat", "icmp"];
+const TARGETS: [&str; 4] = ["decapsulate", "gre", "heartbeat", "icmp"];
 
 #[derive(clap::Args)]
 pub struct Args {

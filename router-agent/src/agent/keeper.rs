@@ -778,8 +778,11 @@ impl Keeper {
             };
             // The map was there when the agent started.
             let heard = self.counters.of(state.index()).unwrap_or_default();
+            // What comes back by the slow path has been to the far end too.
+            let slow = self.slow_path.counters(&tunnel::key(state.tunnel()));
+            let slow_heard = slow.map_or(0, |counters| counters.keepalives_heard.get());
             let was_up = keepalive.is_up();
-            let due = keepalive.tick(heard.keepalives_heard, now);
+            let due = keepalive.tick(heard.keepalives_heard + slow_heard, now);
             state.keepalive = Some(keepalive);
             let tunnel = state.tunnel();
             match (was_up, keepalive.is_up()) {

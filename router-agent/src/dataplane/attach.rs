@@ -93,7 +93,7 @@ pub(super) fn xdp(
                     refused(interface, "generic", &error)
                         .context(refused(interface, "native", &native))
                 })?,
-                Mode::Generic(explain(&native)),
+                Mode::Generic(explain(interface, &native)),
             ),
         },
     };
@@ -165,22 +165,37 @@ fn attach_xdp(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<XdpLi
 fn refused(interface: &str, mode: &str, error: &ProgramError) -> anyhow::Error {
     anyhow!(
         "{interface} takes no XDP program in {mode} mode: {}",
-        explain(error)
+        explain(interface, error)
     )
 }
 
-/// The kernel's errors at attaching, as the drivers mean them.
-fn explain(error: &ProgramError) -> String {
+/// The kernel's errors at attaching, as the drivers mean them. They do not agree on the code for an MTU
+/// that is too large: `ERANGE` by most, `EINVAL` by ena, ixgbe, i40e and virtio_net, `EOPNOTSUPP` by bnxt.
+fn explain(interface: &str, error: &ProgramError) -> String {
     let io_error = match error {
         ProgramError::SyscallError(SyscallError { io_error, .. }) => Some(io_error),
         _ => None,
     };
     match io_error.and_then(io::Error::raw_os_error) {
         Some(code) if code == rustix::io::Errno::OPNOTSUPP.raw_os_error() => {
-            "the driver has no native XDP".to_owned()
+            format!(
+                "{} has no native XDP, or not with the present MTU and offloads; the kernel's log may \
+                 say which",
+                driver(interface)
+            )
         }
         Some(code) if code == rustix::io::Errno::RANGE.raw_os_error() => {
-            "the MTU is too large for XDP in this driver; lower it".to_owned()
+            format!(
+                "the MTU is too large for XDP in {}; lower it",
+                driver(interface)
+            )
+        }
+        Some(code) if code == rustix::io::Errno::INVAL.raw_os_error() => {
+            format!(
+                "{} refuses it: mostly for its MTU, which is to be lowered, or an offload such as LRO; \
+                 the kernel's log may say which",
+                driver(interface)
+            )
         }
         Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => {
             "another XDP program is attached; `ip link show` names it".to_owned()
@@ -193,6 +208,19 @@ fn explain(error: &ProgramError) -> String {
         }
         _ => chain(error),
     }
+}
+
+/// An interface's driver and MTU, as far as sysfs has them: "driver ena at MTU 9001".
+fn driver(interface: &str) -> String {
+    let directory = Path::new("/sys/class/net").join(interface);
+    let driver = fs::read_link(directory.join("device/driver"));
+    let driver = driver.ok().and_then(|path| {
+        let name = path.file_name()?.to_str()?;
+        Some(format!("driver {name}"))
+    });
+    let mtu = fs::read_to_string(directory.join("mtu"));
+    let mtu = mtu.map_or_else(|_| String::new(), |mtu| format!(" at MTU {}", mtu.trim()));
+    driver.unwrap_or_else(|| "the driver".to_owned()) + &mtu
 }
 
 /// An error with its sources.

@@ -40,7 +40,7 @@ pub struct PathMtu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encapsulation {
     Gre(QuotedKey),
-    GreUdp { source_port: u16, key: QuotedKey },
+    GreUdp(QuotedKey),
 }
 
 /// The GRE key in that packet. A router need not quote more than 8 bytes after the IP header.
@@ -83,11 +83,14 @@ pub fn from_ipv4(packet: &[u8], is_ours: impl Fn(IpAddr) -> bool) -> Option<Path
         local,
         remote: Ipv4Addr::from(quoted.destination).into(),
         encapsulation: encapsulation(quoted.protocol, payload(&quoted, quote)?)?,
-        // One that the packet would have fitted is made up.
-        mtu: (MIN_IPV4_MTU..quoted.total_length())
-            .contains(&mtu)
+        mtu: (mtu >= MIN_IPV4_MTU && fits_not(quoted.total_length().into(), mtu.into()))
             .then(|| mtu.into())?,
     })
+}
+
+/// An MTU that the packet would have fitted is made up.
+const fn fits_not(length: usize, mtu: u32) -> bool {
+    (mtu as usize) < length
 }
 
 /// As [`from_ipv4`], for a raw socket for ICMPv6, which delivers the message without the IPv6
@@ -100,11 +103,13 @@ pub fn from_ipv6(message: &[u8], is_ours: impl Fn(IpAddr) -> bool) -> Option<Pat
         return None;
     }
     let payload = message.get(ICMP_LEN + Ipv6::LEN..)?;
+    let length = usize::from(quoted.payload_length()) + Ipv6::LEN;
+    let mtu = u32::from_be_bytes(mtu);
     Some(PathMtu {
         local,
         remote: Ipv6Addr::from(quoted.destination).into(),
         encapsulation: encapsulation(quoted.next_header, payload)?,
-        mtu: u32::from_be_bytes(mtu).max(MIN_IPV6_MTU),
+        mtu: fits_not(length, mtu).then(|| mtu.max(MIN_IPV6_MTU))?,
     })
 }
 
@@ -128,10 +133,7 @@ fn encapsulation(protocol: u8, payload: &[u8]) -> Option<Encapsulation> {
         PROTO_UDP => {
             let udp: Udp = payload.read(0)?;
             let gre = payload.get(Udp::LEN..)?;
-            (udp.destination() == GRE_UDP_PORT).then_some(Encapsulation::GreUdp {
-                source_port: udp.source(),
-                key: gre_key(gre)?,
-            })
+            (udp.destination() == GRE_UDP_PORT).then_some(Encapsulation::GreUdp(gre_key(gre)?))
         }
         _ => None,
     }
@@ -253,10 +255,9 @@ mod tests {
             );
             let payload = [&GRE_IN_UDP, gre].concat();
             let udp = too_big(1400, &quoted(PROTO_UDP, 1500), &payload);
-            let source_port = 0xc001;
             assert_eq!(
                 from_ipv4(&udp, is_ours),
-                Some(expected(Encapsulation::GreUdp { source_port, key }, 1400)),
+                Some(expected(Encapsulation::GreUdp(key), 1400)),
                 "{gre:02x?}"
             );
         }
@@ -305,10 +306,9 @@ mod tests {
         let gre = too_big_6(1400, PROTO_GRE, &KEYED);
         assert_eq!(from_ipv6(&gre, is_ours), expected(Encapsulation::Gre(key)));
         let udp = too_big_6(1400, PROTO_UDP, &[GRE_IN_UDP, KEYED].concat());
-        let source_port = 0xc001;
         assert_eq!(
             from_ipv6(&udp, is_ours),
-            expected(Encapsulation::GreUdp { source_port, key })
+            expected(Encapsulation::GreUdp(key))
         );
     }
 
@@ -366,6 +366,15 @@ mod tests {
             message[at] = byte;
             assert_eq!(from_ipv6(&message, is_ours), None, "{at}");
         }
+    }
+
+    #[test]
+    fn an_mtu_that_the_packet_would_have_fitted_is_made_up() {
+        let told = |mtu| from_ipv6(&too_big_6(mtu, PROTO_GRE, &KEYED), is_ours);
+        // The quoted packet has 1500 bytes.
+        assert_eq!(told(1499).map(|path| path.mtu), Some(1499));
+        assert_eq!(told(1500), None);
+        assert_eq!(told(u32::MAX), None);
     }
 
     #[test]

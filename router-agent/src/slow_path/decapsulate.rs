@@ -3,7 +3,7 @@
 use bytemuck::bytes_of;
 use router_common::{
     checksum, ecn,
-    gre::{Addresses6, AnyKey, Format, Header, TunnelKey, TunnelKey6},
+    gre::{self, Addresses6, AnyKey, Format, Header, TunnelKey, TunnelKey6},
     identity::Epoch,
     map::{Sequence, TunnelIngress, ingress_flag},
     mss,
@@ -130,7 +130,7 @@ pub fn decapsulate<'a>(
         .get(header.length..)
         .ok_or(Refusal::Malformed)?;
     if tunnel.format.has(Format::LAYER2) {
-        return layer2(header.protocol, inner, entries);
+        return layer2(datagram.tos, header.protocol, inner, entries);
     }
     match header.protocol {
         ETH_P_IPV4 => ipv4(datagram, inner, entries),
@@ -172,7 +172,12 @@ fn admit(
     Ok(())
 }
 
-fn layer2<'a>(protocol: u16, inner: &[u8], entries: &Entries) -> Result<Outcome<'a>, Refusal> {
+fn layer2<'a>(
+    outer_tos: u8,
+    protocol: u16,
+    inner: &[u8],
+    entries: &Entries,
+) -> Result<Outcome<'a>, Refusal> {
     if protocol != ETH_P_TEB {
         return Err(Refusal::Unsupported);
     }
@@ -183,7 +188,32 @@ fn layer2<'a>(protocol: u16, inner: &[u8], entries: &Entries) -> Result<Outcome<
     } else {
         0
     };
-    deliver(inner.to_vec(), inner.len(), tag, entries)
+    let mut frame = inner.to_vec();
+    take_over_congestion(outer_tos, &mut frame)?;
+    deliver(frame, inner.len(), tag, entries)
+}
+
+/// To an IP packet in the frame, as the fast path does it.
+fn take_over_congestion(outer_tos: u8, frame: &mut [u8]) -> Result<(), Refusal> {
+    let link = gre::link(&*frame).ok_or(Refusal::Malformed)?;
+    let packet = frame.get_mut(link.offset..).ok_or(Refusal::Malformed)?;
+    let decapsulated = |inner| ecn::decapsulate(outer_tos, inner).ok_or(Refusal::Congestion);
+    match link.ether_type {
+        ETH_P_IPV4 => {
+            if let Some(header) = (*packet).read::<Ipv4>(0) {
+                let header = header.with_tos(decapsulated(header.tos)?);
+                packet[..Ipv4::LEN].copy_from_slice(bytes_of(&header));
+            }
+        }
+        ETH_P_IPV6 => {
+            if let Some(header) = (*packet).read::<Ipv6>(0) {
+                let header = header.with_traffic_class(decapsulated(header.traffic_class())?);
+                packet[..Ipv6::LEN].copy_from_slice(bytes_of(&header));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn ipv4<'a>(
@@ -594,16 +624,24 @@ mod tests {
         ];
         for (inner_ecn, outer_ecn, expected) in cases {
             let dscp = 0xb8;
-            let over = |protocol, inner: &[u8]| {
-                let packet = gre(PLAIN, 0, protocol, inner);
+            let decapsulated = |format, protocol, inner: &[u8]| {
+                let packet = gre(format, 0, protocol, inner);
                 let datagram = Datagram {
                     tos: outer_ecn,
                     ..datagram(&packet)
                 };
-                run(&datagram, PLAIN).map(|outcome| match outcome {
+                run(&datagram, format).map(|outcome| match outcome {
                     Outcome::Deliver { frame, .. } => frame,
                     other => panic!("{other:?}"),
                 })
+            };
+            let over = |protocol, inner: &[u8]| {
+                let alone = decapsulated(PLAIN, protocol, inner);
+                let framed = framed(USER_MAC, protocol, inner);
+                // In a frame it comes out the same.
+                let in_frame = decapsulated(Format::LAYER2, ETH_P_TEB, &framed);
+                assert_eq!(in_frame, alone);
+                alone
             };
             let inner = fixture::ipv4(PROTO_UDP, dscp | inner_ecn, INNER_LOCAL, &[0; 8]);
             let tos = over(ETH_P_IPV4, &inner).map(|frame| {

@@ -220,12 +220,16 @@ impl Worker {
     fn read(&mut self, at: usize, buffer: &mut [u8]) {
         for _ in 0..BATCH {
             let now = clock::now();
-            if !self.total.take(now) {
+            if !self.total.ready_in(1, now).is_zero() {
                 break;
             }
-            match self.sources[at].receive(buffer) {
+            let received = match self.sources[at].receive(buffer) {
                 Ok(None) => break,
-                Ok(Some(received)) => self.take_in(received, now),
+                other => other,
+            };
+            self.total.take(now);
+            match received {
+                Ok(received) => received.into_iter().for_each(|one| self.take_in(one, now)),
                 // Of an earlier packet of ours; it is told once.
                 Err(error) => debug!(%error, kind = ?self.sources[at].kind, "cannot receive"),
             }

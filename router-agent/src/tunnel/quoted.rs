@@ -36,8 +36,8 @@ pub fn may_be_of(path: &PathMtu, tunnel: &Tunnel) -> bool {
     let is_udp = tunnel.encapsulation == config::Encapsulation::GreUdp;
     let key = match path.encapsulation {
         Encapsulation::Gre(key) if !is_udp => key,
-        Encapsulation::GreUdp { key, .. } if is_udp => key,
-        Encapsulation::Gre(_) | Encapsulation::GreUdp { .. } => return false,
+        Encapsulation::GreUdp(key) if is_udp => key,
+        Encapsulation::Gre(_) | Encapsulation::GreUdp(_) => return false,
     };
     match key {
         QuotedKey::NotQuoted => true,
@@ -70,8 +70,7 @@ mod tests {
         };
         let tunnels = [tunnel(), elsewhere, keyed, udp];
         let by_addresses = ByAddresses::of(&tunnels);
-        let source_port = 50_000;
-        let gre_udp = |key| Encapsulation::GreUdp { source_port, key };
+        let gre_udp = Encapsulation::GreUdp;
         for (encapsulation, expected) in [
             (Encapsulation::Gre(QuotedKey::NotQuoted), &[0, 2][..]),
             (Encapsulation::Gre(QuotedKey::Absent), &[0]),

@@ -297,8 +297,9 @@ impl TunnelState {
         let mut notes = Vec::new();
         if !self.has_underlay {
             notes.push(format!(
-                "no interface has the address {}: no packet comes or goes until one has",
-                tunnel.local_ip
+                "no interface has the address {}: what its far end sends is taken where it comes, and \
+                 packets go by {}, where the address was last",
+                tunnel.local_ip, underlay.name
             ));
         } else if !underlay.is_up {
             notes.push(format!("its underlay {} is down", underlay.name));

@@ -161,7 +161,7 @@ fn ipv6(ctx: &XdpContext, arrival: &Arrival, query: &mut Query) -> Option<Passen
         length: length as u16,
         header: Inner {
             protocol: ETH_P_IPV6,
-            tos: (a << 4) | (b >> 4),
+            tos: Ipv6::class_of([a, b]),
             ttl: hop_limit - 1,
             flow_label: u32::from_be_bytes([0, b & 0x0f, c, d]),
             hash,

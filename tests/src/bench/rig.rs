@@ -32,7 +32,7 @@ use crate::{
 };
 
 const SENDER: &str = "sender";
-pub(super) const ROUTER: &str = "router";
+pub(crate) const ROUTER: &str = "router";
 const SINK: &str = "sink";
 const TUNNEL: &str = "tun0";
 
@@ -261,7 +261,7 @@ pub(super) fn send_live(
 }
 
 /// The router has no tunnel yet.
-pub(super) fn lab() -> Result<Lab> {
+pub(crate) fn lab() -> Result<Lab> {
     let topology = Topology::default()
         .node(NodeSpec::new(SENDER))
         .node(NodeSpec::new(ROUTER).forwarding())
