@@ -32,6 +32,7 @@ use router_tests::{
         tunnels, under_traffic,
     },
     status::{activation_after, is_active},
+    traffic::Report,
 };
 
 const PRIMARY: Router = ROUTERS[0];

@@ -1,8 +1,8 @@
 use bytemuck::{AnyBitPattern, Zeroable as _};
 use router_common::{
     gre::Label,
-    identity::{Claim, Epoch, Flags, NodeId},
-    keys::{Keys, Slot},
+    keys::Named,
+    keys::{Keys, Named, Slot},
     map::{
         Format, Interface, LocalState, SessionConfig, SessionState, TunnelEgress, TunnelIngress,
         TunnelKey, TunnelKey6, egress_flag, ingress_flag, interface_flag,
