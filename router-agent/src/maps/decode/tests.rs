@@ -1,7 +1,7 @@
 use bytemuck::{AnyBitPattern, Zeroable as _};
 use router_common::{
     gre::Label,
-    keys::Named,
+    identity::{Claim, Epoch, Flags, NodeId},
     keys::{Keys, Named, Slot},
     map::{
         Format, Interface, LocalState, SessionConfig, SessionState, TunnelEgress, TunnelIngress,
