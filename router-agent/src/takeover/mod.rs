@@ -157,15 +157,14 @@ impl Engine {
             return;
         }
         self.newest[group] = epoch;
-        match goal {
-            Some(goal) => self.aim(group, goal).await,
-            None => {
-                self.announce(group);
-                if let Some(work) = self.work.get_mut(&group) {
-                    work.announcements = announcements();
-                }
+        let Some(goal) = goal else {
+            self.announce(group);
+            if let Some(work) = self.work.get_mut(&group) {
+                work.announcements = announcements();
             }
-        }
+            return;
+        };
+        self.aim(group, goal).await;
     }
 
     /// Begins to make a group's services what they shall be.
