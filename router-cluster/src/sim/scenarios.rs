@@ -1,0 +1,458 @@
+//! Runs that are about one thing each.
+
+use router_common::{identity::NodeId, lease::Length};
+
+use super::{
+    super::{Cause, Forced, Mode, PeerReport, State, node::Planted},
+    AGENT_DEAD, DEAD, KEEPALIVE, MAX_DELAY, Op, PER_MS, Place, Setup, Sim, TERM, Way, ms,
+};
+
+type Scenario = fn(Option<Planted>) -> Result<(), String>;
+
+fn expect(what: &str, holds: bool) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.into()) }
+}
+
+fn pair(setup: Setup, seed: u64) -> Sim {
+    let mut sim = Sim::new(setup, seed, false, None);
+    sim.run(1000).expect("rules hold");
+    assert!(
+        sim.active(0),
+        "seed {seed}, {setup:?}: {:?}",
+        sim.history(0)
+    );
+    sim
+}
+
+fn cut_off_active_yields_when_it_hears_of_the_other(
+    planted: Option<Planted>,
+) -> Result<(), String> {
+    let mut sim = Sim::new(Setup::Availability, 1, false, planted);
+    sim.run(1000)?;
+    expect("primary active", sim.active(0))?;
+    sim.cut = [true; 2];
+    sim.run(1000)?;
+    expect("secondary took over", sim.active(1))?;
+    sim.cut = [false; 2];
+    sim.run(KEEPALIVE + 2 * MAX_DELAY)?;
+    expect("primary yielded at once", !sim.active(0))?;
+    sim.run(5000)?;
+    expect("secondary stayed", sim.active(1))
+}
+
+fn stopped_active_starts_over_when_it_wakes(planted: Option<Planted>) -> Result<(), String> {
+    let mut sim = Sim::new(Setup::Availability, 1, false, planted);
+    sim.run(1000)?;
+    sim.apply(Op::Stop(0))?;
+    sim.run(AGENT_DEAD)?;
+    expect(
+        "its fence has closed by itself",
+        !sim.places[0].forwards(sim.now),
+    )?;
+    sim.run(700)?;
+    expect("secondary took over", sim.places[1].forwards(sim.now))?;
+    // It wakes, and cannot hear that.
+    sim.cut = [true; 2];
+    sim.flights.clear();
+    sim.places[0].node.report = PeerReport::default();
+    sim.apply(Op::Continue(0))?;
+    sim.run(1)?;
+    expect("primary does not go on", !sim.active(0))
+}
+
+fn stopped_standby_blames_nobody(planted: Option<Planted>) -> Result<(), String> {
+    let mut sim = Sim::new(Setup::Availability, 2, false, planted);
+    sim.run(1000)?;
+    // The standby's kernel goes on hearing the active; its agent sees nothing of it.
+    sim.apply(Op::Stop(1))?;
+    sim.run(1000)?;
+    sim.apply(Op::Continue(1))?;
+    sim.run(1000)?;
+    expect("primary stayed", sim.active(0))?;
+    expect(
+        "secondary never moved",
+        sim.history(1).iter().all(|t| t.to != State::Active),
+    )
+}
+
+fn a_split_from_the_start_heals_by_rule(planted: Option<Planted>) -> Result<(), String> {
+    let mut sim = Sim::new(Setup::Availability, 3, false, planted);
+    sim.cut = [true; 2];
+    sim.run(2000)?;
+    expect("both active, apart", sim.active(0) && sim.active(1))?;
+    sim.cut = [false; 2];
+    sim.run(2000)?;
+    expect("primary stayed", sim.active(0))?;
+    expect("secondary yielded", !sim.active(1))
+}
+
+/// An upgrade of both nodes, one after the other, each taking less than agent-dead-interval.
+fn agents_that_are_replaced_change_nothing(planted: Option<Planted>) -> Result<(), String> {
+    let mut sim = Sim::new(Setup::Availability, 4, true, planted);
+    sim.run(1000)?;
+    let lengths = |sim: &Sim| [sim.history(0).len(), sim.history(1).len()];
+    let before = lengths(&sim);
+    for node in [0, 1] {
+        sim.apply(Op::Kill(node))?;
+        sim.run(250)?;
+        sim.apply(Op::Resume(node))?;
+        sim.run(3000)?;
+    }
+    expect("no transition", before == lengths(&sim))?;
+    expect("primary active", sim.active(0))?;
+    expect("alone", sim.dual_for == 0)
+}
+
+fn without_its_monitors_it_hands_over(planted: Option<Planted>) -> Result<(), String> {
+    for seed in 0..50 {
+        let mut sim = Sim::new(Setup::Availability, seed, false, planted);
+        sim.run(1000)?;
+        sim.apply(Op::Monitors(0, false))?;
+        sim.run(6 * KEEPALIVE)?;
+        let state = sim.places[0].node.state();
+        expect("primary in fault", state == Some(State::Fault))?;
+        expect("secondary took over", sim.active(1))?;
+        expect("alone", sim.dual_for == 0)?;
+    }
+    Ok(())
+}
+
+/// The lease is as long as the dead-interval, nothing on the way takes time, the owner's clock is slow and
+/// the other's fast: only the arithmetic of leases keeps them apart.
+fn an_owner_is_outlasted_to_the_end(planted: Option<Planted>) -> Result<(), String> {
+    for seed in 0..20 {
+        let mut sim = Sim::new(Setup::Arbiter, seed, false, planted);
+        sim.max_delay = 0;
+        sim.max_store_delay = 0;
+        for (place, drift_ppm) in sim.places.iter_mut().zip([-999, 999]) {
+            place.drift_ppm = drift_ppm;
+            place.node.policy.lease = Length::of(ms(DEAD));
+            place.node.start(place.clock(0));
+        }
+        sim.run(1000 + seed)?;
+        expect("primary active", sim.active(0))?;
+        sim.cut = [true; 2];
+        sim.apply(Op::Arbiter(0, Way::Cut))?;
+        sim.run(2 * DEAD)?;
+        expect("secondary took over", sim.active(1))?;
+    }
+    Ok(())
+}
+
+/// A machine that is paused, and whose clock goes on where it was.
+fn a_paused_machine_goes_on(planted: Option<Planted>) -> Result<(), String> {
+    let mut sim = Sim::new(Setup::Arbiter, 1, false, planted);
+    sim.run(1000)?;
+    sim.apply(Op::Freeze(0))?;
+    sim.run(1000)?;
+    expect("secondary took over", sim.active(1))?;
+    sim.apply(Op::Thaw(0))
+}
+
+/// The agent is stopped after its swap, and reads the answer when another has swapped since.
+fn an_answer_is_read_late(planted: Option<Planted>) -> Result<(), String> {
+    let mut sim = Sim::new(Setup::Arbiter, 1, false, planted);
+    let claimed = |sim: &Sim| {
+        let record = sim.store.record.map(|(_, record)| record.claim.owner);
+        record == Some(NodeId(1))
+    };
+    sim.cut = [true; 2];
+    sim.apply(Op::PowerOff(1))?;
+    while !claimed(&sim) {
+        sim.step()?;
+    }
+    expect("no answer yet", !sim.active(0))?;
+    sim.apply(Op::Stop(0))?;
+    sim.apply(Op::PowerOn(1))?;
+    sim.run(2000)?;
+    expect("secondary took over", sim.active(1))?;
+    sim.apply(Op::Continue(0))?;
+    sim.run(100)
+}
+
+/// Nodes that do not hear each other, of which one is slow to see the record of the other.
+fn a_record_is_seen_late(planted: Option<Planted>) -> Result<(), String> {
+    for seed in 0..200 {
+        let mut sim = Sim::new(Setup::Arbiter, seed, false, planted);
+        sim.run(1000)?;
+        sim.cut = [true; 2];
+        sim.apply(Op::Arbiter(1, Way::Slow))?;
+        sim.run(500 + seed)?;
+        sim.apply(Op::Arbiter(0, Way::Cut))?;
+        sim.apply(Op::Arbiter(1, Way::Open))?;
+        sim.run(4 * TERM)?;
+    }
+    Ok(())
+}
+
+/// An owner is cut off from all when it has just made its record paired.
+fn an_owner_is_cut_off_as_it_pairs(planted: Option<Planted>) -> Result<(), String> {
+    let mut sim = Sim::new(Setup::Arbiter, 1, false, planted);
+    let paired = |sim: &Sim| sim.store.record.map(|(_, record)| record.mode) == Some(Mode::Paired);
+    while !paired(&sim) {
+        sim.step()?;
+    }
+    sim.cut = [true; 2];
+    sim.apply(Op::Arbiter(0, Way::Cut))?;
+    sim.run(TERM)?;
+    expect("secondary took over", sim.active(1))
+}
+
+/// The arbiter forgets an owner that lives on its record, and another hears nothing of that owner.
+fn a_record_is_forgotten(planted: Option<Planted>) -> Result<(), String> {
+    let mut sim = Sim::new(Setup::Arbiter, 1, false, planted);
+    sim.run(1000)?;
+    sim.cut = [true; 2];
+    sim.run(1000)?;
+    expect("primary active", sim.active(0))?;
+    sim.apply(Op::Wipe)?;
+    sim.run(2 * TERM)
+}
+
+/// Each passes with the sound core and fails with the defect it is about.
+pub const SCENARIOS: [(Planted, Scenario); 12] = [
+    (Planted::DeafToMonitors, without_its_monitors_it_hands_over),
+    (Planted::NoMargin, an_owner_is_outlasted_to_the_end),
+    (Planted::ClockStandsStill, a_paused_machine_goes_on),
+    (Planted::LateAnswerAccepted, an_answer_is_read_late),
+    (Planted::UnchangedFromSend, a_record_is_seen_late),
+    (Planted::PairedBeforeDrop, an_owner_is_cut_off_as_it_pairs),
+    (Planted::MissingIsFresh, a_record_is_forgotten),
+    (Planted::NoEnd, stopped_active_starts_over_when_it_wakes),
+    (
+        Planted::EpochNotCompared,
+        cut_off_active_yields_when_it_hears_of_the_other,
+    ),
+    (Planted::NoSelfSuspicion, stopped_standby_blames_nobody),
+    (Planted::NoTieRule, a_split_from_the_start_heals_by_rule),
+    (Planted::Amnesia, agents_that_are_replaced_change_nothing),
+];
+
+#[test]
+fn scenarios_hold_with_the_sound_core() {
+    for (planted, scenario) in SCENARIOS {
+        assert_eq!(scenario(None), Ok(()), "the scenario about {planted:?}");
+    }
+}
+
+/// The primary's first message as Standby is lost, so that to the secondary it looks like one who
+/// will not take its turn.
+#[test]
+fn a_starting_primary_goes_first_although_messages_are_lost() {
+    for seed in 0..50 {
+        let mut sim = Sim::new(Setup::Availability, seed, true, None);
+        sim.lossy = true;
+        sim.apply(Op::PowerOff(1)).expect("rules hold");
+        sim.run(100 + 2 * seed).expect("rules hold");
+        sim.apply(Op::PowerOn(1)).expect("rules hold");
+        sim.settled().expect("settles");
+        assert!(
+            sim.history(1).iter().all(|t| t.to != State::Active),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn a_life_that_was_succeeded_is_not_resumed() {
+    let mut sim = pair(Setup::Availability, 5);
+    sim.apply(Op::Kill(0)).expect("rules hold");
+    sim.run(1000).expect("rules hold");
+    assert!(sim.active(1));
+    sim.apply(Op::Resume(0)).expect("rules hold");
+    assert_eq!(sim.places[0].node.state(), Some(State::Initializing));
+    sim.run(3000).expect("rules hold");
+    assert!(sim.active(1));
+    assert_eq!(sim.dual_for, 0);
+}
+
+#[test]
+fn a_cold_start_takes_a_few_keepalives() {
+    for seed in 0..50 {
+        let mut sim = Sim::new(Setup::Availability, seed, false, None);
+        sim.run(5 * KEEPALIVE).expect("rules hold");
+        assert!(sim.active(0), "seed {seed}: {:?}", sim.history(0));
+        assert_eq!(sim.places[1].node.state(), Some(State::Standby));
+    }
+}
+
+#[test]
+fn a_dead_node_is_replaced_as_soon_as_its_silence_is_long_enough() {
+    for (setup, arbitration) in [(Setup::Availability, 0), (Setup::Arbiter, 5)] {
+        for seed in 0..50 {
+            let mut sim = pair(setup, seed);
+            sim.apply(Op::PowerOff(0)).expect("rules hold");
+            sim.run(DEAD + MAX_DELAY + arbitration).expect("rules hold");
+            assert!(
+                sim.active(1),
+                "seed {seed}, {setup:?}: {:?}",
+                sim.history(1)
+            );
+        }
+    }
+}
+
+#[test]
+fn when_both_lose_their_monitors_the_group_stays_owned() {
+    for gap in 0..60 {
+        let mut sim = pair(Setup::Availability, gap);
+        sim.apply(Op::Monitors(0, false)).expect("rules hold");
+        sim.run(gap).expect("rules hold");
+        sim.apply(Op::Monitors(1, false)).expect("rules hold");
+        sim.run(3000).expect("rules hold");
+        let owned = sim.places.iter().any(Place::owns);
+        // Between the owner's consent and the successor's claim there is one message.
+        let failed = sim.history(1).last().map(|t| t.cause);
+        assert!(
+            owned || failed == Some(Cause::MonitorsUnreachable),
+            "gap {gap} ms"
+        );
+    }
+}
+
+#[test]
+fn an_orderly_stop_is_followed_within_a_few_keepalives() {
+    for setup in Setup::ALL {
+        for seed in 0..50 {
+            let mut sim = pair(setup, seed);
+            sim.apply(Op::Leave(0)).expect("rules hold");
+            sim.run(6 * KEEPALIVE + 2 * TERM * u64::from(setup.nodes() > 2))
+                .expect("rules hold");
+            let successors = (1..setup.nodes())
+                .filter(|&index| sim.active(index))
+                .count();
+            assert_eq!(successors, 1, "seed {seed}, {setup:?}");
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_dies_is_replaced_although_its_kernel_answers() {
+    let mut sim = pair(Setup::Availability, 7);
+    sim.apply(Op::Kill(0)).expect("rules hold");
+    sim.run(280).expect("rules hold");
+    assert!(!sim.active(1), "not before agent-dead-interval");
+    sim.run(60).expect("rules hold");
+    assert!(sim.active(1));
+}
+
+// ---- With an arbiter -------------------------------------------------------------------------------
+
+/// Runs, and how many steps it forwarded nothing.
+fn gap(sim: &mut Sim, ms: u64) -> u64 {
+    let mut gap = 0;
+    for _ in 0..ms * PER_MS {
+        sim.step().expect("rules hold");
+        gap += u64::from(!sim.places.iter().any(|place| place.forwards(sim.now)));
+    }
+    gap
+}
+
+#[test]
+fn the_death_of_a_standby_costs_nothing() {
+    for seed in 0..50 {
+        let mut sim = pair(Setup::Arbiter, seed);
+        sim.apply(Op::PowerOff(1)).expect("rules hold");
+        assert_eq!(gap(&mut sim, 1000), 0, "seed {seed}");
+        assert!(sim.active(0));
+        sim.apply(Op::PowerOn(1)).expect("rules hold");
+        assert_eq!(gap(&mut sim, 3000), 0, "seed {seed}: {:?}", sim.history(0));
+    }
+}
+
+#[test]
+fn a_cut_between_the_nodes_moves_nothing() {
+    for seed in 0..50 {
+        let mut sim = pair(Setup::Arbiter, seed);
+        for cut in [[true, true], [false, true], [true, false], [false, false]] {
+            sim.cut = cut;
+            assert_eq!(
+                gap(&mut sim, 1000),
+                0,
+                "seed {seed}, {cut:?}: {:?}",
+                sim.history(0)
+            );
+        }
+        assert!(sim.active(0));
+    }
+}
+
+#[test]
+fn in_normal_operation_the_arbiter_is_not_needed() {
+    let mut sim = pair(Setup::Arbiter, 1);
+    sim.apply(Op::StoreDown(true)).expect("rules hold");
+    assert_eq!(gap(&mut sim, 5000), 0);
+}
+
+#[test]
+fn who_has_neither_grants_nor_the_arbiter_stops_and_comes_back_under_a_new_epoch() {
+    let mut sim = pair(Setup::Arbiter, 1);
+    sim.apply(Op::StoreDown(true)).expect("rules hold");
+    sim.apply(Op::PowerOff(1)).expect("rules hold");
+    sim.run(TERM).expect("rules hold");
+    assert!(!sim.places[0].owns());
+    let causes: Vec<_> = sim.history(0).iter().map(|t| t.cause).collect();
+    assert!(causes.contains(&Cause::NoAuthority), "{causes:?}");
+    let before = sim.places[0].witness.highest;
+    sim.apply(Op::StoreDown(false)).expect("rules hold");
+    sim.run(2 * TERM).expect("rules hold");
+    assert!(sim.active(0));
+    assert!(sim.places[0].witness.taken > Some(before));
+}
+
+#[test]
+fn an_arbiter_that_has_forgotten_is_not_believed_until_the_operator_says_so() {
+    let mut sim = pair(Setup::Arbiter, 1);
+    sim.apply(Op::Wipe).expect("rules hold");
+    sim.apply(Op::PowerOff(0)).expect("rules hold");
+    sim.run(3000).expect("rules hold");
+    assert!(!sim.places[1].owns());
+    let refusal = |sim: &Sim, anyway| {
+        let core = sim.places[1].node.core.as_ref().expect("it runs");
+        core.may_force(Forced::Active { anyway })
+    };
+    let said = refusal(&sim, false).expect_err("refused").to_string();
+    assert!(
+        said.contains("wiped or restored") && said.contains("--i-know"),
+        "{said}"
+    );
+    assert_eq!(refusal(&sim, true), Ok(()));
+    sim.apply(Op::Force(1, Forced::Active { anyway: true }))
+        .expect("rules hold");
+    sim.run(2 * TERM).expect("rules hold");
+    assert!(sim.active(1));
+    // And the other, which knows nothing, learns the epoch from the record.
+    sim.apply(Op::PowerOn(0)).expect("rules hold");
+    sim.settled().expect("settles");
+    assert!(sim.active(1));
+}
+
+#[test]
+fn an_operator_moves_the_group_there_and_back() {
+    for setup in [Setup::Availability, Setup::Consistency, Setup::Arbiter] {
+        for seed in 0..50 {
+            let mut sim = pair(setup, seed);
+            let mut moved = 0;
+            for (force, at) in [
+                (Op::Force(0, Forced::Standby), 1),
+                (Op::Force(0, Forced::Active { anyway: false }), 0),
+                (Op::Force(1, Forced::Active { anyway: false }), 1),
+            ] {
+                sim.apply(force).expect("rules hold");
+                moved = moved.max(gap(&mut sim, 1000));
+                assert!(
+                    sim.active(at),
+                    "seed {seed}, {setup:?}, {force:?}: {:?}",
+                    sim.history(at)
+                );
+                assert!(!sim.active(1 - at), "seed {seed}, {setup:?}, {force:?}");
+            }
+            // What only one may have is let go first: for a round trip, a tick and a swap.
+            let longest = match setup {
+                Setup::Availability => 0,
+                _ => (2 * KEEPALIVE + 3 * MAX_DELAY + 5) * PER_MS,
+            };
+            assert!(moved <= longest, "seed {seed}, {setup:?}: {moved} steps");
+        }
+    }
+}
