@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn records_are_written_as_documented_and_read_back() {
         let solo = Mode::Solo {
-            term: Duration::from_millis(3000),
+            term: Duration::from_secs(3),
         };
         for (mode, text) in [
             (
