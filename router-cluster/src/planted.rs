@@ -1,7 +1,7 @@
 //! Which check finds which planted defect.
 
 use super::{
-    model::{self, Group},
+    model::{self, Group, Kinds},
     node::Planted,
     sim,
 };
@@ -20,6 +20,7 @@ fn caught_by(planted: Planted) -> Option<String> {
         model::Setup::ALL.into_iter().find_map(|setup| {
             let group = Group {
                 setup,
+                kinds: Kinds::All,
                 faults: 1,
                 planted: Some(planted),
             };

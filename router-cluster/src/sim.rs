@@ -20,7 +20,7 @@ use super::{
 };
 
 /// The steps of the clock, fine enough to see a missing margin.
-const STEP: Duration = Duration::from_micros(250);
+const STEP_NS: u64 = 250_000;
 const PER_MS: u64 = 4;
 
 const KEEPALIVE: u64 = 10;
@@ -309,7 +309,7 @@ impl Place {
             .frozen_since
             .filter(|_| self.node.has(Planted::ClockStandsStill))
             .unwrap_or(now);
-        let ns = now * STEP.as_nanos() as u64 - self.lost_ns;
+        let ns = now * STEP_NS - self.lost_ns;
         let drift = i64::try_from(ns).expect("a short run") * self.drift_ppm / 1_000_000;
         BootTime::from_ns(self.clock_offset_ns + ns.wrapping_add_signed(drift))
     }
@@ -331,6 +331,10 @@ impl Place {
     }
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fault that lasts, or a fact that holds"
+)]
 #[derive(Debug)]
 struct Sim {
     now: u64,
@@ -692,7 +696,7 @@ impl Sim {
             let gate = place.node.gate(place.clock(now));
             let runs = place.frozen_since.is_none() && place.node.powered;
             if runs && gate == Gate::Open {
-                let margin = u64::try_from(MARGIN.as_nanos() / STEP.as_nanos()).expect("small");
+                let margin = u64::try_from(MARGIN.as_nanos() / u128::from(STEP_NS)).expect("small");
                 place.witness.on_the_wire_until = now + margin;
                 let epoch = router_common::identity::Claim::from_word(place.node.fence.claim).epoch;
                 if epoch < self.highest_forwarded && !self.wiped {
@@ -821,7 +825,7 @@ impl Sim {
                 if let Some(since) = place.frozen_since.take()
                     && place.node.has(Planted::ClockStandsStill)
                 {
-                    place.lost_ns += (now - since) * STEP.as_nanos() as u64;
+                    place.lost_ns += (now - since) * STEP_NS;
                 }
                 return self.check();
             }

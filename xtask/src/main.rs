@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod check_model;
 mod demo;
 mod fuzz;
 mod lint;
@@ -14,6 +15,7 @@ mod packages;
 mod process;
 mod run;
 mod setup;
+mod simulate;
 mod summary;
 mod test;
 mod toolchain;
@@ -60,6 +62,10 @@ enum Cmd {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Check the failover core in every state that faults can bring it to
+    CheckModel(check_model::Args),
+    /// Simulate groups of nodes under random faults; a failure tells the seed that replays it
+    Simulate(simulate::Args),
     /// Feed random input to the parsers of what comes from the network
     Fuzz(fuzz::Args),
     /// Run a command under another kernel, in a virtual machine that sees this machine's files
@@ -89,6 +95,8 @@ fn dispatch(cmd: Cmd) -> Result<ExitCode> {
         Cmd::Demo { args } => demo::demo(&args)?,
         Cmd::Test(args) => return test::test(&args),
         Cmd::Bench { args } => return bench::bench(args),
+        Cmd::CheckModel(args) => check_model::check_model(&args)?,
+        Cmd::Simulate(args) => simulate::simulate(&args)?,
         Cmd::Fuzz(args) => fuzz::fuzz(&args)?,
         Cmd::Vm(args) => return vm::vm(&args),
         Cmd::Lint => lint::lint()?,

@@ -285,9 +285,10 @@ impl Core {
                 self.failed(&pending, Fault::TimedOut, now);
             }
         }
-        let Some(wish) = self.wish(&policy).filter(|wish| wish.due <= self.ticked) else {
+        let wish = self.wish(&policy);
+        if wish.due > self.ticked {
             return;
-        };
+        }
         let waits = self
             .arbitration
             .pending
@@ -328,7 +329,7 @@ impl Core {
         let Rule::Arbiter(policy) = self.policy.rule() else {
             return None;
         };
-        let wish = self.wish(&policy).map(|wish| wish.due);
+        let wish = Some(self.wish(&policy).due);
         let answer = self
             .arbitration
             .pending
@@ -341,7 +342,7 @@ impl Core {
             .min()
     }
 
-    fn wish(&self, policy: &ArbiterPolicy) -> Option<Wish> {
+    fn wish(&self, policy: &ArbiterPolicy) -> Wish {
         let watch = self.watch(policy);
         let wish = match self.stage {
             Stage::Initializing | Stage::Standby | Stage::Fault => watch,
@@ -355,10 +356,10 @@ impl Core {
             Some((purpose, until)) if purpose == wish.purpose => until,
             Some(_) | None => BootTime::NEVER,
         };
-        Some(Wish {
+        Wish {
             due: wish.due.max(rested),
             ..wish
-        })
+        }
     }
 
     fn watch(&self, policy: &ArbiterPolicy) -> Wish {

@@ -3,6 +3,7 @@
 
 mod arbitration;
 mod evidence;
+mod forced;
 #[cfg(test)]
 pub mod relative;
 mod table;
@@ -15,6 +16,7 @@ use router_common::{
     time::BootTime,
 };
 
+pub use self::forced::{Forced, Refusal};
 use self::{
     arbitration::Arbitration,
     evidence::DualActivity,
@@ -23,7 +25,7 @@ use self::{
 use super::{
     arbiter::{Answer, Request},
     cause::Cause,
-    history::{ArbiterFinding, Finding, Pending, Transition},
+    history::{Finding, Pending, Transition},
     mandate::{Mandate, Opening},
     policy::{Policy, Rule},
     report::{FormerLife, PeerFinding, PeerReport, Standing},
@@ -85,36 +87,6 @@ pub enum Event {
     Stop,
 }
 
-/// A move that the operator asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Forced {
-    /// To this node. `anyway`: although the arbiter cannot be relied on.
-    Active { anyway: bool },
-    /// Away from this node.
-    Standby,
-}
-
-/// Why an operator's move is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("this node has only just started, try again in a moment")]
-    Starting,
-    #[error("this node is not well: {0}")]
-    NotWell(Cause),
-    #[error("this node is active already")]
-    AlreadyActive,
-    #[error("this node is not active")]
-    NotActive,
-    #[error("the peer is {0}, and could not forward by grants: both nodes must be heard")]
-    NoGrants(PeerFinding),
-    #[error(
-        "the peer is {0}, and could not take over; to leave without a successor, stop the agent"
-    )]
-    NoSuccessor(PeerFinding),
-    #[error("the arbiter {0}")]
-    Arbiter(ArbiterFinding),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Begin the takeover steps for this epoch.
@@ -135,7 +107,7 @@ pub struct Advertisement {
     pub flags: Flags,
 }
 
-/// The failover core of one group of two nodes, without arbiter.
+/// The failover core of one group on one node.
 ///
 /// # States
 ///
@@ -150,17 +122,21 @@ pub struct Advertisement {
 ///                         │ └──────────────────────────│──┴────────────┘ │
 ///   nobody stands         │   not well                 │                 │
 ///   against the claim     ▼                            │                 │
-///                      Active ── higher epoch, ────────┘                 │
-///                           └─── or primary takes over                   │
-///                            └── not well, and the peer takes over ──────┘
+///                      Active ── higher epoch, ────────┤                 │
+///                       │ ▲ │    or no authority       │                 │
+///                       │ │ └─── not well, and the peer asks ────────────┤
+///      leaves, or is to │ │ nobody takes over          │                 │
+///      hand over        ▼ │                            │                 │
+///                     Draining ── peer takes over ─────┴── or it leaves ─┘
 /// ```
 ///
 /// # Transitions
 ///
 /// First what holds whatever the peer is: a stop leads to Fault; a Standby or Candidate that is not
 /// well (monitors unreachable, takeover failed and its hold not over, no epoch left) goes to Fault;
-/// an Active that has heard a higher epoch goes to Standby. Then, by the peer
-/// (`Standing` in report.rs), with I, S, C, A for the target state and `·` for
+/// an Active or Draining that knows of a higher epoch, or whose authority has ended, goes to Standby; an
+/// Active that leaves, or whose operator wants it elsewhere, drains if the peer could own the group. Then, by the peer
+/// (`Standing` in report.rs), with S, C, A, D for the target state and `·` for
 /// staying:
 ///
 /// | peer is  | Initializing       | Standby                    | Candidate                    | Active |
@@ -170,10 +146,16 @@ pub struct Advertisement {
 /// | Headless | S after *wait*     | C                          | A                            | · |
 /// | Out      | S                  | C; second: after *announcing*, or *patience* before the first epoch | A                         | · |
 /// | Ready    | S                  | C; second: after *patience* | A after *announcing*        | · |
-/// | Asking   | S                  | first: C; second: ·        | first: A after *announcing*; second: S | S if it asks for failback; Fault if we are not well |
+/// | Asking   | S                  | first: C; second: ·        | first: A after *announcing*; second: S | D if it asks for failback, or its operator wants so; Fault if we are not well |
 /// | Owner    | S                  | first, with auto-failback: C after *failback-hold* | S; asked for failback: S after *yielding* | first: ·; second: S |
 /// | Impaired | S                  | C                          | S; asked it to yield: S after *yielding* | as Owner |
+/// | Draining | S                  | C                          | own word: A; else S after *yielding* | · |
 /// | Outdated | S                  | C after *patience*         | A after *announcing*         | · |
+///
+/// Draining lets go when the peer has claimed or, where only one may forward, when it asks. It goes back to
+/// Active, or leaves, when the peer cannot take over, or has not *yielding* later. A node whose operator wants
+/// it active asks at once, and before the other. Under an arbiter a Candidate becomes Active when the record is
+/// its own.
 ///
 /// Fault goes to Standby once the node is well and the hold is over, whatever the peer is. *First*
 /// is the primary, *second* the secondary. The waits are those of
@@ -195,6 +177,12 @@ pub struct Advertisement {
 ///   `agent_dead` from its last tick: when its peer finds its agent dead, it has ended. Who was stopped
 ///   for that long starts over as Standby. Where consistency is preferred, an active forwards by its
 ///   peer's grants alone, and nobody claims from a peer that is Silent or Headless.
+/// - **With an arbiter** an active forwards by its peer's grants (its record is *paired*), until a term after it
+///   sent what wrote its record (*solo*), or by both. It asks for solo when it misses grants, drops its own
+///   authority before it asks for paired, and stops when it has neither. A Candidate claims by
+///   compare-and-swap: a paired record when its promises are over; a solo one when it has seen it unchanged for
+///   longer than its term, or its owner says that it does not forward. Where there is no record it first
+///   writes one that nobody owns. What an arbiter has forgotten is not acted on until the operator says so.
 /// - **Promises.** Who granted becomes active only when the last grant has ended, or the peer has said
 ///   that it does not forward. A Candidate grants no more; what it granted it learns with the next
 ///   tick, when that is closed.
@@ -597,94 +585,6 @@ impl Core {
         commands.push(Command::Release {
             epoch: self.own_epoch,
         });
-    }
-
-    // ---- The operator's moves -------------------------------------------------------------------
-
-    /// Whether the group may be moved as the operator asks.
-    pub fn may_force(&self, forced: Forced) -> Result<(), Refusal> {
-        match forced {
-            Forced::Active { anyway } => self.may_take(anyway),
-            Forced::Standby => self.may_hand_over(),
-        }
-    }
-
-    fn may_take(&self, anyway: bool) -> Result<(), Refusal> {
-        if let Some(trouble) = self.trouble() {
-            return Err(Refusal::NotWell(trouble));
-        }
-        match self.stage {
-            Stage::Initializing | Stage::Fault => return Err(Refusal::Starting),
-            // It may have its record written anew.
-            Stage::Active | Stage::Draining if anyway && self.is_arbiter_behind() => {}
-            Stage::Active | Stage::Draining => return Err(Refusal::AlreadyActive),
-            Stage::Standby | Stage::Candidate(_) => {}
-        }
-        match (self.policy.rule(), self.standing) {
-            (Rule::Grants, Standing::Unknown | Standing::Silent | Standing::Headless) => {
-                Err(Refusal::NoGrants(self.peer_finding))
-            }
-            (
-                Rule::Grants,
-                Standing::Out
-                | Standing::Ready
-                | Standing::Asking
-                | Standing::Owner
-                | Standing::Impaired
-                | Standing::Draining
-                | Standing::Outdated,
-            )
-            | (Rule::OwnWord, _) => Ok(()),
-            (Rule::Arbiter(_), _) if anyway => Ok(()),
-            (Rule::Arbiter(_), _) => self.relies_on_arbiter(),
-        }
-    }
-
-    fn may_hand_over(&self) -> Result<(), Refusal> {
-        if self.stage != Stage::Active {
-            return Err(Refusal::NotActive);
-        }
-        if !self.has_successor() {
-            return Err(Refusal::NoSuccessor(self.peer_finding));
-        }
-        match self.policy.rule() {
-            Rule::Arbiter(_) => self.relies_on_arbiter(),
-            Rule::OwnWord | Rule::Grants => Ok(()),
-        }
-    }
-
-    fn relies_on_arbiter(&self) -> Result<(), Refusal> {
-        match self.arbiter_finding() {
-            ArbiterFinding::Well => Ok(()),
-            is @ (ArbiterFinding::NeverHeard
-            | ArbiterFinding::Failing(_)
-            | ArbiterFinding::Behind { .. }
-            | ArbiterFinding::Foreign { .. }) => Err(Refusal::Arbiter(is)),
-        }
-    }
-
-    fn force(&mut self, forced: Forced) {
-        if self.may_force(forced).is_err() {
-            return;
-        }
-        self.stands_back = false;
-        self.overrule(forced == Forced::Active { anyway: true });
-        self.forced = (!self.owns() || forced == Forced::Standby).then_some(forced);
-    }
-
-    /// Whether the peer could own the group, and does not.
-    fn has_successor(&self) -> bool {
-        match self.standing {
-            Standing::Ready | Standing::Asking => true,
-            Standing::Unknown
-            | Standing::Silent
-            | Standing::Headless
-            | Standing::Out
-            | Standing::Owner
-            | Standing::Impaired
-            | Standing::Draining
-            | Standing::Outdated => false,
-        }
     }
 
     // ---- What the rules ask --------------------------------------------------------------------

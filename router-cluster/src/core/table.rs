@@ -118,11 +118,12 @@ impl Core {
     /// What holds whatever the peer is.
     fn imposed_move(&self) -> Option<Move> {
         match self.stage {
-            Stage::Initializing if self.stopping => Move::now(Stage::Fault, Cause::Stopping),
             Stage::Active if self.stopping && self.has_successor() => {
                 Move::now(Stage::Draining, Cause::Stopping)
             }
-            Stage::Active if self.stopping => Move::now(Stage::Fault, Cause::Stopping),
+            Stage::Initializing | Stage::Active if self.stopping => {
+                Move::now(Stage::Fault, Cause::Stopping)
+            }
             Stage::Active | Stage::Draining if self.newest.epoch > self.own_epoch => Move::now(
                 self.let_go(),
                 Cause::HigherEpoch {

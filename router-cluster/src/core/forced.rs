@@ -1,0 +1,130 @@
+//! Moves that the operator asks for.
+
+use super::{
+    super::{
+        cause::Cause,
+        history::ArbiterFinding,
+        policy::Rule,
+        report::{PeerFinding, Standing},
+    },
+    Core,
+    table::Stage,
+};
+
+/// A move that the operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Forced {
+    /// To this node. `anyway`: although the arbiter cannot be relied on.
+    Active { anyway: bool },
+    /// Away from this node.
+    Standby,
+}
+
+/// Why an operator's move is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("this node has only just started, try again in a moment")]
+    Starting,
+    #[error("this node is not well: {0}")]
+    NotWell(Cause),
+    #[error("this node is active already")]
+    AlreadyActive,
+    #[error("this node is not active")]
+    NotActive,
+    #[error("the peer is {0}, and could not forward by grants: both nodes must be heard")]
+    NoGrants(PeerFinding),
+    #[error(
+        "the peer is {0}, and could not take over; to leave without a successor, stop the agent"
+    )]
+    NoSuccessor(PeerFinding),
+    #[error("the arbiter {0}")]
+    Arbiter(ArbiterFinding),
+}
+
+impl Core {
+    /// Whether the group may be moved as the operator asks.
+    pub fn may_force(&self, forced: Forced) -> Result<(), Refusal> {
+        match forced {
+            Forced::Active { anyway } => self.may_take(anyway),
+            Forced::Standby => self.may_hand_over(),
+        }
+    }
+
+    fn may_take(&self, anyway: bool) -> Result<(), Refusal> {
+        if let Some(trouble) = self.trouble() {
+            return Err(Refusal::NotWell(trouble));
+        }
+        match self.stage {
+            Stage::Initializing | Stage::Fault => return Err(Refusal::Starting),
+            // It may have its record written anew.
+            Stage::Active | Stage::Draining if anyway && self.is_arbiter_behind() => {}
+            Stage::Active | Stage::Draining => return Err(Refusal::AlreadyActive),
+            Stage::Standby | Stage::Candidate(_) => {}
+        }
+        match (self.policy.rule(), self.standing) {
+            (Rule::Grants, Standing::Unknown | Standing::Silent | Standing::Headless) => {
+                Err(Refusal::NoGrants(self.peer_finding))
+            }
+            (
+                Rule::Grants,
+                Standing::Out
+                | Standing::Ready
+                | Standing::Asking
+                | Standing::Owner
+                | Standing::Impaired
+                | Standing::Draining
+                | Standing::Outdated,
+            )
+            | (Rule::OwnWord, _) => Ok(()),
+            (Rule::Arbiter(_), _) if anyway => Ok(()),
+            (Rule::Arbiter(_), _) => self.relies_on_arbiter(),
+        }
+    }
+
+    fn may_hand_over(&self) -> Result<(), Refusal> {
+        if self.stage != Stage::Active {
+            return Err(Refusal::NotActive);
+        }
+        if !self.has_successor() {
+            return Err(Refusal::NoSuccessor(self.peer_finding));
+        }
+        match self.policy.rule() {
+            Rule::Arbiter(_) => self.relies_on_arbiter(),
+            Rule::OwnWord | Rule::Grants => Ok(()),
+        }
+    }
+
+    fn relies_on_arbiter(&self) -> Result<(), Refusal> {
+        match self.arbiter_finding() {
+            ArbiterFinding::Well => Ok(()),
+            is @ (ArbiterFinding::NeverHeard
+            | ArbiterFinding::Failing(_)
+            | ArbiterFinding::Behind { .. }
+            | ArbiterFinding::Foreign { .. }) => Err(Refusal::Arbiter(is)),
+        }
+    }
+
+    pub(super) fn force(&mut self, forced: Forced) {
+        if self.may_force(forced).is_err() {
+            return;
+        }
+        self.stands_back = false;
+        self.overrule(forced == Forced::Active { anyway: true });
+        self.forced = (!self.owns() || forced == Forced::Standby).then_some(forced);
+    }
+
+    /// Whether the peer could own the group, and does not.
+    pub(super) fn has_successor(&self) -> bool {
+        match self.standing {
+            Standing::Ready | Standing::Asking => true,
+            Standing::Unknown
+            | Standing::Silent
+            | Standing::Headless
+            | Standing::Out
+            | Standing::Owner
+            | Standing::Impaired
+            | Standing::Draining
+            | Standing::Outdated => false,
+        }
+    }
+}
