@@ -183,7 +183,8 @@ impl Scene {
             etcd,
             epochs: BTreeMap::new(),
         };
-        scene.cluster.settle_any()?;
+        let settled = scene.cluster.settle_any();
+        settled.with_context(|| format!("the pair did not form\n{}", scene.cluster.logs()))?;
         scene.note_epochs();
         Ok(scene)
     }

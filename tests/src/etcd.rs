@@ -73,10 +73,11 @@ impl Etcd {
 
     /// Lines of a router's configuration.
     pub fn config(&self) -> String {
-        self.endpoints()
+        let lines = self.endpoints();
+        let lines = lines
             .iter()
-            .map(|url| format!("set cluster arbiter etcd endpoint {url}\n"))
-            .collect()
+            .map(|url| format!("set cluster arbiter etcd endpoint {url}"));
+        lines.collect::<Vec<_>>().join("\n") + "\n"
     }
 
     pub fn start_all(&mut self, node: &Node) -> Result<()> {

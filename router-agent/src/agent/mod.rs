@@ -10,6 +10,7 @@ mod ethernets;
 mod fenced;
 pub mod keeper;
 mod lock;
+mod noting;
 mod past;
 pub mod preflight;
 pub mod present;
@@ -42,16 +43,16 @@ use tokio::{
         mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
         oneshot,
     },
-    time::{MissedTickBehavior, interval, sleep},
+    time::sleep,
 };
 use tracing::{error, info, warn};
 
 use self::{
-    board::Board,
     clock_health::ClockWatch,
     configuration::{Beginning, Configuration, way_back},
     driver::{Driver, Input},
     keeper::Keeper,
+    noting::Noting,
     realtime::Priority,
     report::{News, Report},
     setup::{Asking, Setup},
@@ -63,7 +64,6 @@ use crate::{
     config::Config,
     control::{protocol::MonitorState, server},
     dataplane::{Dataplane, Former, ModeChoice},
-    history::{self, Entry},
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
     path_mtu::icmp::PathMtu,
@@ -71,8 +71,6 @@ use crate::{
     takeover::{Engine, Order, ServiceTarget},
 };
 
-/// Between two looks for the first packet after an activation, which the kernel stamps.
-const FIRST_PACKETS: Duration = Duration::from_millis(100);
 /// How many words of routers on the path's MTU may wait.
 const PATH_MTUS: usize = 64;
 
@@ -324,7 +322,7 @@ async fn run_until(
     } = started;
     let (stop_keeper, stopped) = oneshot::channel();
     let mut keeper = tokio::spawn(keeper.run(dataplane, path_mtus, stopped));
-    let server = tokio::spawn(server::serve(listener, running.board.clone()));
+    let server = tokio::spawn(server::serve(listener, running.noting.board.clone()));
     info!("running");
     let outcome = tokio::select! {
         (reason, ending) = stop => {
@@ -378,16 +376,12 @@ impl Drop for RemovedAtTheEnd<'_> {
 
 /// The threads at work.
 struct Running {
-    board: Arc<Board>,
     inbox: mpsc::Sender<Input>,
     /// The takeover thread shall leave the services where they are.
     keeps_services: Arc<AtomicBool>,
     slow_path: SlowPath,
     threads: Vec<JoinHandle<()>>,
-    stop_noting: oneshot::Sender<()>,
-    noting: tokio::task::JoinHandle<()>,
-    /// Writes the history down as long as reports are noted.
-    recorder: Option<JoinHandle<()>>,
+    noting: Noting,
     /// Names of threads that have ended, in order or not.
     ended: UnboundedReceiver<&'static str>,
 }
@@ -406,12 +400,8 @@ impl Running {
         let _ = self.inbox.send(input);
         drop(self.slow_path);
         join(self.threads).await;
-        // Those that report have ended. It is gone only if it had panicked.
-        let _ = self.stop_noting.send(());
-        if self.noting.await.is_err() {
-            error!("the end of the history is lost");
-        }
-        join(self.recorder.into_iter().collect()).await;
+        // Those that report have ended.
+        self.noting.stop().await;
     }
 }
 
@@ -533,14 +523,17 @@ async fn start(
         )?),
         None => None,
     };
-    let (before, record, recorder) = open_history(history, &ended_sender)?;
-    let board = Arc::new(Board::new(facts, configuration, before, inbox.clone()));
-    let (stop_noting, stopped) = oneshot::channel();
-    let noting = note_reports(Arc::clone(&board), reports_receiver, record, stopped);
-    let noting = tokio::spawn(noting);
+    let noting = Noting::start(
+        facts,
+        configuration,
+        history,
+        inbox.clone(),
+        reports_receiver,
+        &ended_sender,
+    )?;
     let were_well = beginnings.iter().map(|beginning| beginning.was_well);
     watch(monitors, were_well.collect(), &inbox, &reports);
-    let facts = board.facts();
+    let facts = noting.board.facts();
     let driver = Driver {
         groups: beginnings.into_iter().map(|b| b.group).collect(),
         keepalive,
@@ -561,14 +554,11 @@ async fn start(
     };
     let clock = spawn("probe-clock", &ended_sender, move || driver.run())?;
     let running = Running {
-        board,
         inbox,
         keeps_services,
         slow_path,
         threads: [clock, engine, slow].into_iter().chain(arbiter).collect(),
-        stop_noting,
         noting,
-        recorder,
         ended,
     };
     Ok(Started {
@@ -576,56 +566,6 @@ async fn start(
         keeper,
         path_mtus: reported,
     })
-}
-
-/// Until it is stopped and all is noted that was reported before.
-async fn note_reports(
-    board: Arc<Board>,
-    mut reports: UnboundedReceiver<Report>,
-    record: mpsc::Sender<Entry>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    // Without a recorder the history ends with this agent, as was said at its start.
-    let keep = |entry| {
-        let _ = record.send(entry);
-    };
-    let mut looks = interval(FIRST_PACKETS);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            report = reports.recv() => match report {
-                Some(report) => board.note(report).into_iter().for_each(keep),
-                None => return,
-            },
-            _ = looks.tick() => board.note_first_packets().into_iter().for_each(keep),
-            _ = &mut stopped => break,
-        }
-    }
-    while let Ok(report) = reports.try_recv() {
-        board.note(report).into_iter().for_each(keep);
-    }
-}
-
-/// What the agents before this one recorded, and how to go on. A history that cannot be kept is no
-/// reason not to route.
-fn open_history(
-    directory: &Path,
-    ended: &UnboundedSender<&'static str>,
-) -> Result<(Vec<Entry>, mpsc::Sender<Entry>, Option<JoinHandle<()>>)> {
-    let (record, entries) = mpsc::channel();
-    let name = directory.display();
-    let before = history::read(directory).unwrap_or_else(|error| {
-        warn!(%error, "the history in {name} cannot be read");
-        Vec::new()
-    });
-    let recorder = match history::Recorder::open(directory) {
-        Ok(recorder) => Some(spawn("history", ended, move || recorder.run(&entries))?),
-        Err(error) => {
-            warn!(%error, "the history will be gone when this agent ends: it cannot be kept in {name}");
-            None
-        }
-    };
-    Ok((before, record, recorder))
 }
 
 /// Asks the arbiter on a thread of its own: a failover waits for its answers.

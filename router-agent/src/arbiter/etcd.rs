@@ -10,7 +10,7 @@ use std::{
 };
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, KeyValue, Txn, TxnOp, TxnOpResponse,
+    Client, Compare, CompareOp, ConnectOptions, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse,
 };
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use router_common::time::BootTime;
@@ -163,7 +163,7 @@ impl Endpoint {
                 let response = client.txn(swap(key, *expected, record)?).await;
                 let response = response.map_err(|error| Failure::of(&error))?;
                 if response.succeeded() {
-                    let written = response.header().map_or(0, |header| header.revision());
+                    let written = response.header().map_or(0, ResponseHeader::revision);
                     return Ok(Answer::Swapped(revision(written)?));
                 }
                 match response.op_responses().first() {

@@ -73,18 +73,15 @@ impl Recorder {
     pub fn run(mut self, entries: &Receiver<Entry>) {
         let mut fails = false;
         while let Ok(entry) = entries.recv() {
-            match self.write(&entry) {
-                Ok(()) if fails => {
-                    info!("the history is written again");
-                    fails = false;
-                }
-                Ok(()) => {}
-                Err(error) if !fails => {
+            let written = self.write(&entry);
+            let failed = std::mem::replace(&mut fails, written.is_err());
+            match written {
+                Err(error) if !failed => {
                     let directory = self.directory.display();
                     warn!(%error, "the history cannot be written to {directory}");
-                    fails = true;
                 }
-                Err(_) => {}
+                Ok(()) if failed => info!("the history is written again"),
+                Ok(()) | Err(_) => {}
             }
         }
     }

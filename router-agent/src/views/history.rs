@@ -183,24 +183,25 @@ fn knowledge(known: &Known) -> Option<String> {
         return None;
     }
     let ms = |ns: &u64| format!("{:.1} ms", signed_ms(0, *ns));
-    let mut text = format!("peer {peer_finding}");
-    if *silence_ns != 0 {
-        text += &format!(
-            ", heard {} ago under epoch {peer_epoch}, its agent {} old",
-            ms(silence_ns),
-            ms(agent_age_ns)
-        );
-    }
-    if *echo_age_ns != 0 {
-        text += &format!("; it had heard what we sent {} ago", ms(echo_age_ns));
-    }
-    if !monitors_ok {
-        text += "; our monitors were unreachable";
-    }
-    if let Some(record) = record {
-        text += &format!("; the arbiter's record: {record}");
-    }
-    Some(text)
+    let heard = (*silence_ns != 0).then(|| {
+        let (silence, agent_age) = (ms(silence_ns), ms(agent_age_ns));
+        format!("heard {silence} ago under epoch {peer_epoch}, its agent {agent_age} old")
+    });
+    let echo =
+        (*echo_age_ns != 0).then(|| format!("it had heard what we sent {} ago", ms(echo_age_ns)));
+    let monitors = (!monitors_ok).then(|| "our monitors were unreachable".to_owned());
+    let record = record
+        .as_ref()
+        .map(|it| format!("the arbiter's record: {it}"));
+    let more: Vec<_> = [heard, echo, monitors, record]
+        .into_iter()
+        .flatten()
+        .collect();
+    Some(
+        format!("peer {peer_finding}; {}", more.join("; "))
+            .trim_end_matches("; ")
+            .to_owned(),
+    )
 }
 
 fn offset(origin_ns: u64, at_ns: u64) -> String {
