@@ -130,12 +130,16 @@ impl Configuration {
         }
     }
 
-    pub fn status(&self, secrets: Secrets) -> ConfigurationStatus {
+    pub fn status(&self, secrets: Secrets, with_defaults: bool) -> ConfigurationStatus {
         let state = self.state();
         let left = |until: BootTime| whole_ms(until.since(clock::now()));
         ConfigurationStatus {
             file: self.options.config.display().to_string(),
-            statements: self.running.in_effect(secrets),
+            statements: if with_defaults {
+                self.running.in_effect(secrets)
+            } else {
+                self.running.stated(secrets)
+            },
             unconfirmed_for_ms: state.unconfirmed_until.map(left),
             last_change: state.last_change.clone(),
         }

@@ -28,7 +28,7 @@ pub trait Source {
     fn heartbeat(&self) -> Vec<HeartbeatStatus>;
     /// Makes a step of the change of the secret; how far each session is then, or why it cannot be.
     fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String>;
-    fn configuration(&self, secrets: Secrets) -> ConfigurationStatus;
+    fn configuration(&self, secrets: Secrets, with_defaults: bool) -> ConfigurationStatus;
     /// Makes a step of a change of the configuration, or says why it cannot be.
     fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<Step, String>>;
 }
