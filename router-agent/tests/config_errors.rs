@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use router_agent::config::{
-    AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, Facts, FlowLabel, GreKey,
-    Group, HeaderByte, Keepalive, Loaded, Prefer, Refused, Role, Secret, Severity, Tunnel, XdpMode,
-    load, parse,
+    AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, Facts, FlowLabel, Form,
+    GreKey, Group, HeaderByte, Keepalive, Loaded, Prefer, Refused, Role, Secret, Secrets, Severity,
+    Tunnel, XdpMode, load, parse,
 };
 
 fn fixtures() -> PathBuf {
@@ -646,6 +646,28 @@ proptest! {
         ),
     ) {
         said(&words.join(" "));
+    }
+
+    /// As the fuzz target `config` has it, from near what is accepted.
+    #[test]
+    fn a_mutated_configuration_is_printed_as_it_is_read(
+        mutations in prop::collection::vec(mutation(), 1..4),
+    ) {
+        for article in ["article-a.conf", "article-a.boot"] {
+            let text = mutations.iter().fold(read(article), |text, m| mutate(&text, m));
+            let host = facts("vyatta-a");
+            let Ok(loaded) = parse("test.conf", &text, &host, false) else {
+                continue;
+            };
+            let statements = loaded.stated(Secrets::Shown);
+            for form in [Form::Set, Form::Brace] {
+                let printed = form.print(&statements);
+                let again = parse("test.conf", &printed, &host, false)
+                    .unwrap_or_else(|refused| panic!("{printed}\n{refused}"));
+                prop_assert_eq!(&again.config, &loaded.config, "{}", printed);
+                prop_assert_eq!(again.stated(Secrets::Shown), statements.clone(), "{}", printed);
+            }
+        }
     }
 
     #[test]

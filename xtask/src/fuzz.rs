@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: random input for the parsers of what comes from the network.
+//! `cargo xtask fuzz`: random input for the parsers of configurations and of what comes from the network.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::workspace;
 /// cargo-fuzz's release.
 const CARGO_FUZZ: &str = "0.13.2";
 /// As in fuzz/fuzz_targets.
-const TARGETS: [&str; 4] = ["decapsulate", "gre", "heartbeat", "icmp"];
+const TARGETS: [&str; 5] = ["config", "decapsulate", "gre", "heartbeat", "icmp"];
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -522,8 +522,8 @@ impl Source for Board {
             })
             .collect())
     }
-    fn configuration(&self, secrets: Secrets) -> ConfigurationStatus {
-        self.configuration.status(secrets)
+    fn configuration(&self, secrets: Secrets, with_defaults: bool) -> ConfigurationStatus {
+        self.configuration.status(secrets, with_defaults)
     }
 
     fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<ConfiguringStep, String>> {

@@ -58,6 +58,8 @@ pub struct Configuration {
     candidate: PathBuf,
     /// Agents that are to take this one's place.
     successions: UnboundedSender<Succession>,
+    /// Whether another agent is about to take this one's place. Changes are planned one at a time.
+    is_ending: tokio::sync::Mutex<bool>,
     state: Mutex<State>,
 }
 
@@ -87,6 +89,7 @@ impl Configuration {
             last_good: lock::file_of_namespace(LAST_GOOD)?,
             candidate: lock::file_of_namespace("candidate")?,
             successions,
+            is_ending: tokio::sync::Mutex::new(false),
             state: Mutex::new(State {
                 unconfirmed_until: succession.as_ref().and_then(Succession::confirm_until),
                 last_change: succession.map(|succession| LastChange {
@@ -130,12 +133,16 @@ impl Configuration {
         }
     }
 
-    pub fn status(&self, secrets: Secrets) -> ConfigurationStatus {
+    pub fn status(&self, secrets: Secrets, with_defaults: bool) -> ConfigurationStatus {
         let state = self.state();
         let left = |until: BootTime| whole_ms(until.since(clock::now()));
         ConfigurationStatus {
             file: self.options.config.display().to_string(),
-            statements: self.running.in_effect(secrets),
+            statements: if with_defaults {
+                self.running.in_effect(secrets)
+            } else {
+                self.running.stated(secrets)
+            },
             unconfirmed_for_ms: state.unconfirmed_until.map(left),
             last_change: state.last_change.clone(),
         }
@@ -233,6 +240,10 @@ impl Configuration {
 
     /// Checks all that can be checked before anything is changed, and writes the candidate.
     async fn plan(&self, new: Loaded, within: Option<Duration>) -> Result<Planned> {
+        let mut is_ending = self.is_ending.lock().await;
+        if *is_ending {
+            bail!("another change is being made; try again when it is done");
+        }
         if self.unconfirmed_until().is_some() {
             bail!(
                 "a change waits to be confirmed: `routerctl configure confirm` keeps it, \
@@ -255,12 +266,14 @@ impl Configuration {
             new.config.cluster.as_ref(),
         )?;
         setup::plan(&new.config, &self.options, &self.netlink).await?;
+        let ticket = getrandom::u32().context("cannot draw a random number")?;
         write_private(&self.candidate, new.text())?;
         let confirm_until = within.map(|within| clock::now().after(within));
+        *is_ending = true;
         Ok(Planned {
             changes,
             succession: Some(Succession {
-                ticket: getrandom::u32().context("cannot draw a random number")?,
+                ticket,
                 configuration: self.candidate.clone(),
                 purpose: Purpose::Try {
                     confirm_until_ns: confirm_until.map(BootTime::as_ns),

@@ -121,17 +121,30 @@ const LONGEST_TRIAL_START: Duration = Duration::from_secs(30);
 /// Fails with [`preflight::Unfit`], having changed nothing, if the system does not fit.
 pub async fn run(beginning: Beginning, options: Options) -> Result<Outcome> {
     let trial = beginning.succession.clone().filter(Succession::is_trial);
-    let mut has_begun = false;
-    match (attempt(beginning, options, &mut has_begun).await, trial) {
-        (Err(error), Some(trial)) if !has_begun => Ok(Outcome::Succeeded {
+    let mut progress = Progress::default();
+    match (attempt(beginning, options, &mut progress).await, trial) {
+        (Err(error), Some(trial)) if !progress.has_begun => Ok(Outcome::Succeeded {
             by: way_back(&trial, &error)?,
-            terminate: false,
+            terminate: progress.terminate,
         }),
         (outcome, _) => outcome,
     }
 }
 
-async fn attempt(beginning: Beginning, options: Options, has_begun: &mut bool) -> Result<Outcome> {
+/// How far an agent has come.
+#[derive(Default)]
+struct Progress {
+    /// It runs, or did.
+    has_begun: bool,
+    /// It was asked to terminate before that.
+    terminate: bool,
+}
+
+async fn attempt(
+    beginning: Beginning,
+    options: Options,
+    progress: &mut Progress,
+) -> Result<Outcome> {
     let netlink = Netlink::open()?;
     let config = beginning.loaded.config.clone();
     let is_trial = beginning
@@ -177,7 +190,10 @@ async fn attempt(beginning: Beginning, options: Options, has_begun: &mut bool) -
     };
     let started = tokio::select! {
         started = starting => started,
-        stop = signals.stop() => Err(anyhow!("{stop} while starting")),
+        stop = signals.stop() => {
+            progress.terminate = true;
+            Err(anyhow!("{stop} while starting"))
+        }
         () = sleep(LONGEST_TRIAL_START), if is_trial => {
             Err(anyhow!("the agent did not come to run within {LONGEST_TRIAL_START:?}"))
         }
@@ -193,7 +209,7 @@ async fn attempt(beginning: Beginning, options: Options, has_begun: &mut bool) -
             Err::<Ending, _>(error).and(dataplane.remove().map(|()| Ending::Leave))
         }
         Ok(started) => {
-            *has_begun = true;
+            progress.has_begun = true;
             let stop = ending(&mut signals, &configuration, &mut successors);
             run_until(stop, started, dataplane, listener, &options.bpffs).await
         }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use router_agent::{
-    config::{Form, LARGEST_FILE, Origin, Possible, Secret, Statement, possible},
+    config::{Form, LARGEST_FILE, Possible, Secret, possible},
     control::{
         DEFAULT_SOCKET, SOCKET_VARIABLE,
         client::Client,
@@ -329,11 +329,7 @@ fn run(command: Command) -> Result<()> {
             asking,
         }) => {
             let form = commands.map_or(Form::Brace, |Commands::Commands| Form::Set);
-            let mut configuration = asking.agent().configuration(secrets)?;
-            if !origin {
-                let stated = |statement: &Statement| statement.origin == Origin::File;
-                configuration.statements.retain(stated);
-            }
+            let configuration = asking.agent().configuration(secrets, origin)?;
             let view = View::Configuration(&configuration);
             asking.print(view, || form.print(&configuration.statements))
         }
@@ -466,7 +462,7 @@ fn outcome(agent: &Client, ticket: u32, is_way_back: bool) -> Result<Option<Stri
     const PAUSE: Duration = Duration::from_millis(50);
     let deadline = Instant::now() + LONGEST;
     loop {
-        let answer = agent.configuration(false);
+        let answer = agent.configuration(false, false);
         if let Ok(status) = &answer
             && let Some(LastChange {
                 ticket: last,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
@@ -59,7 +59,12 @@ fn read_file(path: &Path, access: Access) -> Result<Secret, Unreadable> {
         reason: format!("{shown} cannot be read: {error}"),
         remedy: "state a file that the agent's user may read".to_owned(),
     };
-    let file = File::open(path).map_err(unreadable)?;
+    // A pipe would be waited for.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(Unreadable {

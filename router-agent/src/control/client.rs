@@ -128,8 +128,12 @@ impl Client {
     }
 
     /// What the agent runs by; with the secrets for those who may see them.
-    pub fn configuration(&self, secrets: bool) -> Result<ConfigurationStatus, ClientError> {
-        match self.request(&Request::configuration(secrets))? {
+    pub fn configuration(
+        &self,
+        secrets: bool,
+        defaults: bool,
+    ) -> Result<ConfigurationStatus, ClientError> {
+        match self.request(&Request::configuration(secrets, defaults))? {
             Body::Configuration(configuration) => Ok(configuration),
             other => Err(self.answers_another_question(&other)),
         }

@@ -35,7 +35,7 @@ pub trait Source {
     fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String>;
     /// Has a group moved. What is begun, and whether that is refused by the one who decides.
     fn force(&self, force: &Force) -> Result<(ForceBegun, oneshot::Receiver<Verdict>), String>;
-    fn configuration(&self, secrets: Secrets) -> ConfigurationStatus;
+    fn configuration(&self, secrets: Secrets, with_defaults: bool) -> ConfigurationStatus;
     /// Makes a step of a change of the configuration, or says why it cannot be.
     fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<Step, String>>;
 }

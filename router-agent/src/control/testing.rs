@@ -70,7 +70,7 @@ impl Source for Fixed {
         Ok((begun, decided))
     }
 
-    fn configuration(&self, secrets: Secrets) -> ConfigurationStatus {
+    fn configuration(&self, secrets: Secrets, _: bool) -> ConfigurationStatus {
         let value = match secrets {
             Secrets::Masked => "***",
             Secrets::Shown => "s3cr3t",

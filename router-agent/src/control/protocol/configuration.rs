@@ -10,7 +10,7 @@ use crate::config::{Change, Secret, Statement};
 pub struct ConfigurationStatus {
     /// The file that the agent starts with.
     pub file: String,
-    /// What is stated, and the defaults that hold besides.
+    /// What is stated; where it was asked for, the defaults that hold besides.
     pub statements: Vec<Statement>,
     /// The time until the configuration before this one comes back, unless it is confirmed.
     pub unconfirmed_for_ms: Option<u64>,

@@ -52,6 +52,9 @@ pub struct Request {
     /// Of [`Command::Configuration`]: to show the secrets, of root and the agent's user only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub secrets: bool,
+    /// Of [`Command::Configuration`]: to show the defaults that hold, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub defaults: bool,
 }
 
 impl Request {
@@ -64,6 +67,7 @@ impl Request {
             force: None,
             configuring: None,
             secrets: false,
+            defaults: false,
         }
     }
 
@@ -92,9 +96,10 @@ impl Request {
     }
 
     /// The configuration that runs.
-    pub fn configuration(secrets: bool) -> Self {
+    pub fn configuration(secrets: bool, defaults: bool) -> Self {
         Self {
             secrets,
+            defaults,
             ..Self::new(Command::Configuration)
         }
     }
@@ -337,7 +342,7 @@ mod tests {
             r#"{"version":1,"command":"configure","configuring":"roll-back"}"#
         );
         assert_eq!(
-            serde_json::to_string(&Request::configuration(true)).unwrap(),
+            serde_json::to_string(&Request::configuration(true, false)).unwrap(),
             r#"{"version":1,"command":"configuration","secrets":true}"#
         );
     }

@@ -175,23 +175,29 @@ async fn answer(
 
 fn configuration(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
     #[derive(serde::Deserialize)]
-    struct OnlySecrets {
+    struct OnlyWhat {
         #[serde(default)]
         secrets: bool,
+        #[serde(default)]
+        defaults: bool,
     }
 
-    let secrets = match serde_json::from_slice(line) {
-        Ok(OnlySecrets { secrets: false }) => Secrets::Masked,
-        Ok(OnlySecrets { secrets: true }) if client.may_change => Secrets::Shown,
-        Ok(OnlySecrets { secrets: true }) => {
-            return Response::error(
-                FailureCode::Forbidden,
-                "only root and the agent's own user may see the secrets",
-            );
-        }
+    let OnlyWhat { secrets, defaults } = match serde_json::from_slice(line) {
+        Ok(what) => what,
         Err(error) => return bad_request(&error),
     };
-    Response::ok(Body::Configuration(source.configuration(secrets)))
+    if secrets && !client.may_change {
+        return Response::error(
+            FailureCode::Forbidden,
+            "only root and the agent's own user may see the secrets",
+        );
+    }
+    let secrets = if secrets {
+        Secrets::Shown
+    } else {
+        Secrets::Masked
+    };
+    Response::ok(Body::Configuration(source.configuration(secrets, defaults)))
 }
 
 async fn configure(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Answer {

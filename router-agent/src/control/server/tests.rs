@@ -97,7 +97,7 @@ fn a_configuration_is_shown_and_changed_without_telling_its_text() {
     let _serving = Serving::at(scratch.socket(), Limits::default());
     let client = Client::new(scratch.socket()).with_timeout(Duration::from_mins(1));
     for (secrets, value) in [(false, "***"), (true, "s3cr3t")] {
-        let status = client.configuration(secrets).unwrap();
+        let status = client.configuration(secrets, false).unwrap();
         assert_eq!(status.statements[0].value.as_deref(), Some(value));
     }
     let apply = |text: String| {
