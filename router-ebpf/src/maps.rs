@@ -136,19 +136,16 @@ pub fn accept_sequence(index: u32, number: u32) -> bool {
     let Some(sequence) = SEQUENCES.get_ptr_mut(index) else {
         return false;
     };
+    // SAFETY: an array element, aligned and never freed while the program runs.
+    let word = unsafe { &raw mut (*sequence).received };
     for _ in 0..TRIES {
-        // SAFETY: an array element, aligned and never freed while the program runs; other CPUs
-        // change the word by the same instruction only.
-        let (before, found);
-        unsafe {
-            let word = &raw mut (*sequence).received;
-            before = word.read_volatile();
-            let Some(after) = Sequence::after(before, number) else {
-                return false;
-            };
-            found = compare_exchange(word, before, after);
-        }
-        if found == before {
+        // SAFETY: as above; other CPUs change the word by one instruction.
+        let before = unsafe { word.read_volatile() };
+        let Some(after) = Sequence::after(before, number) else {
+            return false;
+        };
+        // SAFETY: the same word.
+        if unsafe { compare_exchange(word, before, after) } == before {
             return true;
         }
     }

@@ -110,10 +110,11 @@ fn change_under_lookups() -> [Vec<u32>; 2] {
 struct SlowLookup(OwnedFd);
 
 /// An instruction of BPF (RFC 9669 §3).
-const fn insn(code: u8, registers: u8, offset: i16, immediate: i32) -> u64 {
-    let [a, b] = offset.to_le_bytes();
-    let [c, d, e, f] = immediate.to_le_bytes();
-    u64::from_le_bytes([code, registers, a, b, c, d, e, f])
+fn insn(code: u8, registers: u8, offset: i16, immediate: i32) -> u64 {
+    u64::from(code)
+        | u64::from(registers) << 8
+        | u64::from(offset.cast_unsigned()) << 16
+        | u64::from(immediate.cast_unsigned()) << 32
 }
 
 impl SlowLookup {
@@ -123,6 +124,15 @@ impl SlowLookup {
     fn load(map: BorrowedFd<'_>, key: u32) -> Self {
         const LOOKUP: i32 = 1;
         const KTIME: i32 = 5;
+        #[repr(C)]
+        struct Load {
+            kind: u32,
+            insn_count: u32,
+            insns: u64,
+            license: u64,
+        }
+        const PROG_LOAD: libc::c_long = 5;
+        const XDP: u32 = 6;
         let program = [
             // *(u32 *)(r10 - 4) = key; r2 = r10 - 4; r1 = map
             insn(0x62, 0x0a, -4, key.cast_signed()),
@@ -144,15 +154,6 @@ impl SlowLookup {
             insn(0x61, 0x60, 0, 0),
             insn(0x95, 0, 0, 0),
         ];
-        #[repr(C)]
-        struct Load {
-            kind: u32,
-            insn_count: u32,
-            insns: u64,
-            license: u64,
-        }
-        const PROG_LOAD: libc::c_long = 5;
-        const XDP: u32 = 6;
         let fd = bpf(
             PROG_LOAD,
             &mut Load {

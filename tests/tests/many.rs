@@ -21,19 +21,20 @@ fn address(router: Router, tunnel: u32) -> String {
 }
 
 fn config(router: Router) -> String {
-    let mut config = format!("set system host-name {}\n", router.name);
-    for tunnel in 0..TUNNELS {
-        for line in [
+    let lines = (0..TUNNELS).flat_map(|tunnel| {
+        [
             format!("address {}/30", address(router, tunnel)),
             "encapsulation gre".to_owned(),
             format!("local-ip {}", router.underlay),
             format!("remote-ip {}", router.peer().underlay),
             format!("parameters ip key {tunnel}"),
-        ] {
-            config += &format!("set interfaces tunnel tun{tunnel} {line}\n");
-        }
-    }
-    config
+        ]
+        .map(|line| format!("set interfaces tunnel tun{tunnel} {line}\n"))
+    });
+    lines.fold(
+        format!("set system host-name {}\n", router.name),
+        |config, line| config + &line,
+    )
 }
 
 /// The tunnels' interfaces that there are.
