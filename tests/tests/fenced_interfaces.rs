@@ -174,13 +174,13 @@ fn a_fence_on_an_underlay_is_behind_the_handover_of_tunnels() {
 fn status_says_what_is_not_fenced() {
     let (_agent, lab) = alone(|_| (), "eth1");
     let node = lab.node(ROUTER.name);
-    let note = "eth1 is not fenced";
+    let expected = "eth1 is not fenced";
     let status = || agent::routerctl(node, &["show", "cluster", "status"]);
-    assert!(!status().unwrap().contains(note));
+    assert!(!status().unwrap().contains(expected));
     node.exec(&["ip", "link", "delete", "eth1"]).unwrap();
     poll::until(PATIENCE, || {
         let text = status()?;
-        ensure!(text.contains(note), "{text}");
+        ensure!(text.contains(expected), "{text}");
         Ok(())
     })
     .unwrap();
