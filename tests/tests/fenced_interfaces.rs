@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{Read as _, Write as _},
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -57,6 +57,7 @@ fn tun(node: &Node, name: &str) -> Result<File> {
         let file = File::options()
             .read(true)
             .write(true)
+            .custom_flags(libc::O_NONBLOCK)
             .open("/dev/net/tun")?;
         // `struct ifreq` of linux/if.h: the name, and what of its union is used.
         let mut request = [0_u8; 40];
