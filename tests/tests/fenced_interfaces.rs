@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{Read as _, Write as _},
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -57,6 +57,7 @@ fn tun(node: &Node, name: &str) -> Result<File> {
         let file = File::options()
             .read(true)
             .write(true)
+            .custom_flags(libc::O_NONBLOCK)
             .open("/dev/net/tun")?;
         // `struct ifreq` of linux/if.h: the name, and what of its union is used.
         let mut request = [0_u8; 40];
@@ -174,13 +175,13 @@ fn a_fence_on_an_underlay_is_behind_the_handover_of_tunnels() {
 fn status_says_what_is_not_fenced() {
     let (_agent, lab) = alone(|_| (), "eth1");
     let node = lab.node(ROUTER.name);
-    let note = "eth1 is not fenced";
+    let expected = "eth1 is not fenced";
     let status = || agent::routerctl(node, &["show", "cluster", "status"]);
-    assert!(!status().unwrap().contains(note));
+    assert!(!status().unwrap().contains(expected));
     node.exec(&["ip", "link", "delete", "eth1"]).unwrap();
     poll::until(PATIENCE, || {
         let text = status()?;
-        ensure!(text.contains(note), "{text}");
+        ensure!(text.contains(expected), "{text}");
         Ok(())
     })
     .unwrap();

@@ -218,7 +218,7 @@ fn unfit_for_a_fence(link: &Link, by_name: &HashMap<&str, &Link>) -> Option<Prob
     }
     let controller = link.controller?;
     let is_vrf = |other: &&Link| other.index == controller && other.is_vrf();
-    if by_name.values().any(|other| is_vrf(other)) {
+    if by_name.values().any(is_vrf) {
         return None;
     }
     Some(Problem::new(

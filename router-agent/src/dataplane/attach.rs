@@ -281,13 +281,14 @@ pub(super) fn tc(
         None
     };
     let ahead = ahead.filter(|pin| pin.exists()).map(tc_link).transpose()?;
-    let order = match &ahead {
-        Some(link) => LinkOrder::after_link(link)?,
-        None => LinkOrder::first(),
-    };
-    let id = program
-        .attach_with_options(interface, direction, TcAttachOptions::TcxOrder(order))
-        .with_context(cannot)?;
+    let mut attach =
+        |order| program.attach_with_options(interface, direction, TcAttachOptions::TcxOrder(order));
+    let id = match &ahead {
+        // Somebody may have detached that one; its next comes first again.
+        Some(link) => attach(LinkOrder::after_link(link)?).or_else(|_| attach(LinkOrder::first())),
+        None => attach(LinkOrder::first()),
+    }
+    .with_context(cannot)?;
     let link = program.take_link(id)?;
     if let Some(error) = former {
         give_up(path, &error)?;

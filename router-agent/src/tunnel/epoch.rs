@@ -55,15 +55,14 @@ pub fn allot(config: &Config, former: &BTreeMap<usize, u16>) -> Allotment {
         if !keyed(tunnel) {
             return None;
         }
-        let received = match places.get(&tunnel.epoch_domain) {
-            Some(place) => *place,
-            None => {
-                // There are no more domains than tunnels.
-                let place = free.next()?;
-                places.insert(&tunnel.epoch_domain, place);
-                new.push(place);
-                place
-            }
+        let received = if let Some(place) = places.get(&tunnel.epoch_domain) {
+            *place
+        } else {
+            // There are no more domains than tunnels.
+            let place = free.next()?;
+            places.insert(&tunnel.epoch_domain, place);
+            new.push(place);
+            place
         };
         Some(EpochSlots { sent, received })
     });
