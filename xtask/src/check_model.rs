@@ -9,7 +9,7 @@ use crate::workspace;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also with two faults at a time; takes many minutes and some GiB of memory
+    /// Also with two faults at a time; takes many minutes
     #[arg(long)]
     deep: bool,
 }
