@@ -531,14 +531,11 @@ async fn start(
     {
         warn!("{warning}");
     }
-    let arbiter = match etcd {
-        Some(Asking { etcd, keys }) => Some(spawn_arbiter(
-            Desk::new(etcd, keys, inbox.clone(), reports.clone()),
-            questions_receiver,
-            &ended_sender,
-        )?),
-        None => None,
+    let ask = |Asking { etcd, keys }| {
+        let desk = Desk::new(etcd, keys, inbox.clone(), reports.clone());
+        spawn_arbiter(desk, questions_receiver, &ended_sender)
     };
+    let arbiter = etcd.map(ask).transpose()?;
     let noting = Noting::start(
         facts,
         configuration,
