@@ -347,7 +347,7 @@ fn a_restart_with_another_configuration_changes_what_differs() {
     ] {
         assert_eq!(text.contains(address), is_there, "{address} in {text}");
     }
-    for (map, elements) in [("tunnels", 4), ("egress", 8)] {
+    for (map, elements) in [("tunnels", 4), ("ends", 8)] {
         let text = agent::routerctl(node, &["maps", "dump", map, "--json"]).unwrap();
         let dump: serde_json::Value = serde_json::from_str(&text).unwrap();
         let entries = dump["entries"].as_array().unwrap();

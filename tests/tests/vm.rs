@@ -294,40 +294,6 @@ fn the_underlay_is_a_vlan() {
     }
 }
 
-/// Frames of a VLAN whose tag is taken off before XDP sees them, as a veth does it, are not those of the
-/// interface itself.
-#[test]
-fn frames_of_another_vlan_are_refused() {
-    let pair = Pair::new(&Case::GRE).unwrap();
-    pair.await_ping().unwrap();
-    let (ours, near) = (pair.ours(), pair.lab.node(NEAR));
-    let text = ours.exec(&["cat", "/sys/class/net/eth0/address"]).unwrap();
-    let mac = text.trim();
-    near.ip_batch(&[
-        "link add link to-ours name to-ours.7 type vlan id 7".to_owned(),
-        "link set to-ours.7 up".to_owned(),
-        format!("neigh add 10.0.1.10 lladdr {mac} dev to-ours.7 nud permanent"),
-        "route add 10.0.1.10/32 dev to-ours.7".to_owned(),
-    ])
-    .unwrap();
-    let refused = || {
-        let text = agent::routerctl(ours, &["maps", "dump", "reasons", "--json"]).unwrap();
-        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let entries = document["entries"].as_array().unwrap();
-        let of = |entry: &&serde_json::Value| entry["key"]["reason"] == "no-tunnel";
-        entries
-            .iter()
-            .find(of)
-            .map_or(0, |entry| entry["value"]["packets"].as_u64().unwrap())
-    };
-    let before = refused();
-    ping(pair.theirs(), TUNNEL_V4[0], &["-c2", "-i0.2", "-W1"]).unwrap_err();
-    assert!(refused() >= before + 2);
-    near.ip_batch(&["route delete 10.0.1.10/32 dev to-ours.7".to_owned()])
-        .unwrap();
-    pair.await_ping().unwrap();
-}
-
 /// The path is narrower than the tunnel believed: who sends through it learns what fits.
 #[test]
 fn path_mtu_reaches_the_inner_sender() {
