@@ -49,6 +49,9 @@ fn by_grants(router: Router) -> String {
     preferring("consistency", router)
 }
 
+/// However slow the machine is, a new agent comes before its peer gives up the one before it.
+const PATIENT: &str = "set cluster agent-dead-interval 10000";
+
 fn preferring(prefer: &str, router: Router) -> String {
     let [lan, servers] = SERVICES;
     router.article_config()
@@ -56,6 +59,7 @@ fn preferring(prefer: &str, router: Router) -> String {
             "set cluster group aws service {lan}
 set cluster group aws service {servers}
 set cluster group aws prefer {prefer}
+{PATIENT}
 set cluster group aws protect interface eth1
 set cluster group aws protect interface eth2
 "
@@ -254,7 +258,7 @@ fn a_killed_agent_that_is_started_again_costs_no_packet_by_grants() {
 /// The kernel of a standby whose agent is dead goes on granting, however long.
 #[test]
 fn the_active_goes_on_by_grants_of_a_standby_without_agent() {
-    let mut cluster = formed_as(by_grants);
+    let mut cluster = formed_as(|router| by_grants(router).replace(PATIENT, ""));
     let before = cluster.group(PRIMARY).unwrap();
     let report = under_traffic(&mut cluster, &[SECONDARY], &|cluster, router| {
         cluster.take_agent(router)?.kill()?;
