@@ -33,6 +33,9 @@ pub fn by_grants(router: Router) -> String {
     preferring("consistency", router)
 }
 
+/// However slow the machine is, a new agent comes before its peer gives up the one before it.
+pub const PATIENT: &str = "set cluster agent-dead-interval 10000";
+
 fn preferring(prefer: &str, router: Router) -> String {
     let [lan, servers] = SERVICES;
     router.article_config()
@@ -40,6 +43,7 @@ fn preferring(prefer: &str, router: Router) -> String {
             "set cluster group aws service {lan}
 set cluster group aws service {servers}
 set cluster group aws prefer {prefer}
+{PATIENT}
 set cluster group aws protect interface eth1
 set cluster group aws protect interface eth2
 "

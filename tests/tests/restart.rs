@@ -28,8 +28,8 @@ use router_tests::{
     lab::Node,
     other_build, poll,
     replacing::{
-        Lasting, PACKETS, Replace, by_grants, config, formed, formed_with, map_ids, tunnel,
-        tunnels, under_traffic,
+        Lasting, PACKETS, PATIENT, Replace, by_grants, config, formed, formed_with, map_ids,
+        tunnel, tunnels, under_traffic,
     },
     status::{activation_after, is_active},
     traffic::Report,
@@ -96,17 +96,14 @@ fn none_lost(report: &Report, cluster: &Cluster) {
     println!("{} sent, 0 lost", report.sent());
 }
 
-/// That was the secondary, and the primary's new agent was there to see it.
+/// That was the secondary, and the primary's new agent was there to see it. On a slow machine it may have
+/// found that the agent was dead for a while; the kernel it has heard all the time.
 fn nothing_missed_of_the_last_to_be_replaced(cluster: &Cluster) {
     let findings = cluster.group(PRIMARY).unwrap().findings;
-    let of_the_peer: Vec<_> = findings
-        .iter()
-        .filter(|finding| finding.kind == "peer")
-        .collect();
-    assert_eq!(
-        of_the_peer.len(),
-        1,
-        "it was heard, and never not: {findings:#?}"
+    let misses = |text: &str| text.contains("is silent") || text.contains("does not hear us");
+    assert!(
+        !findings.iter().any(|finding| misses(&finding.text)),
+        "{findings:#?}"
     );
     let session = cluster.session(PRIMARY).unwrap();
     assert_eq!(session.inbound_loss_percent, Some(0.0));
@@ -123,7 +120,7 @@ fn a_killed_agent_that_is_started_again_costs_no_packet_by_grants() {
 /// The kernel of a standby whose agent is dead goes on granting, however long.
 #[test]
 fn the_active_goes_on_by_grants_of_a_standby_without_agent() {
-    let mut cluster = formed_with(by_grants);
+    let mut cluster = formed_with(|router| by_grants(router).replace(PATIENT, ""));
     let before = cluster.group(PRIMARY).unwrap();
     let report = under_traffic(&mut cluster, &[SECONDARY], &|cluster, router| {
         cluster.take_agent(router)?.kill()?;
