@@ -8,6 +8,7 @@ pub mod control;
 pub mod dataplane;
 pub mod heartbeat;
 pub mod maps;
+pub mod metrics;
 pub mod monitor;
 pub mod net;
 pub mod path_mtu;

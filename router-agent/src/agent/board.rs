@@ -4,7 +4,7 @@ mod sessions;
 mod tunnels;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,7 +25,7 @@ use super::{
     fenced,
     present::Presents,
     report::{News, Report, Step, StepDone, View},
-    words::{finding_word, kind_word, own_state, owner_name, peer_state, state_word},
+    words::{KINDS, finding_word, kind_word, own_state, owner_name, peer_state, state_word},
 };
 use crate::{
     clock,
@@ -99,6 +99,8 @@ struct GroupBoard {
     services: Vec<ServiceStatus>,
     transitions: VecDeque<Transition>,
     findings: VecDeque<Finding>,
+    /// How many there were, by kind.
+    finding_counts: BTreeMap<&'static str, u64>,
 }
 
 pub struct Board {
@@ -153,6 +155,7 @@ impl GroupBoard {
                     error: None,
                 })
                 .collect(),
+            finding_counts: KINDS.map(|kind| (kind, 0)).into(),
             ..Self::default()
         }
     }
@@ -161,7 +164,10 @@ impl GroupBoard {
         match news {
             News::View(view) => self.view = Some(view),
             News::Monitor { index, state } => self.monitors[index].state = state,
-            News::Finding(finding) => keep(&mut self.findings, finding),
+            News::Finding(finding) => {
+                *self.finding_counts.entry(kind_word(&finding)).or_default() += 1;
+                keep(&mut self.findings, finding);
+            }
             News::Step(step) => self.note_step(step),
             News::Transition(transition) => keep(
                 &mut self.transitions,
@@ -287,6 +293,11 @@ impl Facts {
                     text: finding.to_string(),
                 })
                 .collect(),
+            finding_counts: board
+                .finding_counts
+                .iter()
+                .map(|(kind, count)| ((*kind).to_owned(), *count))
+                .collect(),
         }
     }
 
@@ -385,6 +396,7 @@ impl Source for Board {
             now_ns: now.as_ns(),
             clock_source: facts.clock_health.source.clone(),
             virtual_machine: facts.clock_health.virtual_machine,
+            clock_may_stop: facts.clock_health.warning().is_some(),
             groups: boards
                 .iter()
                 .enumerate()

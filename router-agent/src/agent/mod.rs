@@ -30,12 +30,13 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use router_common::identity::Epoch;
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::{
         mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
         oneshot,
     },
+    task::JoinSet,
     time::sleep,
 };
 use tracing::{error, info, warn};
@@ -53,6 +54,7 @@ use crate::{
     config::Config,
     control::{protocol::MonitorState, server},
     dataplane::{Dataplane, Former, ModeChoice},
+    metrics,
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
     path_mtu::icmp::PathMtu,
@@ -94,6 +96,12 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
             options.control_socket.display()
         )
     })?;
+    let metrics = match config.metrics {
+        Some(address) => Some(metrics::server::bind(address).await.with_context(|| {
+            format!("cannot serve metrics at {address}: see `service metrics listen`")
+        })?),
+        None => None,
+    };
     let _socket_file = RemovedAtTheEnd(&options.control_socket);
     // Before anything is changed: a stop must not be missed.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -129,7 +137,11 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
                     _ = detach.recv() => ("asked to detach", Ending::Detach),
                 }
             };
-            run_until(stop, started, dataplane, listener, &options.bpffs).await
+            let doors = Doors {
+                control: listener,
+                metrics,
+            };
+            run_until(stop, started, dataplane, doors, &options.bpffs).await
         }
     };
     if let Ok(Ending::Detach) = outcome {
@@ -163,13 +175,19 @@ async fn give_up(
     Ok(())
 }
 
+/// Where others ask.
+struct Doors {
+    control: UnixListener,
+    metrics: Option<TcpListener>,
+}
+
 /// Works until `stop`, or until a thread ends, and removes programs and maps unless they shall
 /// stay.
 async fn run_until(
     stop: impl Future<Output = (&'static str, Ending)>,
     started: Started,
     dataplane: Dataplane,
-    listener: UnixListener,
+    doors: Doors,
     bpffs: &Path,
 ) -> Result<Ending> {
     let Started {
@@ -179,7 +197,11 @@ async fn run_until(
     } = started;
     let (stop_keeper, stopped) = oneshot::channel();
     let mut keeper = tokio::spawn(keeper.run(dataplane, path_mtus, stopped));
-    let server = tokio::spawn(server::serve(listener, running.board.clone()));
+    let mut servers = JoinSet::new();
+    servers.spawn(server::serve(doors.control, running.board.clone()));
+    if let Some(listener) = doors.metrics {
+        servers.spawn(metrics::server::serve(listener, running.board.clone()));
+    }
     info!("running");
     let outcome = tokio::select! {
         (reason, ending) = stop => {
@@ -189,14 +211,14 @@ async fn run_until(
         Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
         _ = &mut keeper => {
             running.stop(Ending::Leave).await;
-            server.abort();
+            servers.abort_all();
             Dataplane::remove_left_over(bpffs)?;
             return Err(anyhow!("the keeper of the tunnels has ended"));
         }
     };
     let ending = *outcome.as_ref().unwrap_or(&Ending::Leave);
     running.stop(ending).await;
-    server.abort();
+    servers.abort_all();
     // One that has panicked need not hear.
     let _ = stop_keeper.send(());
     let handed_back = keeper.await;

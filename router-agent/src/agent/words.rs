@@ -88,6 +88,9 @@ pub(super) fn finding_word(finding: PeerFinding) -> &'static str {
     }
 }
 
+/// The words of [`kind_word`].
+pub(super) const KINDS: [&str; 4] = ["stopped", "dual-activity", "peer", "clock"];
+
 pub(super) fn kind_word(finding: &Finding) -> &'static str {
     match finding {
         Finding::Stopped { .. } => "stopped",

@@ -392,6 +392,7 @@ fn form(of: &Type) -> String {
             .collect::<Vec<_>>()
             .join("|"),
         Type::Endpoint | Type::Address | Type::McastGroup => "ADDRESS".to_owned(),
+        Type::Listen => "ADDRESS:PORT".to_owned(),
         Type::Prefix | Type::Service => "ADDRESS/LENGTH".to_owned(),
     }
 }

@@ -1,6 +1,6 @@
 //! From a word to a value of its type.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -21,6 +21,7 @@ pub(super) enum Value {
     Word(&'static str),
     Ipv4(Ipv4Addr),
     Ip(IpAddr),
+    Listen(SocketAddr),
     Net(IpNet),
     Service(ServiceAddress),
 }
@@ -70,6 +71,7 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
         Type::Endpoint => endpoint(word),
         Type::Prefix => prefix(word).map(Value::Net),
         Type::Address => address(word),
+        Type::Listen => listen(word),
         Type::McastGroup => match word.parse::<Ipv4Addr>() {
             Ok(group) if group.octets()[0] == 239 => Ok(Value::Ipv4(group)),
             _ => Err(bad(
@@ -78,6 +80,20 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
             )),
         },
         Type::Service => service(word).map(Value::Service),
+    }
+}
+
+fn listen(word: &str) -> Result<Value, Bad> {
+    let parsed = match word.parse() {
+        Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(_) => word.parse::<SocketAddr>(),
+    };
+    match parsed {
+        Ok(address) if address.port() != 0 => Ok(Value::Listen(address)),
+        Ok(_) | Err(_) => Err(bad(
+            "is no address and port to listen at",
+            "write `127.0.0.1:9430`, `[::1]:9430`, or the port alone",
+        )),
     }
 }
 

@@ -9,7 +9,7 @@ mod permission;
 pub mod protocol;
 pub mod server;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 /// Where the agent listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/router/control.sock";

@@ -10,6 +10,8 @@ mod ethernets;
 mod fit;
 mod tunnels;
 
+use std::net::SocketAddr;
+
 use super::Config;
 use super::Facts;
 use super::diagnostic::{Problem, Report};
@@ -38,7 +40,16 @@ pub(super) fn check(root: &Branch, facts: &Facts, report: &mut Report) -> Option
             Some(cluster) => Some(cluster?),
             None => None,
         },
+        metrics: metrics(root),
     })
+}
+
+fn metrics(root: &Branch) -> Option<SocketAddr> {
+    let metrics = root.branch("service")?.branch("metrics")?;
+    match metrics.value("listen")?.value {
+        Value::Listen(address) => Some(address),
+        _ => None,
+    }
 }
 
 /// Reports each required node that a stated branch lacks.

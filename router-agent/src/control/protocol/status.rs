@@ -1,6 +1,6 @@
 //! What the cluster is doing, as this node sees it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,9 @@ pub struct Status {
     /// What drives this node's clocks, as the kernel names it.
     pub clock_source: String,
     pub virtual_machine: bool,
+    /// Whether that may stand still while the hypervisor has the machine paused.
+    #[serde(default)]
+    pub clock_may_stop: bool,
     pub groups: Vec<GroupStatus>,
     /// The cluster's interfaces.
     pub paths: Vec<PathStatus>,
@@ -54,6 +57,9 @@ pub struct GroupStatus {
     pub transitions: Vec<Transition>,
     /// What was found of the peer, of this node and of its clock; the newest last.
     pub findings: Vec<Finding>,
+    /// How many there were since the agent started, by kind.
+    #[serde(default)]
+    pub finding_counts: BTreeMap<String, u64>,
 }
 
 /// A node of a group.
