@@ -7,6 +7,8 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod heartbeat;
+pub mod live;
+pub mod logging;
 pub mod maps;
 pub mod metrics;
 pub mod monitor;

@@ -41,6 +41,7 @@ use crate::{
     },
     dataplane::{Counters, MappedArray},
     heartbeat::rotation::Progress,
+    logging::LogLevel,
     slow_path,
     tunnel::epoch::EpochSlots,
 };
@@ -89,6 +90,7 @@ pub struct Facts {
     pub slow_path: Arc<slow_path::Table>,
     pub clock: Arc<ClockStatistics>,
     pub clock_health: ClockHealth,
+    pub log_level: LogLevel,
 }
 
 /// What the threads reported of a group.
@@ -471,5 +473,14 @@ impl Source for Board {
                 }
             })
             .collect())
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        self.facts
+            .log_level
+            .set(level)
+            .map_err(|refusal| refusal.to_string())?;
+        info!(level, "another level of the log");
+        Ok(())
     }
 }

@@ -327,6 +327,7 @@ impl Driver {
             }
         }
         let name = &self.groups[index].name;
+        let epoch = view.claim.epoch.0;
         for transition in transitions {
             info!(group = name, epoch = transition.epoch.0, "{transition}");
         }
@@ -334,9 +335,9 @@ impl Driver {
             if let Finding::Peer { to, .. } = finding
                 && to == PeerFinding::Alive
             {
-                info!(group = name, "{finding}");
+                info!(group = name, epoch, "{finding}");
             } else {
-                warn!(group = name, "{finding}");
+                warn!(group = name, epoch, "{finding}");
             }
         }
     }

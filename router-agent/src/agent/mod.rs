@@ -54,6 +54,7 @@ use crate::{
     config::Config,
     control::{protocol::MonitorState, server},
     dataplane::{Dataplane, Former, ModeChoice},
+    logging::LogLevel,
     metrics,
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
@@ -71,6 +72,7 @@ pub struct Options {
     pub control_socket: PathBuf,
     pub bpffs: PathBuf,
     pub xdp_mode: ModeChoice,
+    pub log_level: LogLevel,
 }
 
 /// How a running agent ends.

@@ -283,6 +283,7 @@ pub async fn carry_out(
             slow_path,
             clock: Arc::new(ClockStatistics::of_sessions(places.unwrap_or(0) as usize)),
             clock_health: ClockHealth::read(),
+            log_level: options.log_level.clone(),
             config,
         },
         keeper,

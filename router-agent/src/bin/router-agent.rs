@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use router_agent::{
     agent::{
         self, Options,
@@ -16,14 +16,23 @@ use router_agent::{
     config::{self, Facts, Loaded, Refused},
     control,
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, Former, ModeChoice, Programs},
+    logging::{self, LogFormat, LogLevel},
 };
 use tokio::runtime::{Builder, Runtime};
-use tracing_subscriber::EnvFilter;
 
 /// Makes two routers act as one.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// How the log on the standard error is written.
+    #[arg(
+        long,
+        value_enum,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "human"
+    )]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -63,6 +72,9 @@ enum Command {
         #[command(flatten)]
         pins: PinArguments,
     },
+    /// Write the man pages into a directory.
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     /// Detach and remove what `load`, or an agent that died, left: programs, maps and tunnels.
     Unload {
         #[command(flatten)]
@@ -81,16 +93,12 @@ struct PinArguments {
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    // A reader of the log that stalls must not stall the agent: lines are dropped then.
-    let (log, _flushed_at_the_end) = tracing_appender::non_blocking(std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_env("ROUTER_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
-        )
-        .with_writer(log)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    match carry_out(Arguments::parse().command) {
+    let Arguments {
+        log_format,
+        command,
+    } = Arguments::parse();
+    let (log_level, _flushed_at_the_end) = logging::begin(log_format);
+    match carry_out(command, log_level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(refused) = error.downcast_ref::<Refused>() {
@@ -107,7 +115,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn carry_out(command: Command) -> Result<()> {
+fn carry_out(command: Command, log_level: LogLevel) -> Result<()> {
     match command {
         Command::Run {
             config,
@@ -121,6 +129,7 @@ fn carry_out(command: Command) -> Result<()> {
                 control_socket,
                 bpffs,
                 xdp_mode,
+                log_level,
             };
             runtime()?.block_on(agent::run(config, options))
         }
@@ -161,6 +170,8 @@ fn carry_out(command: Command) -> Result<()> {
                 }
             }
         }
+        Command::Man { directory } => clap_mangen::generate_to(Arguments::command(), &directory)
+            .with_context(|| format!("cannot write to {}", directory.display())),
         Command::Unload {
             pins: PinArguments { bpffs },
         } => {

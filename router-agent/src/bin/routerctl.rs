@@ -5,10 +5,12 @@ use std::{
     io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate};
 use router_agent::{
     config::Secret,
     control::{
@@ -17,6 +19,7 @@ use router_agent::{
         protocol::{AgentVersion, Rotation, TunnelStatus},
     },
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS},
+    live,
     maps::{self, KernelInterfaces, PinnedMaps},
     views::{
         self,
@@ -68,6 +71,38 @@ enum Command {
     /// Look into the pinned maps; needs no agent.
     #[command(subcommand)]
     Maps(Maps),
+    /// Print what happens, as it happens, until it is interrupted.
+    #[command(subcommand)]
+    Monitor(Monitor),
+    /// The whole router on one screen: nodes, round trips, rates, last events.
+    Top {
+        /// The agent's control socket.
+        #[arg(long, value_name = "PATH", env = SOCKET_VARIABLE, default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+    },
+    /// The log of the running agent.
+    #[command(subcommand)]
+    Log(Log),
+    /// Write the man pages into a directory.
+    #[command(hide = true)]
+    Man { directory: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+enum Monitor {
+    /// Changes of state, their steps, and findings. With --json an object a line.
+    Cluster(Asking),
+}
+
+#[derive(Debug, Subcommand)]
+enum Log {
+    /// Change what is logged until the agent ends.
+    Level {
+        /// Such as debug, or `info,router_agent::takeover=debug`.
+        level: String,
+        #[command(flatten)]
+        asking: Asking,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,7 +168,7 @@ enum Interfaces {
     )]
     Tunnel {
         /// One tunnel, such as tun00; all if not given. Shown brief if all, in detail if one.
-        #[arg(value_name = "TUNNEL|brief|detail")]
+        #[arg(value_name = "TUNNEL|brief|detail", add = ArgValueCandidates::new(tunnel_names))]
         which: Option<String>,
         /// How much of it.
         #[arg(value_name = "brief|detail")]
@@ -167,10 +202,22 @@ enum Maps {
     /// What a map holds, decoded. Secrets are masked.
     Dump {
         /// As `maps list` shows it, in upper or lower case.
+        #[arg(add = ArgValueCandidates::new(map_names))]
         name: String,
         /// Also the unused entries of arrays.
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        looking: Looking,
+    },
+    /// As `dump`, again and again.
+    Watch {
+        /// As `maps list` shows it, in upper or lower case.
+        #[arg(add = ArgValueCandidates::new(map_names))]
+        name: String,
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        interval: u64,
         #[command(flatten)]
         looking: Looking,
     },
@@ -187,7 +234,28 @@ struct Looking {
     json: bool,
 }
 
+/// For completion.
+fn map_names() -> Vec<CompletionCandidate> {
+    let names = router_common::map::name::ALL.into_iter();
+    names
+        .map(|name| CompletionCandidate::new(name.to_lowercase()))
+        .collect()
+}
+
+/// For completion: those of the agent, if it answers at once.
+fn tunnel_names() -> Vec<CompletionCandidate> {
+    /// An operator waits for it.
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let socket = std::env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let agent = Client::new(socket).with_timeout(TIMEOUT);
+    let tunnels = agent.tunnels().unwrap_or_default().into_iter();
+    let words = ["brief", "detail"].map(ToOwned::to_owned);
+    let names = tunnels.map(|tunnel| tunnel.name).chain(words);
+    names.map(CompletionCandidate::new).collect()
+}
+
 fn main() -> ExitCode {
+    CompleteEnv::with_factory(Arguments::command).complete();
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -263,6 +331,25 @@ fn run(command: Command) -> Result<()> {
             let dump = maps::dump(&pins, &name, all, &KernelInterfaces::open())?;
             looking.print(&dump, || maps::view::dump(&dump))
         }
+        Command::Maps(Maps::Watch {
+            name,
+            interval,
+            looking,
+        }) => live::repeat(Duration::from_secs(interval), || {
+            let pins = PinnedMaps::below(&looking.bpffs)?;
+            let dump = maps::dump(&pins, &name, false, &KernelInterfaces::open())?;
+            text_of(looking.json, &dump, || maps::view::dump(&dump))
+        }),
+        Command::Monitor(Monitor::Cluster(asking)) => live::monitor(&asking.agent(), asking.json),
+        Command::Top { socket } => live::top(&Client::new(socket)),
+        Command::Log(Log::Level { level, asking }) => {
+            let level = asking.agent().set_log_level(&level)?;
+            asking.print(View::LogLevel(&level), || {
+                format!("the agent logs {level}\n")
+            })
+        }
+        Command::Man { directory } => clap_mangen::generate_to(Arguments::command(), &directory)
+            .with_context(|| format!("cannot write to {}", directory.display())),
     }
 }
 
@@ -366,13 +453,7 @@ impl Looking {
 }
 
 fn print(json: bool, view: impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
-    let text = if json {
-        let mut text = serde_json::to_string_pretty(&Document::of(view))?;
-        text.push('\n');
-        text
-    } else {
-        text()
-    };
+    let text = text_of(json, view, text)?;
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
@@ -384,10 +465,16 @@ fn print(json: bool, view: impl Serialize, text: impl FnOnce() -> String) -> Res
     }
 }
 
+fn text_of(json: bool, view: impl Serialize, text: impl FnOnce() -> String) -> Result<String> {
+    Ok(if json {
+        serde_json::to_string_pretty(&Document::of(view))? + "\n"
+    } else {
+        text()
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

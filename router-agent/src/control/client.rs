@@ -118,6 +118,14 @@ impl Client {
         }
     }
 
+    /// Changes what the agent logs.
+    pub fn set_log_level(&self, level: &str) -> Result<String, ClientError> {
+        match self.request(&Request::log_level(level.to_owned()))? {
+            Body::LogLevel(level) => Ok(level),
+            other => Err(self.answers_another_question(&other)),
+        }
+    }
+
     fn ask(&self, command: Command) -> Result<Body, ClientError> {
         self.request(&Request::new(command))
     }
@@ -191,6 +199,7 @@ impl Client {
             Body::Interfaces(_) => Command::Interfaces,
             Body::Version(_) => Command::Version,
             Body::RotateSecret(_) => Command::RotateSecret,
+            Body::LogLevel(_) => Command::LogLevel,
         };
         self.not_understood(&format!("it answered {kind}, which was not asked"))
     }

@@ -25,6 +25,8 @@ pub trait Source {
     fn heartbeat(&self) -> Vec<HeartbeatStatus>;
     /// Makes a step of the change of the secret; how far each session is then, or why it cannot be.
     fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String>;
+    /// Changes what is logged, or says why not.
+    fn set_log_level(&self, level: &str) -> Result<(), String>;
 }
 
 /// A source as connections share it.

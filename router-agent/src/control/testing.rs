@@ -46,6 +46,13 @@ impl Source for Fixed {
             Rotation::Finish { .. } => Err("no change is under way".to_owned()),
         }
     }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        match level {
+            "debug" => Ok(()),
+            _ => Err(format!("{level} is no level")),
+        }
+    }
 }
 
 pub fn fixed() -> SharedSource {

@@ -11,7 +11,7 @@ use crate::{control::testing::fixed, metrics::server};
 fn every_metric_is_described_and_ends_well() {
     let text = text(&*fixed()).unwrap();
     for Metric { name, help, .. } in METRICS {
-        assert!(text.contains(&format!("# HELP {name} {help}.\n")), "{name}");
+        assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}");
     }
     assert!(text.ends_with("# EOF\n"));
     assert!(

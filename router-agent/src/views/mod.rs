@@ -2,6 +2,7 @@
 //! functions; the same struct always gives the same text.
 
 mod cluster;
+pub mod events;
 mod fence;
 mod heartbeat;
 mod history;
@@ -10,6 +11,7 @@ mod interfaces;
 pub mod json;
 mod rotation;
 mod table;
+pub mod top;
 mod tunnel;
 mod version;
 

@@ -35,6 +35,9 @@ pub struct Request {
     /// Of [`Command::RotateSecret`] alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
+    /// Of [`Command::LogLevel`] alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
 }
 
 impl Request {
@@ -44,6 +47,7 @@ impl Request {
             version: VERSION,
             command,
             rotation: None,
+            level: None,
         }
     }
 
@@ -53,6 +57,17 @@ impl Request {
             version: VERSION,
             command: Command::RotateSecret,
             rotation: Some(rotation),
+            level: None,
+        }
+    }
+
+    /// What is to be logged.
+    pub const fn log_level(level: String) -> Self {
+        Self {
+            version: VERSION,
+            command: Command::LogLevel,
+            rotation: None,
+            level: Some(level),
         }
     }
 }
@@ -74,16 +89,19 @@ pub enum Command {
     /// Changes which secrets are accepted; of root and the agent's user only. Answered by
     /// [`Body::RotateSecret`].
     RotateSecret,
+    /// Changes what is logged; of root and the agent's user only. Answered by [`Body::LogLevel`].
+    LogLevel,
 }
 
 impl Command {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Status,
         Self::Tunnels,
         Self::Interfaces,
         Self::Heartbeat,
         Self::Version,
         Self::RotateSecret,
+        Self::LogLevel,
     ];
 
     /// The command's word in a request.
@@ -95,6 +113,7 @@ impl Command {
             Self::Heartbeat => "heartbeat",
             Self::Version => "version",
             Self::RotateSecret => "rotate-secret",
+            Self::LogLevel => "log-level",
         }
     }
 
@@ -150,6 +169,8 @@ pub enum Body {
     Heartbeat(Vec<HeartbeatStatus>),
     Version(AgentVersion),
     RotateSecret(Vec<SessionRotation>),
+    /// The level as it is now.
+    LogLevel(String),
 }
 
 /// Which program answers.

@@ -123,7 +123,30 @@ fn answer(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> R
         Command::Heartbeat => Body::Heartbeat(source.heartbeat()),
         Command::Version => Body::Version(AgentVersion::own()),
         Command::RotateSecret => return rotate(line, client, source),
+        Command::LogLevel => return set_log_level(line, client, source),
     })
+}
+
+fn set_log_level(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
+    #[derive(serde::Deserialize)]
+    struct OnlyLevel {
+        level: String,
+    }
+
+    if !client.may_change {
+        return Response::error(
+            FailureCode::Forbidden,
+            "only root and the agent's own user may change what is logged",
+        );
+    }
+    let level = match serde_json::from_slice(line) {
+        Ok(OnlyLevel { level }) => level,
+        Err(error) => return bad_request(&error),
+    };
+    match source.set_log_level(&level) {
+        Ok(()) => Response::ok(Body::LogLevel(level)),
+        Err(reason) => Response::error(FailureCode::Impossible, reason),
+    }
 }
 
 fn rotate(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
