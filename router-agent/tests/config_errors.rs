@@ -36,6 +36,7 @@ fn refused(text: &str) -> Refused {
 
 fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config {
     Config {
+        metrics: None,
         host_name: host.to_owned(),
         tunnels: vec![Tunnel {
             name: "tun00".to_owned(),

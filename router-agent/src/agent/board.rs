@@ -4,6 +4,7 @@ mod sessions;
 mod tunnels;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     time::Duration,
 };
@@ -26,7 +27,7 @@ use super::{
     fenced, past,
     present::Presents,
     report::{News, Report, Step, StepDone, View},
-    words::{finding_word, own_state, owner_name, peer_state, state_word},
+    words::{KINDS, finding_word, kind_word, own_state, owner_name, peer_state, state_word},
 };
 use crate::{
     arbiter::Health,
@@ -44,6 +45,7 @@ use crate::{
     dataplane::{Counters, MappedArray},
     heartbeat::rotation::Progress,
     history::{Entry, Past, Side},
+    logging::LogLevel,
     slow_path,
     tunnel::epoch::EpochSlots,
 };
@@ -91,6 +93,7 @@ pub struct Facts {
     pub clock: Arc<ClockStatistics>,
     /// As in `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
+    pub log_level: LogLevel,
 }
 
 /// What the threads reported of a group.
@@ -101,6 +104,8 @@ struct GroupBoard {
     services: Vec<ServiceStatus>,
     past: Past,
     arbiter: Health,
+    /// How many findings there were since the agent started, by kind.
+    finding_counts: BTreeMap<&'static str, u64>,
 }
 
 pub struct Board {
@@ -162,7 +167,11 @@ impl Board {
                 return None;
             }
             News::Step(step) => board.note_step(&facts.groups()[number].name, step),
-            News::Finding(finding) => past::finding(facts, number, &finding),
+            News::Finding(finding) => {
+                let count = board.finding_counts.entry(kind_word(&finding));
+                *count.or_default() += 1;
+                past::finding(facts, number, &finding)
+            }
             News::Transition(decided) => past::transition(facts, number, &decided),
         };
         board.past.note(entry.clone());
@@ -209,6 +218,7 @@ impl GroupBoard {
                     error: None,
                 })
                 .collect(),
+            finding_counts: KINDS.map(|kind| (kind, 0)).into(),
             ..Self::default()
         }
     }
@@ -297,6 +307,11 @@ impl Facts {
             arbiter: self.arbiter_status(number, view, &board.arbiter),
             transitions: board.past.transitions().cloned().collect(),
             findings: board.past.findings().cloned().collect(),
+            finding_counts: board
+                .finding_counts
+                .iter()
+                .map(|(kind, count)| ((*kind).to_owned(), *count))
+                .collect(),
         }
     }
 
@@ -399,6 +414,7 @@ impl Source for Board {
             generation: facts.generation,
             agent_uptime_ms: whole_ms(now.since(facts.started)),
             now_ns: now.as_ns(),
+            clock_may_stop: clock.warning().is_some(),
             clock_source: clock.source,
             virtual_machine: clock.virtual_machine,
             boot_id: facts.boot_id.clone(),
@@ -522,11 +538,21 @@ impl Source for Board {
             })
             .collect())
     }
+
     fn configuration(&self, secrets: Secrets, with_defaults: bool) -> ConfigurationStatus {
         self.configuration.status(secrets, with_defaults)
     }
 
     fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<ConfiguringStep, String>> {
         self.configuration.step(step)
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        self.facts
+            .log_level
+            .set(level)
+            .map_err(|refusal| refusal.to_string())?;
+        info!(level, "another level of the log");
+        Ok(())
     }
 }

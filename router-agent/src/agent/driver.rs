@@ -395,14 +395,15 @@ impl Driver {
             self.pass_on(index, command);
         }
         let name = &self.groups[index].name;
+        let epoch = view.claim.epoch.0;
         for transition in transitions {
             info!(group = name, epoch = transition.epoch.0, "{transition}");
         }
         for finding in findings {
             if is_relief(&finding) {
-                info!(group = name, "{finding}");
+                info!(group = name, epoch, "{finding}");
             } else {
-                warn!(group = name, "{finding}");
+                warn!(group = name, epoch, "{finding}");
             }
         }
     }

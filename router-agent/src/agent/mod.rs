@@ -37,12 +37,13 @@ use anyhow::{Context as _, Result, anyhow};
 use futures::FutureExt as _;
 use router_common::identity::Epoch;
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
     sync::{
         mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
         oneshot,
     },
+    task::JoinSet,
     time::sleep,
 };
 use tracing::{error, info, warn};
@@ -64,6 +65,8 @@ use crate::{
     config::Config,
     control::{protocol::MonitorState, server},
     dataplane::{Dataplane, Former, ModeChoice},
+    logging::LogLevel,
+    metrics,
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
     path_mtu::icmp::PathMtu,
@@ -86,6 +89,7 @@ pub struct Options {
     pub xdp_mode: ModeChoice,
     /// Where the history is kept.
     pub history: PathBuf,
+    pub log_level: LogLevel,
 }
 
 /// How a running agent ends.
@@ -159,6 +163,12 @@ async fn attempt(
             options.control_socket.display()
         )
     })?;
+    let metrics = match config.metrics {
+        Some(address) => Some(metrics::server::bind(address).await.with_context(|| {
+            format!("cannot serve metrics at {address}: see `service metrics listen`")
+        })?),
+        None => None,
+    };
     let _socket_file = RemovedAtTheEnd(&options.control_socket);
     // Before anything is changed: a stop must not be missed.
     let mut signals = Signals::catch()?;
@@ -211,7 +221,11 @@ async fn attempt(
         Ok(started) => {
             progress.has_begun = true;
             let stop = ending(&mut signals, &configuration, &mut successors);
-            run_until(stop, started, dataplane, listener, &options.bpffs).await
+            let doors = Doors {
+                control: listener,
+                metrics,
+            };
+            run_until(stop, started, dataplane, doors, &options.bpffs).await
         }
     };
     match outcome {
@@ -322,13 +336,19 @@ async fn give_up(
     Ok(())
 }
 
+/// Where others ask.
+struct Doors {
+    control: UnixListener,
+    metrics: Option<TcpListener>,
+}
+
 /// Works until `stop`, or until a thread ends, and removes programs and maps unless they shall
 /// stay.
 async fn run_until(
     stop: impl Future<Output = (&'static str, Ending)>,
     started: Started,
     dataplane: Dataplane,
-    listener: UnixListener,
+    doors: Doors,
     bpffs: &Path,
 ) -> Result<Ending> {
     let Started {
@@ -338,7 +358,14 @@ async fn run_until(
     } = started;
     let (stop_keeper, stopped) = oneshot::channel();
     let mut keeper = tokio::spawn(keeper.run(dataplane, path_mtus, stopped));
-    let server = tokio::spawn(server::serve(listener, running.noting.board.clone()));
+    let mut servers = JoinSet::new();
+    servers.spawn(server::serve(doors.control, running.noting.board.clone()));
+    if let Some(listener) = doors.metrics {
+        servers.spawn(metrics::server::serve(
+            listener,
+            running.noting.board.clone(),
+        ));
+    }
     info!("running");
     let outcome = tokio::select! {
         (reason, ending) = stop => {
@@ -348,14 +375,14 @@ async fn run_until(
         Some(name) = running.ended.recv() => Err(anyhow!("thread {name} has ended")),
         _ = &mut keeper => {
             running.stop(&Ending::Leave).await;
-            server.abort();
+            servers.abort_all();
             Dataplane::remove_left_over(bpffs)?;
             return Err(anyhow!("the keeper of the tunnels has ended"));
         }
     };
     let ending = outcome.as_ref().unwrap_or(&Ending::Leave);
     running.stop(ending).await;
-    server.abort();
+    servers.abort_all();
     // One that has panicked need not hear.
     let _ = stop_keeper.send(());
     let handed_back = keeper.await;

@@ -339,6 +339,7 @@ pub async fn carry_out(
             boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
                 .map(|id| id.trim().to_owned())
                 .context("cannot tell this boot from others")?,
+            log_level: options.log_level.clone(),
             config,
         },
         keeper,

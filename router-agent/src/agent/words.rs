@@ -100,6 +100,9 @@ pub(super) fn finding_word(finding: PeerFinding) -> &'static str {
     }
 }
 
+/// The words of [`kind_word`].
+pub(super) const KINDS: [&str; 5] = ["stopped", "dual-activity", "peer", "clock", "arbiter"];
+
 pub(super) fn kind_word(finding: &Finding) -> &'static str {
     match finding {
         Finding::Stopped { .. } => "stopped",

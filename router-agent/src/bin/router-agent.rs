@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use router_agent::{
     agent::{
         self, Options, Outcome,
@@ -19,14 +19,23 @@ use router_agent::{
     control,
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, Former, ModeChoice, Programs},
     history,
+    logging::{self, LogFormat, LogLevel},
 };
 use tokio::runtime::{Builder, Runtime};
-use tracing_subscriber::EnvFilter;
 
 /// Makes two routers act as one.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// How the log on the standard error is written.
+    #[arg(
+        long,
+        value_enum,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "human"
+    )]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -84,6 +93,9 @@ enum Command {
         #[command(flatten)]
         pins: PinArguments,
     },
+    /// Write the man pages into a directory.
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     /// Detach and remove what `load`, or an agent that died, left: programs, maps and tunnels.
     Unload {
         #[command(flatten)]
@@ -110,16 +122,12 @@ struct PinArguments {
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    // A reader of the log that stalls must not stall the agent: lines are dropped then.
-    let (log, flushed_at_the_end) = tracing_appender::non_blocking(std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_env("ROUTER_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
-        )
-        .with_writer(log)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    let outcome = carry_out(Arguments::parse().command).and_then(|next| match next {
+    let Arguments {
+        log_format,
+        command,
+    } = Arguments::parse();
+    let (log_level, flushed_at_the_end) = logging::begin(log_format);
+    let outcome = carry_out(command, log_level).and_then(|next| match next {
         Next::End => Ok(ExitCode::SUCCESS),
         Next::Incomplete => Ok(ExitCode::from(REFUSED)),
         Next::Agent { by, terminate } => {
@@ -156,7 +164,7 @@ enum Next {
     },
 }
 
-fn carry_out(command: Command) -> Result<Next> {
+fn carry_out(command: Command, log_level: LogLevel) -> Result<Next> {
     match command {
         Command::Run {
             config,
@@ -173,6 +181,7 @@ fn carry_out(command: Command) -> Result<Next> {
                 bpffs,
                 xdp_mode,
                 history,
+                log_level,
             };
             run(options)
         }
@@ -253,6 +262,11 @@ fn carry_out(command: Command) -> Result<Next> {
                     Err(error)
                 }
             }
+        }
+        Command::Man { directory } => {
+            clap_mangen::generate_to(Arguments::command(), &directory)
+                .with_context(|| format!("cannot write to {}", directory.display()))?;
+            Ok(Next::End)
         }
         Command::Unload {
             pins: PinArguments { bpffs },

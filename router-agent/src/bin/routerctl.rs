@@ -10,7 +10,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate};
 use router_agent::{
     config::{Form, LARGEST_FILE, Possible, Secret, possible},
     control::{
@@ -22,6 +23,7 @@ use router_agent::{
         },
     },
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS},
+    live,
     maps::{self, KernelInterfaces, PinnedMaps},
     views::{
         self, Moved,
@@ -80,6 +82,21 @@ enum Command {
     // Its `help` is about the configuration.
     #[command(subcommand, disable_help_subcommand = true)]
     Configure(Configure),
+    /// Print what happens, as it happens, until it is interrupted.
+    #[command(subcommand)]
+    Monitor(Monitor),
+    /// The whole router on one screen: nodes, round trips, rates, last events.
+    Top {
+        /// The agent's control socket.
+        #[arg(long, value_name = "PATH", env = SOCKET_VARIABLE, default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+    },
+    /// The log of the running agent.
+    #[command(subcommand)]
+    Log(Log),
+    /// Write the man pages into a directory.
+    #[command(hide = true)]
+    Man { directory: PathBuf },
 }
 
 #[derive(Debug, Subcommand)]
@@ -139,6 +156,23 @@ enum Forcing {
 enum ForcedState {
     Active,
     Standby,
+}
+
+#[derive(Debug, Subcommand)]
+enum Monitor {
+    /// Changes of state, their steps, and findings. With --json an object a line.
+    Cluster(Asking),
+}
+
+#[derive(Debug, Subcommand)]
+enum Log {
+    /// Change what is logged until the agent ends.
+    Level {
+        /// Such as debug, or `info,router_agent::takeover=debug`.
+        level: String,
+        #[command(flatten)]
+        asking: Asking,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -223,7 +257,7 @@ enum Interfaces {
     )]
     Tunnel {
         /// One tunnel, such as tun00; all if not given. Shown brief if all, in detail if one.
-        #[arg(value_name = "TUNNEL|brief|detail")]
+        #[arg(value_name = "TUNNEL|brief|detail", add = ArgValueCandidates::new(tunnel_names))]
         which: Option<String>,
         /// How much of it.
         #[arg(value_name = "brief|detail")]
@@ -257,10 +291,22 @@ enum Maps {
     /// What a map holds, decoded. Secrets are masked.
     Dump {
         /// As `maps list` shows it, in upper or lower case.
+        #[arg(add = ArgValueCandidates::new(map_names))]
         name: String,
         /// Also the unused entries of arrays.
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        looking: Looking,
+    },
+    /// As `dump`, again and again.
+    Watch {
+        /// As `maps list` shows it, in upper or lower case.
+        #[arg(add = ArgValueCandidates::new(map_names))]
+        name: String,
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        interval: u64,
         #[command(flatten)]
         looking: Looking,
     },
@@ -277,7 +323,28 @@ struct Looking {
     json: bool,
 }
 
+/// For completion.
+fn map_names() -> Vec<CompletionCandidate> {
+    let names = router_common::map::name::ALL.into_iter();
+    names
+        .map(|name| CompletionCandidate::new(name.to_lowercase()))
+        .collect()
+}
+
+/// For completion: those of the agent, if it answers at once.
+fn tunnel_names() -> Vec<CompletionCandidate> {
+    /// An operator waits for it.
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let socket = std::env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let agent = Client::new(socket).with_timeout(TIMEOUT);
+    let tunnels = agent.tunnels().unwrap_or_default().into_iter();
+    let words = ["brief", "detail"].map(ToOwned::to_owned);
+    let names = tunnels.map(|tunnel| tunnel.name).chain(words);
+    names.map(CompletionCandidate::new).collect()
+}
+
 fn main() -> ExitCode {
+    CompleteEnv::with_factory(Arguments::command).complete();
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -371,6 +438,25 @@ fn run(command: Command) -> Result<()> {
             let dump = maps::dump(&pins, &name, all, &KernelInterfaces::open())?;
             looking.print(&dump, || maps::view::dump(&dump))
         }
+        Command::Maps(Maps::Watch {
+            name,
+            interval,
+            looking,
+        }) => live::repeat(Duration::from_secs(interval), || {
+            let pins = PinnedMaps::below(&looking.bpffs)?;
+            let dump = maps::dump(&pins, &name, false, &KernelInterfaces::open())?;
+            text_of(looking.json, &dump, || maps::view::dump(&dump))
+        }),
+        Command::Monitor(Monitor::Cluster(asking)) => live::monitor(&asking.agent(), asking.json),
+        Command::Top { socket } => live::top(&Client::new(socket)),
+        Command::Log(Log::Level { level, asking }) => {
+            let level = asking.agent().set_log_level(&level)?;
+            asking.print(View::LogLevel(&level), || {
+                format!("the agent logs {level}\n")
+            })
+        }
+        Command::Man { directory } => clap_mangen::generate_to(Arguments::command(), &directory)
+            .with_context(|| format!("cannot write to {}", directory.display())),
     }
 }
 
@@ -611,13 +697,7 @@ impl Looking {
 }
 
 fn print(json: bool, view: impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
-    let text = if json {
-        let mut text = serde_json::to_string_pretty(&Document::of(view))?;
-        text.push('\n');
-        text
-    } else {
-        text()
-    };
+    let text = text_of(json, view, text)?;
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
@@ -629,10 +709,16 @@ fn print(json: bool, view: impl Serialize, text: impl FnOnce() -> String) -> Res
     }
 }
 
+fn text_of(json: bool, view: impl Serialize, text: impl FnOnce() -> String) -> Result<String> {
+    Ok(if json {
+        serde_json::to_string_pretty(&Document::of(view))? + "\n"
+    } else {
+        text()
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@
 //! and every rule between values already checked.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub struct Config {
     /// which it first names them; names are unique and none is a tunnel's.
     pub ethernets: Vec<Ethernet>,
     pub cluster: Option<Cluster>,
+    /// Where metrics are served; none unless it is stated.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// `interfaces ethernet NAME`: an interface that the host has, of whatever kind.

@@ -93,6 +93,8 @@ pub(super) enum Type {
     /// An address of this host with the length of its network.
     Prefix,
     Address,
+    /// An address of this host and a TCP port; a port alone is on the loopback interface.
+    Listen,
     /// IPv4 in 239.0.0.0/8.
     McastGroup,
     /// The path of a file of this host.

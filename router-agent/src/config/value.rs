@@ -1,6 +1,6 @@
 //! From a word to a value of its type.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -26,6 +26,7 @@ pub(super) enum Value {
     Word(&'static str),
     Ipv4(Ipv4Addr),
     Ip(IpAddr),
+    Listen(SocketAddr),
     Net(IpNet),
     Service(ServiceAddress),
 }
@@ -45,6 +46,7 @@ impl Value {
             Self::Ipv4(address) => address.to_string(),
             Self::Ip(address) => address.to_string(),
             Self::Net(net) => net.to_string(),
+            Self::Listen(address) => address.to_string(),
             Self::Service(service) => service.to_string(),
         }
     }
@@ -102,6 +104,7 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
         Type::Endpoint => endpoint(word),
         Type::Prefix => prefix(word).map(Value::Net),
         Type::Address => address(word),
+        Type::Listen => listen(word),
         Type::McastGroup => match word.parse::<Ipv4Addr>() {
             Ok(group) if group.octets()[0] == 239 => Ok(Value::Ipv4(group)),
             _ => Err(bad(
@@ -113,6 +116,20 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
         Type::Server => server(word),
         Type::KeyPrefix => key_prefix(word),
         Type::Service => service(word).map(Value::Service),
+    }
+}
+
+fn listen(word: &str) -> Result<Value, Bad> {
+    let parsed = match word.parse() {
+        Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(_) => word.parse::<SocketAddr>(),
+    };
+    match parsed {
+        Ok(address) if address.port() != 0 => Ok(Value::Listen(address)),
+        Ok(_) | Err(_) => Err(bad(
+            "is no address and port to listen at",
+            "write `127.0.0.1:9430`, `[::1]:9430`, or the port alone",
+        )),
     }
 }
 

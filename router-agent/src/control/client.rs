@@ -119,6 +119,14 @@ impl Client {
         }
     }
 
+    /// Changes what the agent logs.
+    pub fn set_log_level(&self, level: &str) -> Result<String, ClientError> {
+        match self.request(&Request::log_level(level.to_owned()))? {
+            Body::LogLevel(level) => Ok(level),
+            other => Err(self.answers_another_question(&other)),
+        }
+    }
+
     /// Begins to move a group.
     pub fn force(&self, force: Force) -> Result<ForceBegun, ClientError> {
         match self.request(&Request::force(force))? {
@@ -223,6 +231,7 @@ impl Client {
             Body::Force(_) => Command::Force,
             Body::Configuration(_) => Command::Configuration,
             Body::Configure(_) => Command::Configure,
+            Body::LogLevel(_) => Command::LogLevel,
         };
         self.not_understood(&format!("it answered {kind}, which was not asked"))
     }

@@ -38,6 +38,8 @@ pub trait Source {
     fn configuration(&self, secrets: Secrets, with_defaults: bool) -> ConfigurationStatus;
     /// Makes a step of a change of the configuration, or says why it cannot be.
     fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<Step, String>>;
+    /// Changes what is logged, or says why not.
+    fn set_log_level(&self, level: &str) -> Result<(), String>;
 }
 
 /// Nothing was done if it is a refusal.

@@ -98,6 +98,13 @@ impl Source for Fixed {
         })
         .boxed()
     }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        match level {
+            "debug" => Ok(()),
+            _ => Err(format!("{level} is no level")),
+        }
+    }
 }
 
 pub fn fixed() -> SharedSource {

@@ -37,6 +37,7 @@ pub enum View<'a> {
     Tunnels(&'a [TunnelStatus]),
     Interfaces(&'a [InterfaceStatus]),
     Heartbeat(&'a [HeartbeatStatus]),
+    LogLevel(&'a str),
     Rotation(&'a [SessionRotation]),
     Version(Versions<'a>),
     Force(&'a Moved),
@@ -96,7 +97,7 @@ mod tests {
         let document = Document::of(View::Status(&status));
         assert_eq!(
             serde_json::to_string(&document).unwrap(),
-            r#"{"schema_version":1,"status":{"node":"","generation":0,"agent_uptime_ms":0,"now_ns":0,"clock_source":"","virtual_machine":false,"boot_id":"","groups":[],"paths":[]}}"#
+            r#"{"schema_version":1,"status":{"node":"","generation":0,"agent_uptime_ms":0,"now_ns":0,"clock_source":"","virtual_machine":false,"boot_id":"","clock_may_stop":false,"groups":[],"paths":[]}}"#
         );
         let document = Document::of(View::History(History::of(&status)));
         assert_eq!(

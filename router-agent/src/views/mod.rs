@@ -2,6 +2,7 @@
 //! functions; the same struct always gives the same text.
 
 mod cluster;
+pub mod events;
 mod fence;
 mod force;
 mod heartbeat;
@@ -11,6 +12,7 @@ mod interfaces;
 pub mod json;
 mod rotation;
 mod table;
+pub mod top;
 mod tunnel;
 mod version;
 

@@ -12,6 +12,8 @@ mod fit;
 mod secrets;
 mod tunnels;
 
+use std::net::SocketAddr;
+
 use super::Config;
 use super::Facts;
 use super::diagnostic::{Problem, Report};
@@ -40,7 +42,16 @@ pub(super) fn check(root: &Branch, facts: &Facts, report: &mut Report) -> Option
             Some(cluster) => Some(cluster?),
             None => None,
         },
+        metrics: metrics(root),
     })
+}
+
+fn metrics(root: &Branch) -> Option<SocketAddr> {
+    let metrics = root.branch("service")?.branch("metrics")?;
+    match metrics.value("listen")?.value {
+        Value::Listen(address) => Some(address),
+        _ => None,
+    }
 }
 
 /// Reports each required node that a stated branch lacks.

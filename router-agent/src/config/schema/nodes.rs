@@ -53,7 +53,7 @@ static SYSTEM: &[Node] = &[
 
 static SERVICE: &[Node] = &[
     later("control", "The control socket"),
-    later("metrics", "Metrics for Prometheus"),
+    branch("metrics", "Metrics for Prometheus", METRICS),
     foreign("dhcp-relay"),
     foreign("dhcp-server"),
     foreign("dhcpv6-relay"),
@@ -68,6 +68,13 @@ static SERVICE: &[Node] = &[
     foreign("telnet"),
     foreign("webproxy"),
 ];
+
+static METRICS: &[Node] = &[leaf(
+    "listen",
+    Type::Listen,
+    "Where http://ADDRESS:PORT/metrics is; a port alone is at 127.0.0.1",
+)
+.required("9430")];
 
 static CLUSTER: &[Node] = &[
     multi("interface", Type::InterfaceName, "Tunnel that carries the heartbeats").required("tunN")

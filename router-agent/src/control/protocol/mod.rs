@@ -55,6 +55,9 @@ pub struct Request {
     /// Of [`Command::Configuration`]: to show the defaults that hold, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub defaults: bool,
+    /// Of [`Command::LogLevel`] alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
 }
 
 impl Request {
@@ -68,6 +71,7 @@ impl Request {
             configuring: None,
             secrets: false,
             defaults: false,
+            level: None,
         }
     }
 
@@ -103,6 +107,14 @@ impl Request {
             ..Self::new(Command::Configuration)
         }
     }
+
+    /// What is to be logged.
+    pub fn log_level(level: String) -> Self {
+        Self {
+            level: Some(level),
+            ..Self::new(Command::LogLevel)
+        }
+    }
 }
 
 /// What a client may ask for. Each only reads, unless it says otherwise.
@@ -129,10 +141,12 @@ pub enum Command {
     /// Changes what the agent runs by; of root and the agent's user only. Answered by
     /// [`Body::Configure`].
     Configure,
+    /// Changes what is logged; of root and the agent's user only. Answered by [`Body::LogLevel`].
+    LogLevel,
 }
 
 impl Command {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Status,
         Self::Tunnels,
         Self::Interfaces,
@@ -142,6 +156,7 @@ impl Command {
         Self::Force,
         Self::Configuration,
         Self::Configure,
+        Self::LogLevel,
     ];
 
     /// The command's word in a request.
@@ -156,6 +171,7 @@ impl Command {
             Self::Force => "force",
             Self::Configuration => "configuration",
             Self::Configure => "configure",
+            Self::LogLevel => "log-level",
         }
     }
 
@@ -214,6 +230,8 @@ pub enum Body {
     Force(ForceBegun),
     Configuration(ConfigurationStatus),
     Configure(Configured),
+    /// The level as it is now.
+    LogLevel(String),
 }
 
 /// Which program answers.

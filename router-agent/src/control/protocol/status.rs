@@ -1,6 +1,6 @@
 //! What the cluster is doing, as this node sees it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ pub struct Status {
     pub virtual_machine: bool,
     /// Instants of a history entry with another one are of another clock.
     pub boot_id: String,
+    /// Whether that may stand still while the hypervisor has the machine paused.
+    #[serde(default)]
+    pub clock_may_stop: bool,
     pub groups: Vec<GroupStatus>,
     /// The cluster's interfaces.
     pub paths: Vec<PathStatus>,
@@ -63,6 +66,9 @@ pub struct GroupStatus {
     pub transitions: Vec<Transition>,
     /// What was found of the peer, of this node and of its clock; the newest last.
     pub findings: Vec<Finding>,
+    /// How many there were since the agent started, by kind.
+    #[serde(default)]
+    pub finding_counts: BTreeMap<String, u64>,
 }
 
 /// A node of a group.

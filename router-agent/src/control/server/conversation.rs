@@ -169,6 +169,7 @@ async fn answer(
         Command::Force => return force(line, client, source, limits).await.into(),
         Command::Configuration => return configuration(line, client, source).into(),
         Command::Configure => return configure(line, client, source).await,
+        Command::LogLevel => return set_log_level(line, client, source).into(),
     })
     .into()
 }
@@ -230,6 +231,28 @@ async fn configure(line: &[u8], client: Client, source: &(dyn Source + Send + Sy
             afterwards,
         },
         Err(reason) => Response::error(FailureCode::Impossible, reason).into(),
+    }
+}
+
+fn set_log_level(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
+    #[derive(serde::Deserialize)]
+    struct OnlyLevel {
+        level: String,
+    }
+
+    if !client.may_change {
+        return Response::error(
+            FailureCode::Forbidden,
+            "only root and the agent's own user may change what is logged",
+        );
+    }
+    let level = match serde_json::from_slice(line) {
+        Ok(OnlyLevel { level }) => level,
+        Err(error) => return bad_request(&error),
+    };
+    match source.set_log_level(&level) {
+        Ok(()) => Response::ok(Body::LogLevel(level)),
+        Err(reason) => Response::error(FailureCode::Impossible, reason),
     }
 }
 

@@ -2,6 +2,7 @@ use std::{
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     num::NonZeroUsize,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    sync::Barrier,
     time::Duration,
 };
 
@@ -117,6 +118,19 @@ fn a_configuration_is_shown_and_changed_without_telling_its_text() {
     let response = ask(&mut stream, &[&request[..], b"\n"].concat());
     assert_eq!(code(&response), FailureCode::BadRequest);
     assert!(!format!("{response:?}").contains("s3cr3t"), "{response:?}");
+}
+
+#[test]
+fn the_log_level_is_changed_or_refused() {
+    let scratch = Scratch::new();
+    let _serving = Serving::at(scratch.socket(), Limits::default());
+    let client = Client::new(scratch.socket());
+    assert_eq!(client.set_log_level("debug").unwrap(), "debug");
+    let refused = client.set_log_level("loud").unwrap_err().to_string();
+    assert!(refused.contains("loud is no level"), "{refused}");
+    let mut stream = connect(&scratch);
+    let without = ask(&mut stream, b"{\"version\":1,\"command\":\"log-level\"}\n");
+    assert_eq!(code(&without), FailureCode::BadRequest);
 }
 
 #[test]
@@ -290,4 +304,39 @@ async fn a_file_in_the_sockets_place_is_left_alone() {
     std::fs::write(&socket, "precious").unwrap();
     assert_eq!(bind(&socket).unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read(&socket).unwrap(), b"precious");
+}
+
+#[test]
+fn a_thousand_clients_at_once_are_all_answered_beside_some_who_stall() {
+    /// Each keeps a place until the limit.
+    const STALLED: usize = 16;
+    const CLIENTS: usize = 1_000;
+    let scratch = Scratch::new();
+    let limits = Limits {
+        read: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let _serving = Serving::at(scratch.socket(), limits);
+    let stalled: Vec<_> = (0..STALLED)
+        .map(|_| {
+            let mut stream = connect(&scratch);
+            stream.get_mut().write_all(b"{\"ver").unwrap();
+            stream
+        })
+        .collect();
+    let start = Barrier::new(CLIENTS);
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            std::thread::Builder::new()
+                .stack_size(256 * 1024)
+                .spawn_scoped(scope, || {
+                    let client =
+                        Client::new(scratch.socket()).with_timeout(Duration::from_secs(60));
+                    start.wait();
+                    assert_eq!(client.status().unwrap().node, "vyatta-a");
+                })
+                .unwrap();
+        }
+    });
+    drop(stalled);
 }

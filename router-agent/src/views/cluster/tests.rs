@@ -41,6 +41,7 @@ fn pair() -> Status {
         agent_uptime_ms: 3_725_000,
         now_ns: 101 * SECOND + 532_400_000,
         clock_source: "kvm-clock".to_owned(),
+        clock_may_stop: false,
         virtual_machine: true,
         boot_id: "b".to_owned(),
         groups: vec![GroupStatus {

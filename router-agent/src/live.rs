@@ -1,0 +1,126 @@
+//! What `routerctl` shows again and again, until it is stopped or its reader has had enough.
+
+use std::{
+    io::{self, ErrorKind, IsTerminal as _, Write as _},
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use ratatui::{
+    DefaultTerminal,
+    crossterm::event::{self, Event, KeyCode, KeyModifiers},
+};
+
+use crate::{
+    control::client::{Client, ClientError},
+    views::{
+        events::Seen,
+        top::{Picture, Top},
+    },
+};
+
+/// Between two looks for what happened.
+const MONITOR_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two pictures.
+const TOP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Prints what happens in the cluster from now on. An agent that goes is waited for.
+pub fn monitor(client: &Client, json: bool) -> Result<()> {
+    let mut seen = Seen::default();
+    // What was before is for `show cluster history`.
+    seen.new_in(&client.status()?);
+    let mut gone = false;
+    loop {
+        sleep(MONITOR_INTERVAL);
+        let status = match client.status() {
+            Ok(status) => status,
+            Err(error) => {
+                if !gone {
+                    eprintln!("{error}; waiting for it");
+                }
+                gone = true;
+                continue;
+            }
+        };
+        gone = false;
+        for event in seen.new_in(&status) {
+            let line = if json {
+                serde_json::to_string(&event)?
+            } else {
+                event.line()
+            };
+            if !print(&(line + "\n"))? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Prints what `text` is, every `interval`; on a terminal each in the place of the one before.
+pub fn repeat(interval: Duration, mut text: impl FnMut() -> Result<String>) -> Result<()> {
+    /// ECMA-48: cursor to the upper left corner, erase to the end.
+    const ANEW: &str = "\x1b[H\x1b[2J";
+    let before = if io::stdout().is_terminal() { ANEW } else { "" };
+    while print(&(before.to_owned() + &text()?))? {
+        sleep(interval);
+    }
+    Ok(())
+}
+
+/// Whether the reader wants more.
+fn print(text: &str) -> Result<bool> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        outcome => outcome
+            .map(|()| true)
+            .context("cannot write to the standard output"),
+    }
+}
+
+/// Fills the terminal with the router, until `q`.
+pub fn top(client: &Client) -> Result<()> {
+    ensure!(
+        io::stdout().is_terminal(),
+        "top needs a terminal: use `show` with --json, or `monitor cluster`"
+    );
+    let mut top = Top::default();
+    top.take(picture(client)?);
+    let mut terminal = ratatui::try_init().context("cannot use this terminal")?;
+    let outcome = run(&mut terminal, client, &mut top);
+    ratatui::restore();
+    outcome
+}
+
+fn run(terminal: &mut DefaultTerminal, client: &Client, top: &mut Top) -> Result<()> {
+    loop {
+        terminal.draw(|frame| top.draw(frame))?;
+        if event::poll(TOP_INTERVAL)? {
+            if let Event::Key(key) = event::read()? {
+                let is_interrupt = key.modifiers.contains(KeyModifiers::CONTROL);
+                match key.code {
+                    KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
+                    KeyCode::Char('c') if is_interrupt => return Ok(()),
+                    _ => {}
+                }
+            }
+        } else {
+            match picture(client) {
+                Ok(picture) => top.take(picture),
+                Err(error) => top.fail(error.to_string()),
+            }
+        }
+    }
+}
+
+fn picture(client: &Client) -> Result<Picture, ClientError> {
+    Ok(Picture {
+        status: client.status()?,
+        sessions: client.heartbeat()?,
+        tunnels: client.tunnels()?,
+    })
+}

@@ -1,0 +1,67 @@
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::mpsc,
+};
+
+use super::*;
+use crate::{control::testing::fixed, metrics::server};
+
+#[test]
+fn every_metric_is_described_and_ends_well() {
+    let text = text(&*fixed()).unwrap();
+    for Metric { name, help, .. } in METRICS {
+        assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    assert!(
+        text.contains("router_tunnel_up{tunnel=\"tun00\"} 0.0\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn names_follow_the_conventions() {
+    for Metric { name, .. } in METRICS {
+        assert!(name.starts_with("router_"), "{name}");
+        assert!(!name.ends_with("_total"), "{name}: the library adds that");
+        for unit in ["_ms", "_us", "_ns", "percent"] {
+            assert!(!name.contains(unit), "{name} has no base unit");
+        }
+    }
+}
+
+/// What a server of its own answers.
+fn asked(request: &str) -> String {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+            sender.send(listener.local_addr().unwrap()).unwrap();
+            server::serve(listener, fixed()).await;
+        });
+    });
+    let mut stream = TcpStream::connect(receiver.recv().unwrap()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_scrape_is_answered_and_nothing_else() {
+    let answer = asked("GET /metrics HTTP/1.1\r\nHost: router\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("content-type: application/openmetrics-text"));
+    assert!(answer.contains("router_agent_info{node=\"vyatta-a\""));
+    let other = asked("GET / HTTP/1.1\r\nHost: router\r\n\r\n");
+    assert!(other.starts_with("HTTP/1.1 404 "), "{other}");
+    let post = asked("POST /metrics HTTP/1.1\r\nHost: router\r\nContent-Length: 0\r\n\r\n");
+    assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
+    let nonsense = asked("\x16\x03\x01\r\n\r\n");
+    assert!(nonsense.starts_with("HTTP/1.1 400 "), "{nonsense}");
+}
