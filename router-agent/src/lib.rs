@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod clock;
+pub mod cloud;
 pub mod cluster;
 pub mod config;
 pub mod control;

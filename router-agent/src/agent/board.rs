@@ -139,16 +139,17 @@ impl GroupBoard {
             monitors: group
                 .monitors
                 .iter()
+                .map(ToString::to_string)
+                .chain(group.is_checked().then(|| "resources".to_owned()))
                 .map(|address| MonitorStatus {
-                    address: address.to_string(),
+                    address,
                     state: MonitorState::Initializing,
                 })
                 .collect(),
             services: group
-                .services
-                .iter()
+                .resources()
                 .map(|service| ServiceStatus {
-                    service: service.to_string(),
+                    service,
                     held: false,
                     error: None,
                 })
@@ -163,6 +164,7 @@ impl GroupBoard {
             News::Monitor { index, state } => self.monitors[index].state = state,
             News::Finding(finding) => keep(&mut self.findings, finding),
             News::Step(step) => self.note_step(step),
+            News::Check { resource, error } => self.services[resource].error = error,
             News::Transition(transition) => keep(
                 &mut self.transitions,
                 Transition {
@@ -185,24 +187,25 @@ impl GroupBoard {
         let StepDone {
             epoch,
             step,
-            service,
+            resource,
+            started,
             done,
+            held,
             error,
         } = done;
-        let status = &mut self.services[service];
-        if error.is_none() {
-            status.held = step == Step::Take;
-        }
+        let status = &mut self.services[resource];
+        status.held = held;
         status.error.clone_from(&error);
         let verb = match step {
             Step::Take => "take",
+            Step::Verify => "verify",
             Step::Release => "release",
         };
         let text = format!("{verb} {}", status.service);
         let active = state_word(State::Active);
         let transition = self.transitions.iter_mut().rev().find(|transition| {
             let side = match step {
-                Step::Take => &transition.to,
+                Step::Take | Step::Verify => &transition.to,
                 Step::Release => &transition.from,
             };
             transition.epoch == epoch.0 && side == active
@@ -212,6 +215,7 @@ impl GroupBoard {
             transition.steps.retain(|step| step.step != text);
             transition.steps.push(StepStatus {
                 step: text,
+                started_ns: started.as_ns(),
                 done_ns: done.as_ns(),
                 error,
             });

@@ -17,6 +17,7 @@ mod setup;
 mod words;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -50,14 +51,16 @@ use self::{
     setup::Setup,
 };
 use crate::{
-    config::Config,
+    config::{Config, Group},
     control::{protocol::MonitorState, server},
     dataplane::{Dataplane, Former, ModeChoice},
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
     path_mtu::icmp::PathMtu,
     slow_path::{self, SlowPath},
-    takeover::{Engine, Order, ServiceTarget},
+    takeover::{
+        Ears, Engine, GroupResources, Journal, Order, ServiceTarget, Tools, notify::Notifier,
+    },
 };
 
 /// How many words of routers on the path's MTU may wait.
@@ -95,6 +98,8 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
         )
     })?;
     let _socket_file = RemovedAtTheEnd(&options.control_socket);
+    let directory = options.control_socket.parent().unwrap_or(Path::new("/"));
+    let journal = Journal::open(directory)?;
     // Before anything is changed: a stop must not be missed.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -109,7 +114,7 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     let mut dataplane = Dataplane::load(former)?;
     let starting = async {
         let setup = setup::carry_out(config, plan, &options, &netlink, &mut dataplane).await?;
-        start(setup, dataplane.newest_epoch(), &netlink).await
+        start(setup, dataplane.newest_epoch(), &netlink, journal).await
     };
     let started = tokio::select! {
         started = starting => started,
@@ -119,6 +124,7 @@ pub async fn run(config: Config, options: Options) -> Result<()> {
     let outcome = match started {
         Err(error) => {
             setup::clear_services(targets.iter(), &netlink).await;
+            setup::clear_routes(&HashSet::new(), &netlink).await;
             Err::<Ending, _>(error).and(dataplane.remove().map(|()| Ending::Leave))
         }
         Ok(started) => {
@@ -156,6 +162,7 @@ async fn give_up(
     warn!("what an agent before this one left is of no use: {why}; all is made anew");
     if former.withdraw()? {
         setup::clear_services(targets.iter(), netlink).await;
+        setup::clear_routes(&HashSet::new(), netlink).await;
         if let Some(cluster) = &config.cluster {
             sleep((cluster.keepalive_interval * ANSWERS).min(LONGEST)).await;
         }
@@ -307,7 +314,12 @@ struct Started {
     path_mtus: Receiver<PathMtu>,
 }
 
-async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started> {
+async fn start(
+    setup: Setup,
+    newest: Epoch,
+    netlink: &Netlink,
+    journal: Journal,
+) -> Result<Started> {
     let Setup {
         facts,
         keeper,
@@ -330,15 +342,34 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
     let to_clear = to_clear.filter(|(beginning, _)| !beginning.is_active);
     setup::clear_services(to_clear.flat_map(|(_, targets)| targets), netlink).await;
     setup::clear_other_services(&targets, netlink).await;
+    let groups = facts
+        .config
+        .cluster
+        .iter()
+        .flat_map(|cluster| &cluster.groups);
+    let of_active = groups.clone().zip(&beginnings).filter(|(_, b)| b.is_active);
+    let kept = of_active.flat_map(|(group, _)| &group.routes);
+    setup::clear_routes(&kept.map(|route| route.destination).collect(), netlink).await;
+    let resources = groups
+        .zip(targets)
+        .zip(&beginnings)
+        .map(|((group, targets), beginning)| setup::resources(group, targets, beginning.is_active))
+        .collect();
     realtime::lock_memory();
 
     let keeps_services = Arc::new(AtomicBool::new(false));
+    let (verdicts, verdicts_receiver) = unbounded_channel();
+    let ears = Ears {
+        outcomes: inbox.clone(),
+        reports: reports.clone(),
+        verdicts: verdicts.clone(),
+    };
     let engine = spawn_engine(
-        targets,
+        resources,
+        journal,
         Arc::clone(&keeps_services),
         orders_receiver,
-        inbox.clone(),
-        reports.clone(),
+        ears,
         &ended_sender,
     )?;
     let enabled = facts.config.tunnels.iter().filter(|tunnel| tunnel.enabled);
@@ -357,9 +388,30 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
         warn!("{warning}");
     }
     let board = Arc::new(Board::new(facts));
-    tokio::spawn(note_reports(Arc::clone(&board), reports_receiver));
+    let notifiers = setup::notifiers(&board.facts().config);
+    tokio::spawn(note_reports(
+        Arc::clone(&board),
+        notifiers,
+        reports_receiver,
+    ));
     let were_well = beginnings.iter().map(|beginning| beginning.was_well);
-    watch(monitors, were_well.collect(), &inbox, &reports);
+    let sources = Sources {
+        monitors,
+        checked: board
+            .facts()
+            .groups()
+            .iter()
+            .map(Group::is_checked)
+            .collect(),
+        verdicts,
+    };
+    watch(
+        sources,
+        verdicts_receiver,
+        were_well.collect(),
+        &inbox,
+        &reports,
+    );
     let facts = board.facts();
     let driver = Driver {
         groups: beginnings.into_iter().map(|b| b.group).collect(),
@@ -393,8 +445,17 @@ async fn start(setup: Setup, newest: Epoch, netlink: &Netlink) -> Result<Started
     })
 }
 
-async fn note_reports(board: Arc<Board>, mut reports: UnboundedReceiver<Report>) {
+async fn note_reports(
+    board: Arc<Board>,
+    mut notifiers: Vec<Option<Notifier>>,
+    mut reports: UnboundedReceiver<Report>,
+) {
     while let Some(report) = reports.recv().await {
+        if let News::Transition(change) = report.news
+            && let Some(notifier) = &mut notifiers[report.group]
+        {
+            notifier.tell(change);
+        }
         board.note(report);
     }
 }
@@ -402,11 +463,11 @@ async fn note_reports(board: Arc<Board>, mut reports: UnboundedReceiver<Report>)
 /// Opens what the takeover thread needs, so that its lack is known now and not at a failover, and
 /// starts it.
 fn spawn_engine(
-    targets: Vec<Vec<ServiceTarget>>,
+    resources: Vec<GroupResources>,
+    journal: Journal,
     keeps_services: Arc<AtomicBool>,
     orders: UnboundedReceiver<Order>,
-    outcomes: mpsc::Sender<Input>,
-    reports: UnboundedSender<Report>,
+    ears: Ears,
     ended: &UnboundedSender<&'static str>,
 ) -> Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -418,39 +479,48 @@ fn spawn_engine(
         let _inside = runtime.enter();
         Netlink::open()?
     };
-    let engine = Engine::new(
-        netlink,
-        announcer,
-        targets,
-        keeps_services,
-        outcomes,
-        reports,
-    );
+    let tools = Tools { netlink, announcer };
+    let engine = Engine::new(resources, tools, journal, keeps_services, ears)?;
     spawn("takeover", ended, move || {
         realtime::raise(Priority::Takeover);
         runtime.block_on(engine.run(orders));
     })
 }
 
+/// Whose verdicts tell whether a group's node is well.
+struct Sources {
+    monitors: Vec<Monitor>,
+    /// By group: whether its resources are checked, which gives a verdict like a monitor's.
+    checked: Vec<bool>,
+    verdicts: UnboundedSender<Verdict>,
+}
+
 /// Starts the monitors. Until all of a group's have answered they count as unreachable, so that a
 /// node does not claim a group before it knows whether it is of use. In a group that goes on and
 /// `was_well` one counts as reachable until it is known not to be.
 fn watch(
-    monitors: Vec<Monitor>,
+    sources: Sources,
+    mut receiver: UnboundedReceiver<Verdict>,
     were_well: Vec<bool>,
     inbox: &mpsc::Sender<Input>,
     reports: &UnboundedSender<Report>,
 ) {
+    let Sources {
+        monitors,
+        checked,
+        verdicts,
+    } = sources;
     let mut states = vec![Vec::new(); were_well.len()];
-    let (verdicts, mut receiver) = unbounded_channel();
     for monitor in monitors {
-        let group = monitor.group;
-        states[group].push(MonitorState::Initializing);
-        if !were_well[group] {
-            // Either receiver is gone only while the agent stops.
+        states[monitor.group].push(MonitorState::Initializing);
+        tokio::spawn(monitor.run(verdicts.clone()));
+    }
+    for (group, states) in states.iter_mut().enumerate() {
+        states.extend(checked[group].then_some(MonitorState::Initializing));
+        if !states.is_empty() && !were_well[group] {
+            // The receiver is gone only while the agent stops.
             let _ = inbox.send(Input::Monitors { group, ok: false });
         }
-        tokio::spawn(monitor.run(verdicts.clone()));
     }
     let (inbox, reports) = (inbox.clone(), reports.clone());
     tokio::spawn(async move {

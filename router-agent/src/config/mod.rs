@@ -8,6 +8,7 @@ mod check;
 mod diagnostic;
 mod lex;
 mod model;
+mod resources;
 mod schema;
 mod secret;
 mod set_form;
@@ -22,7 +23,10 @@ use std::path::Path;
 pub use diagnostic::{Diagnostic, Position, Refused, Severity, render_all};
 pub use model::{
     AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, FlowLabel, GreKey, Group,
-    HeaderByte, Keepalive, Prefer, Role, Secret, ServiceAddress, Tunnel, XdpMode,
+    HeaderByte, Keepalive, Prefer, Role, Secret, Tunnel, XdpMode,
+};
+pub use resources::{
+    Aws, AwsResource, KernelRoute, RouteDestination, ScriptCall, Service, ServiceAddress, Way,
 };
 
 use diagnostic::{Problem, Report};

@@ -86,8 +86,19 @@ pub(super) enum Type {
     Address,
     /// IPv4 in 239.0.0.0/8.
     McastGroup,
-    /// Written as an address: `IP/len[/iface[/bcast]]`.
+    /// `IP/len[/iface[/bcast]]`, a systemd unit, or `script::argument…`.
     Service,
+    /// A network, without host bits.
+    Network,
+    Ipv4Address,
+    /// The absolute path of a file.
+    Path,
+    /// The identifier of something at AWS, with its prefix: `rtb-`.
+    AwsId(&'static str),
+    /// A network, or a prefix list of AWS.
+    AwsDestination,
+    /// Begins with `http://` or `https://`.
+    Url,
 }
 
 /// A word that a value can be.

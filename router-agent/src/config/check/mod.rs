@@ -8,6 +8,7 @@ mod cluster;
 mod endpoints;
 mod ethernets;
 mod fit;
+mod resources;
 mod tunnels;
 
 use super::Config;
