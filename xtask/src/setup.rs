@@ -10,6 +10,7 @@ use crate::packages::{self, NoServices};
 use crate::process::{find_program, heading, note, run_timed, shown};
 use crate::toolchain::{self, DEBIAN_COMPILER, DEBIAN_LLVM, Shortfall, Toolchain};
 use crate::vm::{self, Kernel};
+use crate::workspace;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -45,6 +46,9 @@ const PEERS: [(&[&str], &str); 2] = [
     ),
     (&["/usr/lib/frr/zebra"], "frr"),
 ];
+
+/// An emulator of AWS. The tests find it beside their programs, as `moto`.
+const MOTO: &str = "moto[server]==5.2.5";
 
 pub fn setup(args: &Args) -> Result<()> {
     toolchain()?;
@@ -152,7 +156,18 @@ pub fn peers() -> Result<()> {
     // Held until the packages are configured; they would start services on this machine.
     let install = !missing.is_empty() && packages::can_install();
     let _no_services = install.then(NoServices::new).transpose()?;
-    provide("peers to compare with", &missing)
+    provide("peers to compare with", &missing)?;
+    moto()
+}
+
+/// Installs moto if it is missing, or only half there.
+pub fn moto() -> Result<()> {
+    let directory = workspace::target_dir()?.join("moto");
+    if directory.join("bin/moto_server").is_file() {
+        return Ok(());
+    }
+    programs("Python, for moto", &[("python3", "python3-venv")])?;
+    packages::python_environment("moto, which emulates AWS", &directory, MOTO)
 }
 
 /// Installs packages, if any are missing, or says how to.

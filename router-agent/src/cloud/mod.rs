@@ -157,3 +157,6 @@ impl fmt::Debug for Cloud {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

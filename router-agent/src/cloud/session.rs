@@ -47,6 +47,8 @@ pub struct Session {
     endpoint: String,
     connector: Connector,
     provider: SharedCredentialsProvider,
+    /// For a request.
+    limit: Duration,
     credentials: Mutex<Option<Credentials>>,
     /// How far the API's clock is ahead of ours, once that matters. Seconds.
     clock_offset_s: Mutex<i64>,
@@ -85,23 +87,32 @@ impl Session {
             .clone()
             .or_else(|| sdk.endpoint_url().map(ToOwned::to_owned))
             .unwrap_or_else(|| regional_endpoint(&region));
+        Ok(Self::new(region, endpoint, provider, REQUEST_LIMIT))
+    }
+
+    pub fn new(
+        region: String,
+        endpoint: String,
+        provider: SharedCredentialsProvider,
+        limit: Duration,
+    ) -> Self {
         let settings = HttpConnectorSettings::builder()
             .connect_timeout(CONNECT_LIMIT)
-            .read_timeout(REQUEST_LIMIT)
             .build();
         let connector = Connector::builder()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .connector_settings(settings)
             .pool_idle_timeout(IDLE_LIMIT)
             .build();
-        Ok(Self {
+        Self {
             region,
             endpoint,
             connector,
             provider,
+            limit,
             credentials: Mutex::default(),
             clock_offset_s: Mutex::default(),
-        })
+        }
     }
 
     /// Asks the API. A request that the API refuses because of our clock is signed once more with
@@ -143,10 +154,10 @@ impl Session {
             let body = String::from_utf8_lossy(&body.into_bytes()).into_owned();
             Ok::<_, CloudError>((status, skew_s, body))
         };
-        let answer = timeout(REQUEST_LIMIT, exchange).await;
+        let answer = timeout(self.limit, exchange).await;
         let timed_out = CloudError::TimedOut {
             action,
-            limit: REQUEST_LIMIT,
+            limit: self.limit,
         };
         let (status, skew_s, body) = answer.map_err(|_| timed_out)??;
         if (200..300).contains(&status) {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::future::join;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
@@ -97,7 +97,12 @@ impl Call {
             program: program.clone(),
             error,
         };
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        // One that outlived its agent would still change what the next agent has put right.
+        let die_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+        // SAFETY: between fork and exec it makes one system call, and allocates nothing.
+        unsafe { command.pre_exec(die_with_us) };
+        let mut child = command
             .args(arguments)
             .env_clear()
             .env("PATH", PATH)
