@@ -10,8 +10,6 @@ use router_tests::{
     poll,
 };
 
-const PRIMARY: Router = ROUTERS[0];
-const SECONDARY: Router = ROUTERS[1];
 const ADDRESS: &str = "10.0.0.254/24";
 const NETWORK: &str = "10.77.0.0/16";
 /// The script notes how it was called, and stands still where a file tells it to.
@@ -52,8 +50,9 @@ set cluster group g notify /etc/init.d/told
 "
 }
 
-/// The routers have the scripts, and nothing of the machine's own.
-fn started() -> Cluster {
+/// The routers have the scripts, and nothing of the machine's own. Which of them is active is left to
+/// them.
+fn started() -> (Cluster, Router) {
     let lab = article::lab().unwrap();
     for router in ROUTERS {
         let node = lab.node(router.name);
@@ -69,9 +68,9 @@ fn started() -> Cluster {
             .unwrap();
     }
     let cluster = Cluster::start_in(lab, config).unwrap();
-    cluster.settle(PRIMARY).unwrap();
-    cluster.await_active(PRIMARY, PATIENCE).unwrap();
-    cluster
+    let active = cluster.settle_any().unwrap();
+    cluster.await_active(active, PATIENCE).unwrap();
+    (cluster, active)
 }
 
 fn shell(node: &Node, command: &str) -> Result<String> {
@@ -117,32 +116,32 @@ fn holds_nothing(cluster: &Cluster, router: Router) {
 
 #[test]
 fn all_kinds_move_in_order_and_back_in_reverse() {
-    let mut cluster = started();
-    holds_all(&cluster, PRIMARY);
-    holds_nothing(&cluster, SECONDARY);
+    let (mut cluster, active) = started();
+    let successor = active.peer();
+    holds_all(&cluster, active);
+    holds_nothing(&cluster, successor);
     assert_eq!(
-        calls(&cluster, PRIMARY),
+        calls(&cluster, active),
         "one start\ntwo a b; reboot start\n"
     );
-    let told = shell(cluster.node(PRIMARY), "cat /run/thing/up-one").unwrap();
-    assert_eq!(told, "g 1\n");
+    let told = shell(cluster.node(active), "cat /run/thing/up-one").unwrap();
+    assert!(told.starts_with("g "), "{told}");
 
-    let agent = cluster.take_agent(PRIMARY).unwrap();
+    let agent = cluster.take_agent(active).unwrap();
     assert!(agent.terminate().unwrap().success());
-    holds_nothing(&cluster, PRIMARY);
-    let calls_there = calls(&cluster, PRIMARY);
+    holds_nothing(&cluster, active);
+    let calls_there = calls(&cluster, active);
     assert!(
         calls_there.ends_with("two a b; reboot stop\none stop\n"),
         "{calls_there}"
     );
-    holds_all(&cluster, SECONDARY);
+    holds_all(&cluster, successor);
+    let priority = if successor == ROUTERS[0] { 100 } else { 50 };
     poll::until(PATIENCE, || {
-        let told = shell(cluster.node(SECONDARY), "cat /run/thing/notified")?;
-        ensure!(
-            told.starts_with("GROUP g BACKUP 50 ")
-                && told.ends_with("GROUP g MASTER 50 active candidate\n"),
-            "{told}"
-        );
+        let told = shell(cluster.node(successor), "cat /run/thing/notified")?;
+        let first = format!("GROUP g BACKUP {priority} ");
+        let last = format!("GROUP g MASTER {priority} active candidate\n");
+        ensure!(told.starts_with(&first) && told.ends_with(&last), "{told}");
         Ok(())
     })
     .unwrap();
@@ -150,15 +149,15 @@ fn all_kinds_move_in_order_and_back_in_reverse() {
 
 #[test]
 fn what_others_take_away_is_taken_again() {
-    let cluster = started();
-    holds_all(&cluster, PRIMARY);
-    let node = cluster.node(PRIMARY);
+    let (cluster, active) = started();
+    holds_all(&cluster, active);
+    let node = cluster.node(active);
     shell(
         node,
         "ip address delete 10.0.0.254/24 dev eth1; ip route delete 10.77.0.0/16",
     )
     .unwrap();
-    holds_all(&cluster, PRIMARY);
+    holds_all(&cluster, active);
 }
 
 /// A place where an agent dies.
@@ -175,12 +174,12 @@ const ALL: [Amid; 4] = [
     Amid::Stop("one"),
 ];
 
-/// Kills an agent with SIGKILL amid a step; who is left, and what he holds, comes after.
-fn dies(cluster: &mut Cluster, amid: Amid) {
+/// Has the active leave, and kills an agent with SIGKILL amid a step of that; which one.
+fn dies(cluster: &mut Cluster, active: Router, amid: Amid) -> Router {
     let victim = match amid {
         // It takes over from the one that leaves.
-        Amid::Start(_) => SECONDARY,
-        Amid::Stop(_) => PRIMARY,
+        Amid::Start(_) => active.peer(),
+        Amid::Stop(_) => active,
     };
     let (name, verb) = match amid {
         Amid::Start(name) => (name, "start"),
@@ -192,7 +191,7 @@ fn dies(cluster: &mut Cluster, amid: Amid) {
         &format!("mkdir -p /run/thing; touch /run/thing/hang-{name}-{verb}"),
     )
     .unwrap();
-    let leaver = cluster.take_agent(PRIMARY).unwrap();
+    let leaver = cluster.take_agent(active).unwrap();
     leaver.signal(rustix::process::Signal::TERM).unwrap();
     let node = cluster.node(victim);
     poll::until(PATIENCE, || shell(node, "cat /run/thing/hangs"))
@@ -200,36 +199,34 @@ fn dies(cluster: &mut Cluster, amid: Amid) {
     shell(node, "rm /run/thing/hang*").unwrap();
     match amid {
         Amid::Start(_) => {
-            cluster.take_agent(SECONDARY).unwrap().kill().unwrap();
+            cluster.take_agent(victim).unwrap().kill().unwrap();
             drop(leaver);
         }
         Amid::Stop(_) => leaver.kill().unwrap(),
     }
+    victim
 }
 
 #[test]
 fn an_agent_killed_amid_a_step_is_made_up_for_by_the_next_that_goes_on() {
     for amid in [Amid::Start("one"), Amid::Start("two")] {
-        let mut cluster = started();
-        dies(&mut cluster, amid);
-        // At once: it goes on as the active one.
-        cluster.start_agent(SECONDARY).unwrap();
-        cluster.await_active(SECONDARY, PATIENCE).unwrap();
-        holds_all(&cluster, SECONDARY);
+        let (mut cluster, active) = started();
+        let victim = dies(&mut cluster, active, amid);
+        // Nobody else is there.
+        cluster.start_agent(victim).unwrap();
+        cluster.await_active(victim, PATIENCE).unwrap();
+        holds_all(&cluster, victim);
     }
 }
 
 #[test]
 fn an_agent_killed_amid_a_step_leaves_nothing_to_the_next_that_starts_afresh() {
     for amid in ALL {
-        let mut cluster = started();
-        dies(&mut cluster, amid);
-        let (victim, other) = match amid {
-            Amid::Start(_) => (SECONDARY, PRIMARY),
-            Amid::Stop(_) => (PRIMARY, SECONDARY),
-        };
+        let (mut cluster, active) = started();
+        let victim = dies(&mut cluster, active, amid);
+        let other = victim.peer();
         if let Amid::Start(_) = amid {
-            cluster.start_agent(PRIMARY).unwrap();
+            cluster.start_agent(other).unwrap();
         }
         cluster.await_active(other, PATIENCE).unwrap();
         // The other has the group, so this one does not go on with it.
@@ -241,33 +238,34 @@ fn an_agent_killed_amid_a_step_leaves_nothing_to_the_next_that_starts_afresh() {
 
 #[test]
 fn a_step_that_hangs_delays_neither_heartbeats_nor_the_way_back() {
-    let mut cluster = started();
-    let node = cluster.node(SECONDARY);
+    let (mut cluster, active) = started();
+    let successor = active.peer();
+    let node = cluster.node(successor);
     shell(node, "mkdir -p /run/thing; touch /run/thing/hang-one-start").unwrap();
-    let leaver = cluster.take_agent(PRIMARY).unwrap();
+    let leaver = cluster.take_agent(active).unwrap();
     assert!(leaver.terminate().unwrap().success());
     poll::until(PATIENCE, || {
-        shell(cluster.node(SECONDARY), "cat /run/thing/hangs")
+        shell(cluster.node(successor), "cat /run/thing/hangs")
     })
     .unwrap();
     // The script may hang for longer than all of this may take.
-    cluster.start_agent(PRIMARY).unwrap();
+    cluster.start_agent(active).unwrap();
     poll::until(PATIENCE, || {
-        let group = cluster.group(PRIMARY)?;
+        let group = cluster.group(active)?;
         ensure!(group.peer_finding == "alive", "{}", group.peer_finding);
         Ok(())
     })
     .unwrap();
     poll::throughout(Duration::from_secs(1), || {
-        let group = cluster.group(PRIMARY)?;
+        let group = cluster.group(active)?;
         ensure!(group.peer_finding == "alive", "{}", group.peer_finding);
         Ok(())
     })
     .unwrap();
-    let agent = cluster.take_agent(SECONDARY).unwrap();
+    let agent = cluster.take_agent(successor).unwrap();
     assert!(agent.terminate().unwrap().success());
-    holds_nothing(&cluster, SECONDARY);
-    holds_all(&cluster, PRIMARY);
-    let left = shell(cluster.node(SECONDARY), "pgrep -x sleep || true").unwrap();
+    holds_nothing(&cluster, successor);
+    holds_all(&cluster, active);
+    let left = shell(cluster.node(successor), "pgrep -x -r R,S,D sleep || true").unwrap();
     assert_eq!(left, "", "the script that hung is still there");
 }

@@ -36,7 +36,7 @@ const TEST_TOOLS: [(&str, &str); 6] = [
 ];
 
 /// Programs of other projects that peer tests run, where they may be, and their Debian packages.
-const PEERS: [(&[&str], &str); 2] = [
+const PEERS: [(&[&str], &str); 4] = [
     (
         &[
             "/usr/libexec/heartbeat/heartbeat",
@@ -45,6 +45,8 @@ const PEERS: [(&[&str], &str); 2] = [
         "heartbeat",
     ),
     (&["/usr/lib/frr/zebra"], "frr"),
+    (&["/usr/lib/systemd/systemd"], "systemd"),
+    (&["/usr/bin/dbus-daemon"], "dbus-daemon"),
 ];
 
 /// An emulator of AWS. The tests find it beside their programs, as `moto`.

@@ -66,7 +66,7 @@ const KERNEL: Tier = Tier {
 const PEERS: Tier = Tier {
     name: "peers: beside other failover software, and with an emulator of AWS",
     packages: &["router-tests"],
-    programs: &["peers", "aws"],
+    programs: &["peers", "aws", "units"],
     needs_root: true,
     guest: None,
 };

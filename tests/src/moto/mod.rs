@@ -128,7 +128,7 @@ impl Moto {
 
 fn python() -> Result<PathBuf> {
     let executable = env::current_exe().context("cannot find this executable")?;
-    let mut above = executable.ancestors().skip(1);
+    let above = executable.ancestors().skip(1);
     let found = above
         .map(|directory| directory.join("moto/bin/python"))
         .find(|path| Path::new(path).exists());
