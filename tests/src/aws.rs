@@ -6,7 +6,7 @@ use crate::{
     article::{self, CLOUD, ROUTERS, Router},
     cluster::Cluster,
     lab::Lab,
-    moto::{METADATA, Made, Moto, REGION, Targets},
+    moto::{self, METADATA, Made, Moto, REGION, Targets},
 };
 
 /// The secondary private address that moves.
@@ -74,7 +74,7 @@ impl Cloud {
     pub fn start(config: impl Fn(&Made, Router) -> String + 'static) -> Result<Self> {
         let lab = lab()?;
         let moto = Moto::start(lab.node(CLOUD))?;
-        let made = moto.make(lab.node(CLOUD), ROUTERS.map(|router| router.underlay))?;
+        let made = moto::make(lab.node(CLOUD), ROUTERS.map(|router| router.underlay))?;
         let known = made.clone();
         let cluster = Cluster::start_in(lab, move |router| config(&known, router))?;
         Ok(Self {
@@ -86,7 +86,7 @@ impl Cloud {
 
     pub fn targets(&self) -> Result<Targets> {
         let node = self.cluster.lab.node(CLOUD);
-        self.moto.targets(node, &self.made, MOVING)
+        moto::targets(node, &self.made, MOVING)
     }
 
     /// Fails unless all leads to `router`.

@@ -9,13 +9,13 @@ use router_tests::{
     article::{CLOUD, ROUTERS, Router},
     aws::{Cloud, config, interface},
     cluster::{Fault, PATIENCE},
-    moto::REGION,
+    moto::{self, REGION},
     poll,
 };
 
 const PRIMARY: Router = ROUTERS[0];
 const SECONDARY: Router = ROUTERS[1];
-/// Each question to moto starts a Python of its own.
+/// moto is slow on a busy machine.
 const SLOW: Duration = Duration::from_mins(1);
 
 fn formed() -> Cloud {
@@ -55,7 +55,7 @@ fn what_somebody_else_changes_is_taken_again() {
     let cloud = formed();
     let other = interface(&cloud.made, SECONDARY);
     let node = cloud.cluster.lab.node(CLOUD);
-    cloud.moto.interfere(node, &cloud.made, other).unwrap();
+    moto::interfere(node, &cloud.made, other).unwrap();
     lead_to(&cloud, PRIMARY);
 }
 

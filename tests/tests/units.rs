@@ -39,7 +39,8 @@ set cluster group g service {UNIT}
 fn start_manager(node: &Node) -> [Process; 2] {
     let units = format!("{RUNTIME}/systemd/user");
     let script = format!(
-        "mkdir -p /run/systemd/system /run/dbus {units}
+        "mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir -p /run/systemd/system /run/dbus {units}
 printf '[Service]\\nExecStart=/bin/sleep 1000\\n' > {units}/{UNIT}
 printf '[Unit]\\nDefaultDependencies=no\\n' > {units}/default.target
 chmod 700 {RUNTIME}"

@@ -338,23 +338,7 @@ async fn start(
     let (reports, reports_receiver) = unbounded_channel();
     let (ended_sender, ended) = unbounded_channel();
     let beginnings = setup::driven_groups(&facts.config, sessions, newest);
-    let to_clear = beginnings.iter().zip(&targets);
-    let to_clear = to_clear.filter(|(beginning, _)| !beginning.is_active);
-    setup::clear_services(to_clear.flat_map(|(_, targets)| targets), netlink).await;
-    setup::clear_other_services(&targets, netlink).await;
-    let groups = facts
-        .config
-        .cluster
-        .iter()
-        .flat_map(|cluster| &cluster.groups);
-    let of_active = groups.clone().zip(&beginnings).filter(|(_, b)| b.is_active);
-    let kept = of_active.flat_map(|(group, _)| &group.routes);
-    setup::clear_routes(&kept.map(|route| route.destination).collect(), netlink).await;
-    let resources = groups
-        .zip(targets)
-        .zip(&beginnings)
-        .map(|((group, targets), beginning)| setup::resources(group, targets, beginning.is_active))
-        .collect();
+    let resources = setup::gather(&facts.config, &beginnings, targets, netlink).await;
     realtime::lock_memory();
 
     let keeps_services = Arc::new(AtomicBool::new(false));

@@ -662,8 +662,30 @@ fn monitors(cluster: &Cluster) -> Vec<Monitor> {
     monitors
 }
 
+/// Clears away what an earlier agent left and is not to go on; what moves with each group.
+pub async fn gather(
+    config: &Config,
+    beginnings: &[Beginning],
+    targets: Vec<Vec<ServiceTarget>>,
+    netlink: &Netlink,
+) -> Vec<GroupResources> {
+    let to_clear = beginnings.iter().zip(&targets);
+    let to_clear = to_clear.filter(|(beginning, _)| !beginning.is_active);
+    clear_services(to_clear.flat_map(|(_, targets)| targets), netlink).await;
+    clear_other_services(&targets, netlink).await;
+    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let of_active = groups.clone().zip(beginnings).filter(|(_, b)| b.is_active);
+    let kept = of_active.flat_map(|(group, _)| &group.routes);
+    clear_routes(&kept.map(|route| route.destination).collect(), netlink).await;
+    groups
+        .zip(targets)
+        .zip(beginnings)
+        .map(|((group, targets), beginning)| resources(group, targets, beginning.is_active))
+        .collect()
+}
+
 /// What moves with a group, in the order of [`Group::resources`].
-pub fn resources(group: &Group, targets: Vec<ServiceTarget>, is_active: bool) -> GroupResources {
+fn resources(group: &Group, targets: Vec<ServiceTarget>, is_active: bool) -> GroupResources {
     let mut targets = targets.into_iter();
     let services = group.services.iter().filter_map(|service| match service {
         Service::Address(_) => targets.next().map(Resource::Address),
@@ -722,7 +744,7 @@ pub async fn clear_routes(kept: &HashSet<IpNet>, netlink: &Netlink) {
 }
 
 /// Removes service addresses that an earlier agent took and the configuration does not name any more.
-pub async fn clear_other_services(targets: &[Vec<ServiceTarget>], netlink: &Netlink) {
+async fn clear_other_services(targets: &[Vec<ServiceTarget>], netlink: &Netlink) {
     let known: Vec<_> = targets
         .iter()
         .flatten()

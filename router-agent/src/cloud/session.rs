@@ -72,12 +72,12 @@ impl From<CloudError> for Failed {
 impl Session {
     /// By the standard chain: environment, profile, web identity, container, instance role.
     pub async fn open(aws: &Aws) -> Result<Self, CloudError> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+        let mut chain = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
         if let Some(region) = &aws.region {
-            loader = loader.region(Region::new(region.clone()));
+            chain = chain.region(Region::new(region.clone()));
         }
-        let loaded = timeout(LOOK_LIMIT, loader.load()).await;
-        let sdk = loaded.map_err(|_| CloudError::NoRegion)?;
+        let found = timeout(LOOK_LIMIT, chain.load()).await;
+        let sdk = found.map_err(|_| CloudError::NoRegion)?;
         let region = sdk.region().ok_or(CloudError::NoRegion)?.to_string();
         let provider = sdk
             .credentials_provider()
@@ -271,12 +271,11 @@ pub async fn interface_by_metadata(mac: Option<&str>) -> Result<String, CloudErr
         Ok::<_, CloudError>(String::from(answer))
     };
     let primary;
-    let mac = match mac {
-        Some(mac) => mac,
-        None => {
-            primary = ask("/latest/meta-data/mac".to_owned()).await?;
-            primary.trim()
-        }
+    let mac = if let Some(mac) = mac {
+        mac
+    } else {
+        primary = ask("/latest/meta-data/mac".to_owned()).await?;
+        primary.trim()
     };
     let path = format!("/latest/meta-data/network/interfaces/macs/{mac}/interface-id");
     Ok(ask(path).await?.trim().to_owned())

@@ -95,6 +95,8 @@ pub(super) enum Type {
     Path,
     /// The identifier of something at AWS, with its prefix: `rtb-`.
     AwsId(&'static str),
+    /// `eni-…`, or the name of an interface.
+    AwsInterface,
     /// A network, or a prefix list of AWS.
     AwsDestination,
     /// Begins with `http://` or `https://`.

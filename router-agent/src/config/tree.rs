@@ -391,13 +391,15 @@ fn form(of: &Type) -> String {
             .map(|w| w.word)
             .collect::<Vec<_>>()
             .join("|"),
-        Type::Endpoint | Type::Address | Type::McastGroup => "ADDRESS".to_owned(),
+        Type::Endpoint | Type::Address | Type::McastGroup | Type::Ipv4Address => {
+            "ADDRESS".to_owned()
+        }
         Type::Prefix => "ADDRESS/LENGTH".to_owned(),
         Type::Service => "SERVICE".to_owned(),
         Type::Network => "NETWORK/LENGTH".to_owned(),
-        Type::Ipv4Address => "ADDRESS".to_owned(),
         Type::Path => "/PATH".to_owned(),
         Type::AwsId(prefix) => format!("{prefix}…"),
+        Type::AwsInterface => "INTERFACE or eni-…".to_owned(),
         Type::AwsDestination => "NETWORK/LENGTH or pl-…".to_owned(),
         Type::Url => "URL".to_owned(),
     }

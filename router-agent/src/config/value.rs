@@ -85,6 +85,7 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
         Type::Ipv4Address => resource::ipv4_address(word).map(Value::Ipv4),
         Type::Path => resource::path(word).map(Value::Text),
         Type::AwsId(prefix) => resource::aws_id(word, prefix).map(Value::Text),
+        Type::AwsInterface => resource::aws_interface(word).map(Value::Text),
         Type::AwsDestination => resource::aws_destination(word).map(Value::RouteDestination),
         Type::Url => resource::url(word).map(Value::Text),
     }

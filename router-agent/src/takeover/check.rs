@@ -80,9 +80,10 @@ impl Check {
             // A takeover that began meanwhile has newer words.
             if errors[number] != error && !self.is_held.load(Ordering::Relaxed) {
                 let group = &*self.name;
-                match &error {
-                    Some(error) => warn!(group, %resource, "could not be taken here: {error}"),
-                    None => info!(group, %resource, "can be taken here"),
+                if let Some(error) = &error {
+                    warn!(group, %resource, "could not be taken here: {error}");
+                } else {
+                    info!(group, %resource, "can be taken here");
                 }
                 errors[number].clone_from(&error);
                 let news = News::Check {

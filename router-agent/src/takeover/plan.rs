@@ -293,15 +293,15 @@ impl Plan {
                 step.due = now.after(step.spec.verify);
                 step.backoff = retries.build();
             }
-            // That it cannot be seen does not mean that it is lost.
-            (Deed::Verify, Outcome::Unavailable) => step.retry(now),
             (Deed::Take, Outcome::Failed | Outcome::Unavailable)
             | (Deed::Verify, Outcome::Failed) => {
                 step.condition = Condition::Unknown;
                 step.retry(now);
             }
             (Deed::Release, Outcome::Done) => step.condition = Condition::Absent,
-            (Deed::Release, Outcome::Failed | Outcome::Unavailable) => step.retry(now),
+            // That it cannot be seen does not mean that it is lost.
+            (Deed::Verify, Outcome::Unavailable)
+            | (Deed::Release, Outcome::Failed | Outcome::Unavailable) => step.retry(now),
         }
         let is_whole = || self.steps.iter().all(|s| s.condition == Condition::Held);
         Some(match (attempt.deed, outcome) {

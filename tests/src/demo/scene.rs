@@ -116,7 +116,7 @@ fn show_targets(cloud: &Cloud, router: Router) -> Result<()> {
         ("route ::/0", ipv6),
         ("route of the prefix list", prefix_list),
         ("elastic IP", elastic_ip),
-        ("private address", private_ip),
+        ("private address", private_ip.into_iter().next_back()),
     ] {
         report::fact(what, to.unwrap_or_default());
     }

@@ -194,7 +194,7 @@ static AWS: &[Node] = &[
     ),
     leaf(
         "interface",
-        Type::InterfaceName,
+        Type::AwsInterface,
         "Network interface that packets are to come to: its name here, or eni-…; else the primary",
     ),
     leaf("region", Type::Name, "Region; else the instance's"),

@@ -160,6 +160,13 @@ pub(super) fn aws_id(word: &str, prefix: &str) -> Result<String, Bad> {
     }
 }
 
+pub(super) fn aws_interface(word: &str) -> Result<String, Bad> {
+    if is_interface_name(word) && !word.starts_with("eni-") {
+        return Ok(word.to_owned());
+    }
+    aws_id(word, "eni-")
+}
+
 pub(super) fn aws_destination(word: &str) -> Result<RouteDestination, Bad> {
     if word.starts_with("pl-") {
         return aws_id(word, "pl-").map(RouteDestination::PrefixList);
@@ -241,6 +248,12 @@ mod tests {
         assert!(aws_id("rtb-0a1b", "rtb-").is_ok());
         for wrong in ["rtb-", "rtb", "eni-0a", "rtb-0a&Action=x"] {
             assert!(aws_id(wrong, "rtb-").is_err(), "{wrong}");
+        }
+        for right in ["eni-63356849c0236b4e5", "eth1", "enp39s0"] {
+            assert!(aws_interface(right).is_ok(), "{right}");
+        }
+        for wrong in ["eni-", "eni-1/2", "a name"] {
+            assert!(aws_interface(wrong).is_err(), "{wrong}");
         }
         for right in ["pl-68a54001", "0.0.0.0/0", "::/0", "10.1.0.0/16"] {
             assert_eq!(aws_destination(right).unwrap().to_string(), right);
