@@ -21,6 +21,7 @@ use crate::{
 /// The metadata service's address, at every instance.
 pub const METADATA: &str = "169.254.169.254";
 pub const REGION: &str = "eu-west-1";
+const SERVER: &str = include_str!("moto.py");
 /// Python on a busy machine.
 const START: Duration = Duration::from_mins(2);
 const ANSWER: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ impl Moto {
         let log = File::create(node.directory().join("moto.log"))?;
         let mut command = Command::new(&python);
         command
-            .args(["-m", "moto.server", "-H", "0.0.0.0", "-p", "80"])
+            .args(["-c", SERVER, "80"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

@@ -84,7 +84,7 @@ fn a_node_that_could_not_take_over_is_no_standby_and_says_why() {
     });
     let refused = refused.unwrap_or_else(|error| panic!("{error:#}\n{}", cloud.cluster.logs()));
     assert!(
-        refused.contains("does not exist in region eu-west-2"),
+        refused.contains("does not exist (region eu-west-2)"),
         "{refused}"
     );
     lead_to(&cloud, PRIMARY);

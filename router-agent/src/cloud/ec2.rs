@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use quick_xml::de::from_str;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use super::{
     error::CloudError,
@@ -23,6 +23,12 @@ impl<T> Default for Set<T> {
     fn default() -> Self {
         Self { item: Vec::new() }
     }
+}
+
+/// What there is not may be an empty element or none.
+fn none_if_empty<'de, D: Deserializer<'de>>(element: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(element)?;
+    Ok(text.filter(|text| !text.is_empty()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,6 +52,7 @@ pub struct Route {
     destination_cidr_block: Option<String>,
     destination_ipv6_cidr_block: Option<String>,
     destination_prefix_list_id: Option<String>,
+    #[serde(deserialize_with = "none_if_empty")]
     pub network_interface_id: Option<String>,
 }
 
@@ -59,6 +66,7 @@ struct Addresses {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ElasticIp {
+    #[serde(deserialize_with = "none_if_empty")]
     pub network_interface_id: Option<String>,
 }
 
@@ -234,7 +242,7 @@ pub async fn disable_source_dest_check(
 
 fn not_found(session: &Session, kind: &str, id: &str) -> CloudError {
     CloudError::NotFound {
-        what: format!("{kind} {id}"),
+        what: format!("{kind} {id} does not exist"),
         region: session.region.clone(),
     }
 }
@@ -330,6 +338,11 @@ mod tests {
         let routes = &tables.route_table_set.item[0].route_set.item;
         assert_eq!(routes[0].network_interface_id, None);
         assert_eq!(routes[1].network_interface_id.as_deref(), Some("eni-1"));
+        let body = "<R><addressesSet><item><networkInterfaceId></networkInterfaceId></item>\
+            <item/></addressesSet></R>";
+        let addresses: Addresses = from_str(body).unwrap();
+        let free = |address: &ElasticIp| address.network_interface_id.is_none();
+        assert!(addresses.addresses_set.item.iter().all(free));
         let none: RouteTables = from_str("<R><routeTableSet/></R>").unwrap();
         assert!(none.route_table_set.item.is_empty());
     }

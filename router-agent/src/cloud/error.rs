@@ -42,8 +42,12 @@ pub enum CloudError {
         by: Duration,
         is_ahead: bool,
     },
-    #[error("{what} does not exist in region {region}: see its name, and `aws region`")]
-    NotFound { what: String, region: String },
+    #[error("{what} (region {region}): see its name, and `aws region`")]
+    NotFound {
+        /// A sentence.
+        what: String,
+        region: String,
+    },
     #[error("{action} is refused: {code}: {message}")]
     Refused {
         action: &'static str,

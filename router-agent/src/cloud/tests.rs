@@ -203,7 +203,7 @@ async fn what_is_wrong_here_is_said_with_its_remedy() {
         (error(403, "UnauthorizedOperation"), "ec2:ReplaceRoute"),
         (
             error(400, "InvalidRouteTableID.NotFound"),
-            "in region eu-west-1",
+            "the message (region eu-west-1)",
         ),
         (error(401, "AuthFailure"), "region eu-west-1 is enabled"),
         (error(400, "InvalidParameterValue"), "the message"),
