@@ -28,13 +28,12 @@ pub fn interface(made: &Made, router: Router) -> &str {
     if router == ROUTERS[0] { first } else { second }
 }
 
-/// Everything that can move at AWS does. The credentials come from the instance's role.
+/// Everything that can move at AWS does, but for a prefix list, which moto does not show. The credentials come from the instance's role.
 pub fn config(made: &Made, router: Router) -> String {
     let Made {
         route_table,
         elastic_ip,
         interfaces: _,
-        prefix_list,
     } = made;
     let interface = interface(made, router);
     router.tunnel_config()
@@ -50,7 +49,6 @@ set cluster group aws auto-failback true
 set cluster group aws service 10.0.0.254/24/eth1
 set cluster group aws aws route-table {route_table} destination 0.0.0.0/0
 set cluster group aws aws route-table {route_table} destination ::/0
-set cluster group aws aws route-table {route_table} destination {prefix_list}
 set cluster group aws aws elastic-ip {elastic_ip}
 set cluster group aws aws private-ip {MOVING}
 set cluster group aws aws interface {interface}

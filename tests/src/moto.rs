@@ -35,7 +35,6 @@ pub struct Made {
     pub elastic_ip: String,
     /// Of each router.
     pub interfaces: [String; 2],
-    pub prefix_list: String,
 }
 
 /// To which network interface everything leads.
@@ -43,7 +42,6 @@ pub struct Made {
 pub struct Targets {
     pub ipv4: Option<String>,
     pub ipv6: Option<String>,
-    pub prefix_list: Option<String>,
     pub elastic_ip: Option<String>,
     /// moto leaves an address that is reassigned at its former interface as well.
     pub private_ip: Vec<String>,
@@ -57,12 +55,11 @@ impl Targets {
         let Self {
             ipv4,
             ipv6,
-            prefix_list,
             elastic_ip,
             private_ip,
             others: _,
         } = self;
-        let mut all = [ipv4, ipv6, prefix_list, elastic_ip].into_iter();
+        let mut all = [ipv4, ipv6, elastic_ip].into_iter();
         all.all(|to| to.as_deref() == Some(interface))
             && private_ip.iter().any(|owner| owner == interface)
     }
@@ -97,7 +94,7 @@ impl Moto {
 }
 
 /// Makes network interfaces with these addresses, a route table with an entry that is none of the
-/// routers' business, an elastic IP and a prefix list.
+/// routers' business, and an elastic IP.
 pub fn make(node: &Node, addresses: [&str; 2]) -> Result<Made> {
     let new = |action, parameters: &[(&str, &str)], tag| {
         let answer = ask(node, action, parameters)?;
@@ -120,16 +117,10 @@ pub fn make(node: &Node, addresses: [&str; 2]) -> Result<Made> {
         ("NetworkInterfaceId", &interfaces[1]),
     ];
     ask(node, "CreateRoute", &other)?;
-    let list = [
-        ("PrefixListName", "far"),
-        ("MaxEntries", "1"),
-        ("AddressFamily", "IPv4"),
-    ];
     Ok(Made {
         route_table,
         elastic_ip: new("AllocateAddress", &[("Domain", "vpc")], "allocationId")?,
         interfaces,
-        prefix_list: new("CreateManagedPrefixList", &list, "prefixListId")?,
     })
 }
 
@@ -162,7 +153,6 @@ pub fn targets(node: &Node, made: &Made, moving: &str) -> Result<Targets> {
     Ok(Targets {
         ipv4: leads_to("destinationCidrBlock", "0.0.0.0/0"),
         ipv6: leads_to("destinationIpv6CidrBlock", "::/0"),
-        prefix_list: leads_to("destinationPrefixListId", &made.prefix_list),
         elastic_ip: first(&addresses, "networkInterfaceId").filter(|id| !id.is_empty()),
         private_ip,
         others: ["10.0.0.0/16", "10.99.0.0/16"]

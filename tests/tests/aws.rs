@@ -45,7 +45,7 @@ fn all_at_aws_follows_the_active() {
     cloud.cluster.inject(Fault::KillNode, PRIMARY).unwrap();
     lead_to(&cloud, SECONDARY);
     let group = cloud.cluster.await_active(SECONDARY, PATIENCE).unwrap();
-    assert_eq!(group.services.len(), 6, "{:?}", group.services);
+    assert_eq!(group.services.len(), 5, "{:?}", group.services);
     // What the configuration does not name stays as it is.
     assert_eq!(cloud.targets().unwrap().others, others);
 }

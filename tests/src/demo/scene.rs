@@ -101,7 +101,6 @@ fn show_targets(cloud: &Cloud, router: Router) -> Result<()> {
     let Targets {
         ipv4,
         ipv6,
-        prefix_list,
         elastic_ip,
         private_ip,
         others: _,
@@ -114,7 +113,6 @@ fn show_targets(cloud: &Cloud, router: Router) -> Result<()> {
     for (what, to) in [
         ("route 0.0.0.0/0", ipv4),
         ("route ::/0", ipv6),
-        ("route of the prefix list", prefix_list),
         ("elastic IP", elastic_ip),
         ("private address", private_ip.into_iter().next_back()),
     ] {
