@@ -5,22 +5,11 @@ use anyhow::{Result, ensure};
 use crate::{
     article::{self, CLOUD, ROUTERS, Router},
     cluster::Cluster,
-    lab::Lab,
     moto::{self, METADATA, Made, Moto, REGION, Targets},
 };
 
 /// The secondary private address that moves.
 pub const MOVING: &str = "10.0.1.77";
-
-/// A lab whose routers reach the metadata service.
-fn lab() -> Result<Lab> {
-    let lab = article::lab()?;
-    for (router, zone) in ROUTERS.into_iter().zip([1, 2]) {
-        let way = format!("route add {METADATA} via 10.0.{zone}.1");
-        lab.node(router.name).ip_batch(&[way])?;
-    }
-    Ok(lab)
-}
 
 /// The network interface of a router.
 pub fn interface(made: &Made, router: Router) -> &str {
@@ -70,7 +59,7 @@ pub struct Cloud {
 impl Cloud {
     /// Starts moto, makes what the routers have there, and starts their agents.
     pub fn start(config: impl Fn(&Made, Router) -> String + 'static) -> Result<Self> {
-        let lab = lab()?;
+        let lab = article::lab()?;
         let moto = Moto::start(lab.node(CLOUD))?;
         let made = moto::make(lab.node(CLOUD), ROUTERS.map(|router| router.underlay))?;
         let known = made.clone();

@@ -173,10 +173,14 @@ pub fn interfere(node: &Node, made: &Made, interface: &str) -> Result<()> {
 
 /// One request of the EC2 Query API. moto looks at no signature, only at whom the request is for.
 fn ask(node: &Node, action: &str, parameters: &[(&str, &str)]) -> Result<String> {
-    let mut body = format!("Action={action}&Version=2016-11-15");
-    for (name, value) in parameters {
-        body += &format!("&{name}={}", value.replace(':', "%3A").replace('/', "%2F"));
-    }
+    let encoded = |value: &str| value.replace(':', "%3A").replace('/', "%2F");
+    let mut fields = vec![format!("Action={action}"), "Version=2016-11-15".to_owned()];
+    fields.extend(
+        parameters
+            .iter()
+            .map(|(name, value)| format!("{name}={}", encoded(value))),
+    );
+    let body = fields.join("&");
     let request = format!(
         "POST / HTTP/1.1\r\nHost: ec2.{REGION}.amazonaws.com\r\nConnection: close\r\n\
          Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/ec2/aws4_request, \

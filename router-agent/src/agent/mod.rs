@@ -478,6 +478,10 @@ struct Started {
     path_mtus: Receiver<PathMtu>,
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "the list of all that is started, in its order"
+)]
 async fn start(
     setup: Setup,
     configuration: Arc<Configuration>,
