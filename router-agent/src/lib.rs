@@ -5,6 +5,7 @@ pub use router_cluster as cluster;
 pub mod agent;
 pub mod arbiter;
 pub mod clock;
+pub mod cloud;
 pub mod config;
 pub mod control;
 pub mod dataplane;

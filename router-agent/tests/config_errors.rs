@@ -82,6 +82,9 @@ fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config
                 protected: Vec::new(),
                 monitors: vec![],
                 services: vec![],
+                routes: vec![],
+                aws: None,
+                notify: None,
             }],
         }),
     }

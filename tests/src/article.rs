@@ -17,7 +17,10 @@
 
 use anyhow::Result;
 
-use crate::lab::{End, Lab, NodeSpec, Topology};
+use crate::{
+    lab::{End, Lab, NodeSpec, Topology},
+    moto::METADATA,
+};
 
 pub const PRIMARY: &str = "vyatta-a";
 pub const SECONDARY: &str = "vyatta-c";
@@ -264,6 +267,7 @@ fn underlay() -> Topology {
                 NodeSpec::new(name)
                     .forwarding()
                     .route("10.0.0.0/16", &format!("10.0.{zone}.1"))
+                    .route(METADATA, &format!("10.0.{zone}.1"))
                     .route("fd00::/29", &format!("fd00:{zone}::1")),
             )
             .cable(

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod article;
+pub mod aws;
 pub mod bench;
 pub mod capture;
 pub mod chaos;
@@ -19,6 +20,7 @@ pub mod interop;
 pub mod kernel;
 pub mod lab;
 pub mod many_tunnels;
+pub mod moto;
 pub mod other_build;
 pub mod poll;
 pub mod replacing;

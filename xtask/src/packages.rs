@@ -86,3 +86,15 @@ impl Drop for NoServices {
         }
     }
 }
+
+/// A folder with a package of PyPI and what it needs, apart from the system's own.
+pub fn python_environment(what: &str, into: &Path, package: &str) -> Result<()> {
+    let mut make = Command::new("python3");
+    make.args(["-m", "venv"]).arg(into);
+    run_timed(format_args!("setup: a place for {what}"), &mut make)
+        .with_context(|| format!("remedy: {}", install_command(&["python3-venv"])))?;
+    let mut install = Command::new(into.join("bin/pip"));
+    install.args(["install", "--quiet", "--disable-pip-version-check", package]);
+    run_timed(format_args!("setup: {what}"), &mut install)
+        .context("it comes from PyPI; is the network there?")
+}

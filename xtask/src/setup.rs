@@ -10,6 +10,7 @@ use crate::packages::{self, NoServices};
 use crate::process::{find_program, heading, note, run_timed, shown};
 use crate::toolchain::{self, DEBIAN_COMPILER, DEBIAN_LLVM, Shortfall, Toolchain};
 use crate::vm::{self, Kernel};
+use crate::workspace;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,7 +37,7 @@ const TEST_TOOLS: [(&str, &str); 7] = [
 ];
 
 /// Programs of other projects that peer tests run, where they may be, and their Debian packages.
-const PEERS: [(&[&str], &str); 2] = [
+const PEERS: [(&[&str], &str); 4] = [
     (
         &[
             "/usr/libexec/heartbeat/heartbeat",
@@ -45,6 +46,8 @@ const PEERS: [(&[&str], &str); 2] = [
         "heartbeat",
     ),
     (&["/usr/lib/frr/zebra"], "frr"),
+    (&["/usr/lib/systemd/systemd"], "systemd"),
+    (&["/usr/bin/dbus-daemon"], "dbus-daemon"),
 ];
 
 /// The compiler that the client of etcd is generated with, and the definitions that it includes.
@@ -61,6 +64,9 @@ const PROTOC: [(&[&str], &str); 2] = [
         "libprotobuf-dev",
     ),
 ];
+
+/// An emulator of AWS. The tests find it beside their programs, as `moto`.
+const MOTO: &str = "moto[server]==5.2.5";
 
 pub fn setup(args: &Args) -> Result<()> {
     toolchain()?;
@@ -164,7 +170,8 @@ pub fn programs(what: &str, wanted: &[(&str, &str)]) -> Result<()> {
 }
 
 pub fn peers() -> Result<()> {
-    provide("peers to compare with", &missing(&PEERS))
+    provide("peers to compare with", &missing(&PEERS))?;
+    moto()
 }
 
 /// The packages of those files of which none of several is there.
@@ -174,6 +181,16 @@ fn missing(wanted: &[(&[&str], &'static str)]) -> Vec<&'static str> {
         .filter(|(paths, _)| !paths.iter().any(|path| Path::new(path).is_file()))
         .map(|(_, package)| *package)
         .collect()
+}
+
+/// Installs moto if it is missing, or only half there.
+pub fn moto() -> Result<()> {
+    let directory = workspace::target_dir()?.join("moto");
+    if directory.join("bin/moto_server").is_file() {
+        return Ok(());
+    }
+    programs("Python, for moto", &[("python3", "python3-venv")])?;
+    packages::python_environment("moto, which emulates AWS", &directory, MOTO)
 }
 
 /// Installs packages, if any are missing, or says how to.

@@ -18,7 +18,7 @@ pub struct Args {
     /// Only the tests that touch nothing outside their process
     #[arg(long, conflicts_with = "peers")]
     host_only: bool,
-    /// Also the comparison with other failover software, which is installed if missing
+    /// Also with other failover software and an emulator of AWS, which are installed if missing
     #[arg(long)]
     peers: bool,
     /// Also, under another kernel in a virtual machine, our tunnel beside Linux's own
@@ -50,8 +50,8 @@ pub struct Args {
 struct Tier {
     name: &'static str,
     packages: &'static [&'static str],
-    /// One test program alone, which `cargo test` leaves out by default.
-    program: Option<&'static str>,
+    /// Only these test programs, which `cargo test` leaves out by default.
+    programs: &'static [&'static str],
     needs_root: bool,
     /// The test programs run in a guest.
     guest: Option<Kernel>,
@@ -62,7 +62,7 @@ struct Tier {
 const HOST: Tier = Tier {
     name: "host: unit, property and documentation tests",
     packages: &["router-agent", "router-cluster", "router-common", "xtask"],
-    program: None,
+    programs: &[],
     needs_root: false,
     guest: None,
     rounds: None,
@@ -71,16 +71,16 @@ const HOST: Tier = Tier {
 const KERNEL: Tier = Tier {
     name: "kernel: program fixtures and network namespaces",
     packages: &["router-tests"],
-    program: None,
+    programs: &[],
     needs_root: true,
     guest: None,
     rounds: None,
 };
 
 const PEERS: Tier = Tier {
-    name: "peers: beside other failover software",
+    name: "peers: beside other failover software, and with an emulator of AWS",
     packages: &["router-tests"],
-    program: Some("peers"),
+    programs: &["peers", "aws", "units"],
     needs_root: true,
     guest: None,
     rounds: None,
@@ -89,7 +89,7 @@ const PEERS: Tier = Tier {
 const VM: Tier = Tier {
     name: "vm: beside Linux's own tunnels",
     packages: &["router-tests"],
-    program: Some("vm"),
+    programs: &["vm"],
     needs_root: true,
     guest: None,
     rounds: None,
@@ -97,7 +97,7 @@ const VM: Tier = Tier {
 
 const CHAOS: Tier = Tier {
     name: "chaos: random faults of routers, paths and etcd",
-    program: Some("chaos"),
+    programs: &["chaos"],
     ..KERNEL
 };
 
@@ -177,7 +177,7 @@ impl Tier {
         for package in self.packages {
             cargo.args(["--package", package]);
         }
-        if let Some(program) = self.program {
+        for program in self.programs {
             cargo.args(["--test", program]);
         }
         if let Some(kernel) = self.guest {

@@ -162,6 +162,10 @@ impl Board {
                 board.monitors[index].state = state;
                 return None;
             }
+            News::Check { resource, error } => {
+                board.services[resource].error = error;
+                return None;
+            }
             News::Arbiter(exchange) => {
                 board.arbiter.note(exchange);
                 return None;
@@ -204,16 +208,17 @@ impl GroupBoard {
             monitors: group
                 .monitors
                 .iter()
+                .map(ToString::to_string)
+                .chain(group.is_checked().then(|| "resources".to_owned()))
                 .map(|address| MonitorStatus {
-                    address: address.to_string(),
+                    address,
                     state: MonitorState::Initializing,
                 })
                 .collect(),
             services: group
-                .services
-                .iter()
+                .resources()
                 .map(|service| ServiceStatus {
-                    service: service.to_string(),
+                    service,
                     held: false,
                     error: None,
                 })
@@ -228,17 +233,18 @@ impl GroupBoard {
         let StepDone {
             epoch,
             step,
-            service,
+            resource,
+            started,
             done,
+            held,
             error,
         } = done;
-        let status = &mut self.services[service];
-        if error.is_none() {
-            status.held = step == Step::Take;
-        }
+        let status = &mut self.services[resource];
+        status.held = held;
         status.error.clone_from(&error);
         let (verb, side) = match step {
             Step::Take => ("take", Side::Into),
+            Step::Verify => ("verify", Side::Into),
             Step::Release => ("release", Side::OutOf),
         };
         Entry::Step {
@@ -247,6 +253,7 @@ impl GroupBoard {
             side,
             step: StepStatus {
                 step: format!("{verb} {}", status.service),
+                started_ns: started.as_ns(),
                 done_ns: done.as_ns(),
                 error,
             },

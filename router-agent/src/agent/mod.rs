@@ -23,6 +23,7 @@ pub mod succession;
 mod words;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -62,7 +63,7 @@ use self::{
 use crate::{
     arbiter::{Desk, Question},
     clock,
-    config::Config,
+    config::{Config, Group},
     control::{protocol::MonitorState, server},
     dataplane::{Dataplane, Former, ModeChoice},
     logging::LogLevel,
@@ -71,7 +72,7 @@ use crate::{
     net::{Netlink, announce::Announcer},
     path_mtu::icmp::PathMtu,
     slow_path::{self, SlowPath},
-    takeover::{Engine, Order, ServiceTarget},
+    takeover::{Ears, Engine, GroupResources, Journal, Order, ServiceTarget, Tools},
 };
 
 /// How many words of routers on the path's MTU may wait.
@@ -170,6 +171,8 @@ async fn attempt(
         None => None,
     };
     let _socket_file = RemovedAtTheEnd(&options.control_socket);
+    let directory = options.control_socket.parent().unwrap_or(Path::new("/"));
+    let journal = Journal::open(directory)?;
     // Before anything is changed: a stop must not be missed.
     let mut signals = Signals::catch()?;
     let (successions, mut successors) = unbounded_channel();
@@ -194,6 +197,7 @@ async fn attempt(
             Arc::clone(&configuration),
             dataplane.newest_epoch(),
             &netlink,
+            journal,
             &options.history,
         )
         .await
@@ -216,6 +220,7 @@ async fn attempt(
         Err(error) if is_trial => return Err(error),
         Err(error) => {
             setup::clear_services(targets.iter(), &netlink).await;
+            setup::clear_routes(&HashSet::new(), &netlink).await;
             Err::<Ending, _>(error).and(dataplane.remove().map(|()| Ending::Leave))
         }
         Ok(started) => {
@@ -329,6 +334,7 @@ async fn give_up(
     warn!("what an agent before this one left is of no use: {why}; all is made anew");
     if former.withdraw()? {
         setup::clear_services(targets.iter(), netlink).await;
+        setup::clear_routes(&HashSet::new(), netlink).await;
         if let Some(cluster) = &config.cluster {
             sleep((cluster.keepalive_interval * ANSWERS).min(LONGEST)).await;
         }
@@ -499,11 +505,16 @@ struct Started {
     path_mtus: Receiver<PathMtu>,
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "the list of all that is started, in its order"
+)]
 async fn start(
     setup: Setup,
     configuration: Arc<Configuration>,
     newest: Epoch,
     netlink: &Netlink,
+    journal: Journal,
     history: &Path,
 ) -> Result<Started> {
     let Setup {
@@ -527,19 +538,22 @@ async fn start(
     let (reports, reports_receiver) = unbounded_channel();
     let (ended_sender, ended) = unbounded_channel();
     let beginnings = setup::driven_groups(&facts.config, sessions, newest);
-    let to_clear = beginnings.iter().zip(&targets);
-    let to_clear = to_clear.filter(|(beginning, _)| !beginning.is_active);
-    setup::clear_services(to_clear.flat_map(|(_, targets)| targets), netlink).await;
-    setup::clear_other_services(&targets, netlink).await;
+    let resources = setup::gather(&facts.config, &beginnings, targets, netlink).await;
     realtime::lock_memory();
 
     let keeps_services = Arc::new(AtomicBool::new(false));
+    let (verdicts, verdicts_receiver) = unbounded_channel();
+    let ears = Ears {
+        outcomes: inbox.clone(),
+        reports: reports.clone(),
+        verdicts: verdicts.clone(),
+    };
     let engine = spawn_engine(
-        targets,
+        resources,
+        journal,
         Arc::clone(&keeps_services),
         orders_receiver,
-        inbox.clone(),
-        reports.clone(),
+        ears,
         &ended_sender,
     )?;
     let enabled = facts.config.tunnels.iter().filter(|tunnel| tunnel.enabled);
@@ -571,9 +585,20 @@ async fn start(
         reports_receiver,
         &ended_sender,
     )?;
-    let were_well = beginnings.iter().map(|beginning| beginning.was_well);
-    watch(monitors, were_well.collect(), &inbox, &reports);
     let facts = noting.board.facts();
+    let were_well = beginnings.iter().map(|beginning| beginning.was_well);
+    let sources = Sources {
+        monitors,
+        checked: facts.groups().iter().map(Group::is_checked).collect(),
+        verdicts,
+    };
+    watch(
+        sources,
+        verdicts_receiver,
+        were_well.collect(),
+        &inbox,
+        &reports,
+    );
     let driver = Driver {
         groups: beginnings.into_iter().map(|b| b.group).collect(),
         keepalive,
@@ -627,11 +652,11 @@ fn spawn_arbiter(
 /// Opens what the takeover thread needs, so that its lack is known now and not at a failover, and
 /// starts it.
 fn spawn_engine(
-    targets: Vec<Vec<ServiceTarget>>,
+    resources: Vec<GroupResources>,
+    journal: Journal,
     keeps_services: Arc<AtomicBool>,
     orders: UnboundedReceiver<Order>,
-    outcomes: mpsc::Sender<Input>,
-    reports: UnboundedSender<Report>,
+    ears: Ears,
     ended: &UnboundedSender<&'static str>,
 ) -> Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -643,39 +668,48 @@ fn spawn_engine(
         let _inside = runtime.enter();
         Netlink::open()?
     };
-    let engine = Engine::new(
-        netlink,
-        announcer,
-        targets,
-        keeps_services,
-        outcomes,
-        reports,
-    );
+    let tools = Tools { netlink, announcer };
+    let engine = Engine::new(resources, tools, journal, keeps_services, ears)?;
     spawn("takeover", ended, move || {
         realtime::raise(Priority::Takeover);
         runtime.block_on(engine.run(orders));
     })
 }
 
+/// Whose verdicts tell whether a group's node is well.
+struct Sources {
+    monitors: Vec<Monitor>,
+    /// By group: whether its resources are checked, which gives a verdict like a monitor's.
+    checked: Vec<bool>,
+    verdicts: UnboundedSender<Verdict>,
+}
+
 /// Starts the monitors. Until all of a group's have answered they count as unreachable, so that a
 /// node does not claim a group before it knows whether it is of use. In a group that goes on and
 /// `was_well` one counts as reachable until it is known not to be.
 fn watch(
-    monitors: Vec<Monitor>,
+    sources: Sources,
+    mut receiver: UnboundedReceiver<Verdict>,
     were_well: Vec<bool>,
     inbox: &mpsc::Sender<Input>,
     reports: &UnboundedSender<Report>,
 ) {
+    let Sources {
+        monitors,
+        checked,
+        verdicts,
+    } = sources;
     let mut states = vec![Vec::new(); were_well.len()];
-    let (verdicts, mut receiver) = unbounded_channel();
     for monitor in monitors {
-        let group = monitor.group;
-        states[group].push(MonitorState::Initializing);
-        if !were_well[group] {
-            // Either receiver is gone only while the agent stops.
+        states[monitor.group].push(MonitorState::Initializing);
+        tokio::spawn(monitor.run(verdicts.clone()));
+    }
+    for (group, states) in states.iter_mut().enumerate() {
+        states.extend(checked[group].then_some(MonitorState::Initializing));
+        if !states.is_empty() && !were_well[group] {
+            // The receiver is gone only while the agent stops.
             let _ = inbox.send(Input::Monitors { group, ok: false });
         }
-        tokio::spawn(monitor.run(verdicts.clone()));
     }
     let (inbox, reports) = (inbox.clone(), reports.clone());
     tokio::spawn(async move {

@@ -23,10 +23,13 @@ use super::{
     configuration::Configuration,
     driver::Input,
     join,
-    report::Report,
-    spawn,
+    report::{News, Report},
+    setup, spawn,
 };
-use crate::history::{self, Entry};
+use crate::{
+    history::{self, Entry},
+    takeover::notify::Notifier,
+};
 
 /// Between two looks for the first packet after an activation, which the kernel stamps.
 const FIRST_PACKETS: Duration = Duration::from_millis(100);
@@ -68,7 +71,14 @@ impl Noting {
         };
         let board = Arc::new(Board::new(facts, configuration, before, inbox));
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(note(Arc::clone(&board), reports, record, stopped));
+        let notifiers = setup::notifiers(&board.facts().config);
+        let task = tokio::spawn(note(
+            Arc::clone(&board),
+            notifiers,
+            reports,
+            record,
+            stopped,
+        ));
         Ok(Self {
             board,
             stop,
@@ -91,6 +101,7 @@ impl Noting {
 /// Until it is stopped and all is noted that was reported before.
 async fn note(
     board: Arc<Board>,
+    mut notifiers: Vec<Option<Notifier>>,
     mut reports: UnboundedReceiver<Report>,
     record: mpsc::Sender<Entry>,
     mut stopped: oneshot::Receiver<()>,
@@ -104,7 +115,10 @@ async fn note(
     loop {
         tokio::select! {
             report = reports.recv() => match report {
-                Some(report) => board.note(report).into_iter().for_each(keep),
+                Some(report) => {
+                    tell(&mut notifiers, &report);
+                    board.note(report).into_iter().for_each(keep);
+                }
                 None => return,
             },
             _ = looks.tick() => board.note_first_packets().into_iter().for_each(keep),
@@ -113,5 +127,14 @@ async fn note(
     }
     while let Ok(report) = reports.try_recv() {
         board.note(report).into_iter().for_each(keep);
+    }
+}
+
+/// Tells a group's script of a change of its state.
+fn tell(notifiers: &mut [Option<Notifier>], report: &Report) {
+    if let News::Transition(decided) = &report.news
+        && let Some(notifier) = &mut notifiers[report.group]
+    {
+        notifier.tell(decided.transition);
     }
 }

@@ -25,7 +25,15 @@ pub enum News {
     Transition(Decided),
     Finding(Finding),
     Step(StepDone),
-    Monitor { index: usize, state: MonitorState },
+    /// Why this node could not take a resource now; none if it could.
+    Check {
+        resource: usize,
+        error: Option<String>,
+    },
+    Monitor {
+        index: usize,
+        state: MonitorState,
+    },
     Arbiter(Exchange),
 }
 
@@ -55,14 +63,19 @@ pub struct View {
 pub struct StepDone {
     pub epoch: Epoch,
     pub step: Step,
-    /// Number of the service in its group.
-    pub service: usize,
+    /// Place of the resource in its group.
+    pub resource: usize,
+    pub started: BootTime,
     pub done: BootTime,
+    /// Whether this node holds it now.
+    pub held: bool,
     pub error: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Take,
+    /// Told only if something was amiss, or is no more.
+    Verify,
     Release,
 }

@@ -2,7 +2,7 @@
 //! that would go wrong, then its execution.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
     sync::{Arc, Mutex},
@@ -33,14 +33,18 @@ use super::{
 use crate::{
     arbiter::{self, Etcd, Unusable},
     clock,
+    cloud::Cloud,
     cluster::{ArbiterPolicy, Core, FormerLife, Policy, State},
-    config::{Cluster, Config, Group, Role, Secret, Tunnel, XdpMode},
+    config::{Cluster, Config, Group, Role, Secret, Service, Tunnel, Way, XdpMode},
     dataplane::{Dataplane, MappedArray, ModeChoice},
     heartbeat::{Prober, open_socket, rotation::starting},
     monitor::Monitor,
     net::{Address, Link, Netlink, Pair, dataplane_end},
     slow_path,
-    takeover::ServiceTarget,
+    takeover::{
+        AwsTarget, GroupResources, Resource, RouteTarget, ServiceTarget, find_script,
+        notify::Notifier,
+    },
     tunnel::{
         self, HeartbeatListener, Transit,
         epoch::{self, EpochSlots},
@@ -60,7 +64,7 @@ const FAULT_HOLD: Duration = Duration::from_secs(10);
 pub struct Plan {
     /// The underlay of each tunnel, in the configuration's order.
     underlays: Vec<Link>,
-    /// The services of each group.
+    /// The service addresses of each group.
     pub targets: Vec<Vec<ServiceTarget>>,
     /// If an arbiter is configured.
     etcd: Option<Asking>,
@@ -124,13 +128,27 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
     for group in config.cluster.iter().flat_map(|cluster| &cluster.groups) {
         let mut found = Vec::new();
         for service in &group.services {
-            match ServiceTarget::find(service, &links, &addresses) {
-                Ok(target) => found.push(target),
-                Err(error) => problems.push(Problem::new(
-                    format!("group {}: {error}", group.name),
-                    "`ip link` and `ip address` show what there is",
-                )),
-            }
+            let remedy = match service {
+                Service::Address(address) => match ServiceTarget::find(address, &links, &addresses)
+                {
+                    Ok(target) => {
+                        found.push(target);
+                        continue;
+                    }
+                    Err(error) => (error, "`ip link` and `ip address` show what there is"),
+                },
+                Service::Script(call) => match find_script(call) {
+                    Ok(_) => continue,
+                    Err(error) => (error, "install the script, or correct its name"),
+                },
+                // Whether systemd knows it is asked again and again.
+                Service::Unit(_) => continue,
+            };
+            let (error, remedy) = remedy;
+            problems.push(Problem::new(
+                format!("group {}: {error}", group.name),
+                remedy,
+            ));
         }
         targets.push(found);
     }
@@ -192,6 +210,17 @@ fn missing_interfaces(config: &Config, by_name: &HashMap<&str, &Link>) -> Vec<Pr
                 "`ip link` shows what there is",
             )),
             Some(link) => problems.extend(unfit_for_a_fence(link, by_name)),
+        }
+    }
+    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    for route in groups.flat_map(|group| &group.routes) {
+        if let Way::Interface(name) = &route.way
+            && !by_name.contains_key(&**name)
+        {
+            problems.push(Problem::new(
+                format!("{route}: there is no interface {name}"),
+                "`ip link` shows what there is",
+            ));
         }
     }
     for ethernet in &config.ethernets {
@@ -759,8 +788,89 @@ fn monitors(cluster: &Cluster) -> Vec<Monitor> {
     monitors
 }
 
+/// Clears away what an earlier agent left and is not to go on; what moves with each group.
+pub async fn gather(
+    config: &Config,
+    beginnings: &[Beginning],
+    targets: Vec<Vec<ServiceTarget>>,
+    netlink: &Netlink,
+) -> Vec<GroupResources> {
+    let to_clear = beginnings.iter().zip(&targets);
+    let to_clear = to_clear.filter(|(beginning, _)| !beginning.is_active);
+    clear_services(to_clear.flat_map(|(_, targets)| targets), netlink).await;
+    clear_other_services(&targets, netlink).await;
+    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let of_active = groups.clone().zip(beginnings).filter(|(_, b)| b.is_active);
+    let kept = of_active.flat_map(|(group, _)| &group.routes);
+    clear_routes(&kept.map(|route| route.destination).collect(), netlink).await;
+    groups
+        .zip(targets)
+        .zip(beginnings)
+        .map(|((group, targets), beginning)| resources(group, targets, beginning.is_active))
+        .collect()
+}
+
+/// What moves with a group, in the order of [`Group::resources`].
+fn resources(group: &Group, targets: Vec<ServiceTarget>, is_active: bool) -> GroupResources {
+    let mut targets = targets.into_iter();
+    let services = group.services.iter().filter_map(|service| match service {
+        Service::Address(_) => targets.next().map(Resource::Address),
+        Service::Unit(name) => Some(Resource::Unit(name.clone())),
+        Service::Script(call) => Some(Resource::script(call.clone())),
+    });
+    let routes = group.routes.iter().cloned().map(RouteTarget);
+    let aws = group.aws.iter().flat_map(|aws| {
+        let cloud = Arc::new(Cloud::new(aws.clone()));
+        aws.resources.iter().map(move |resource| AwsTarget {
+            cloud: Arc::clone(&cloud),
+            resource: resource.clone(),
+        })
+    });
+    GroupResources {
+        name: group.name.clone(),
+        resources: services
+            .chain(routes.map(Resource::Route))
+            .chain(aws.map(Resource::Aws))
+            .collect(),
+        check: group.is_checked().then_some(group.monitors.len()),
+        is_active,
+    }
+}
+
+/// Starts what tells the scripts of those groups that have one.
+pub fn notifiers(config: &Config) -> Vec<Option<Notifier>> {
+    /// As in keepalived, the higher one is preferred.
+    const PRIORITIES: (u8, u8) = (100, 50);
+    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    groups
+        .map(|group| {
+            let node = &config.host_name;
+            let priority = match group.role_of(node) {
+                Some(Role::Primary) => PRIORITIES.0,
+                // The check refuses a host that is neither.
+                Some(Role::Secondary) | None => PRIORITIES.1,
+            };
+            let script = group.notify.clone()?;
+            Some(Notifier::start(
+                script,
+                group.name.clone(),
+                node.clone(),
+                priority,
+            ))
+        })
+        .collect()
+}
+
+/// Removes the routes that an earlier agent left, but for those to `kept`.
+pub async fn clear_routes(kept: &HashSet<IpNet>, netlink: &Netlink) {
+    let removed = netlink.remove_active_routes(|to| !kept.contains(&to)).await;
+    if let Err(error) = removed {
+        warn!("cannot clear routes of before: {error:#}");
+    }
+}
+
 /// Removes service addresses that an earlier agent took and the configuration does not name any more.
-pub async fn clear_other_services(targets: &[Vec<ServiceTarget>], netlink: &Netlink) {
+async fn clear_other_services(targets: &[Vec<ServiceTarget>], netlink: &Netlink) {
     let known: Vec<_> = targets
         .iter()
         .flatten()

@@ -14,6 +14,7 @@ mod lex;
 mod model;
 mod print;
 mod reference;
+mod resources;
 mod schema;
 mod secret;
 mod secret_place;
@@ -32,8 +33,10 @@ pub use diff::{Change, Sign};
 pub use import::{Account, Imported};
 pub use model::{
     AdjustMss, BridgePort, Cluster, Config, Encapsulation, Etcd, EtcdUser, Ethernet, FlowLabel,
-    GreKey, Group, HeaderByte, Keepalive, Prefer, Role, Secret, ServiceAddress, Tls, Tunnel,
-    XdpMode,
+    GreKey, Group, HeaderByte, Keepalive, Prefer, Role, Secret, Tls, Tunnel, XdpMode,
+};
+pub use resources::{
+    Aws, AwsResource, KernelRoute, RouteDestination, ScriptCall, Service, ServiceAddress, Way,
 };
 
 use diagnostic::{Problem, Report};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use router_common::lease::Length;
 
+use super::resources::{Aws, KernelRoute, Service};
 pub use super::secret::Secret;
 pub use crate::cluster::Prefer;
 use crate::cluster::wanted_answer;
@@ -274,11 +275,39 @@ pub struct Group {
     /// is another group's.
     pub protected: Vec<String>,
     pub monitors: Vec<IpAddr>,
-    /// May be empty: such a group only decides who is active.
-    pub services: Vec<ServiceAddress>,
+    /// In the order in which they start. They, `routes` and `aws` may be empty: such a group only
+    /// decides who is active.
+    pub services: Vec<Service>,
+    /// One for each destination.
+    pub routes: Vec<KernelRoute>,
+    pub aws: Option<Aws>,
+    /// Is run at each change of state; an absolute path.
+    pub notify: Option<PathBuf>,
 }
 
 impl Group {
+    /// All that moves with it, as it is written: in the order of services, routes, AWS.
+    pub fn resources(&self) -> impl Iterator<Item = String> {
+        let services = self.services.iter().map(ToString::to_string);
+        let routes = self.routes.iter().map(ToString::to_string);
+        let aws = self.aws.iter().flat_map(|aws| &aws.resources);
+        services.chain(routes).chain(aws.map(ToString::to_string))
+    }
+
+    /// Whether a node can lack what it takes to hold them. Then that is one more monitor, behind
+    /// `monitors`.
+    pub fn is_checked(&self) -> bool {
+        let has_aws = self
+            .aws
+            .as_ref()
+            .is_some_and(|aws| !aws.resources.is_empty());
+        has_aws
+            || self.services.iter().any(|service| match service {
+                Service::Address(_) => false,
+                Service::Unit(_) | Service::Script(_) => true,
+            })
+    }
+
     /// What `host` is in this group; none if it is not a member.
     pub fn role_of(&self, host: &str) -> Option<Role> {
         if host == self.primary {
@@ -295,33 +324,4 @@ impl Group {
 pub enum Role {
     Primary,
     Secondary,
-}
-
-/// An address that moves with the group. Displays as it is written: `10.0.0.254/24/eth1`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ServiceAddress {
-    /// `addr()` is the address itself, host bits included.
-    pub address: IpNet,
-    /// Without it: the interface whose network holds the address.
-    pub interface: Option<String>,
-    /// IPv4 only. Stated only together with an interface.
-    pub broadcast: Option<Ipv4Addr>,
-}
-
-impl fmt::Display for ServiceAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            address,
-            interface,
-            broadcast,
-        } = self;
-        write!(f, "{address}")?;
-        if let Some(interface) = interface {
-            write!(f, "/{interface}")?;
-        }
-        if let Some(broadcast) = broadcast {
-            write!(f, "/{broadcast}")?;
-        }
-        Ok(())
-    }
 }

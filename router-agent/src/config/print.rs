@@ -298,6 +298,8 @@ interfaces {
                 if let Kind::Tag(of, _) = &node.kind {
                     path.push(match of {
                         Type::TunnelName => "tun0".to_owned(),
+                        Type::Network => "10.1.0.0/16".to_owned(),
+                        Type::AwsId(prefix) => format!("{prefix}0a1b"),
                         _ => "eth0".to_owned(),
                     });
                 }
@@ -342,7 +344,20 @@ interfaces {
             Type::Server => "https://[a-z]{1,5}:[1-9]".boxed(),
             Type::KeyPrefix => "/[a-z]{1,5}".boxed(),
             Type::McastGroup => "239\\.1\\.1\\.[1-9]".boxed(),
-            Type::Service => "10\\.0\\.0\\.[1-9]/24(/eth[0-9](/10\\.0\\.0\\.255)?)?".boxed(),
+            Type::Service => {
+                "10\\.0\\.0\\.[1-9]/24(/eth[0-9](/10\\.0\\.0\\.255)?)?|[a-z]{1,5}\\.service|[a-z]{1,5}(::[ -9;-~]{1,5})?".boxed()
+            }
+            Type::Network => "10\\.[1-9]\\.0\\.0/16|2001:db8:[1-9]::/48".boxed(),
+            Type::Ipv4Address => "10\\.0\\.0\\.[1-9]".boxed(),
+            Type::AwsId(prefix) => {
+                let prefix = *prefix;
+                "[0-9a-f]{1,5}"
+                    .prop_map(move |id| format!("{prefix}{id}"))
+                    .boxed()
+            }
+            Type::AwsInterface => "eni-[0-9a-f]{1,5}|eth[0-9]".boxed(),
+            Type::AwsDestination => "10\\.[1-9]\\.0\\.0/16|pl-[0-9a-f]{1,5}".boxed(),
+            Type::Url => "https?://[a-z]{1,5}(:[1-9])?".boxed(),
         }
     }
 

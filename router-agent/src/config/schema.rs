@@ -103,8 +103,19 @@ pub(super) enum Type {
     Server,
     /// The beginning of keys in a store.
     KeyPrefix,
-    /// Written as an address: `IP/len[/iface[/bcast]]`.
+    /// `IP/len[/iface[/bcast]]`, a systemd unit, or `script::argument…`.
     Service,
+    /// A network, without host bits.
+    Network,
+    Ipv4Address,
+    /// The identifier of something at AWS, with its prefix: `rtb-`.
+    AwsId(&'static str),
+    /// `eni-…`, or the name of an interface.
+    AwsInterface,
+    /// A network, or a prefix list of AWS.
+    AwsDestination,
+    /// Begins with `http://` or `https://`.
+    Url,
 }
 
 /// A word that a value can be.

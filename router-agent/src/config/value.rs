@@ -5,13 +5,15 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::model::{HeaderByte, Secret, ServiceAddress};
+use super::model::{HeaderByte, Secret};
+use super::resources::{RouteDestination, Service};
 use super::schema::{Status, Type, Word, nearest};
 use super::secret::Secrets;
 use super::source::HIDDEN;
 
 mod location;
 mod number;
+mod resource;
 
 use location::{file, key_prefix, server};
 use number::{bits_or, number, number_or};
@@ -28,7 +30,8 @@ pub(super) enum Value {
     Ip(IpAddr),
     Listen(SocketAddr),
     Net(IpNet),
-    Service(ServiceAddress),
+    Service(Service),
+    RouteDestination(RouteDestination),
 }
 
 impl Value {
@@ -48,6 +51,7 @@ impl Value {
             Self::Net(net) => net.to_string(),
             Self::Listen(address) => address.to_string(),
             Self::Service(service) => service.to_string(),
+            Self::RouteDestination(destination) => destination.to_string(),
         }
     }
 }
@@ -115,7 +119,13 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
         Type::File => file(word),
         Type::Server => server(word),
         Type::KeyPrefix => key_prefix(word),
-        Type::Service => service(word).map(Value::Service),
+        Type::Service => resource::service(word).map(Value::Service),
+        Type::Network => resource::network(word).map(Value::Net),
+        Type::Ipv4Address => resource::ipv4_address(word).map(Value::Ipv4),
+        Type::AwsId(prefix) => resource::aws_id(word, prefix).map(Value::Text),
+        Type::AwsInterface => resource::aws_interface(word).map(Value::Text),
+        Type::AwsDestination => resource::aws_destination(word).map(Value::RouteDestination),
+        Type::Url => resource::url(word).map(Value::Text),
     }
 }
 
@@ -391,52 +401,6 @@ fn address(word: &str) -> Result<Value, Bad> {
     }
 }
 
-fn service(word: &str) -> Result<ServiceAddress, Bad> {
-    const FORM: &str =
-        "write it as `10.0.0.254/24`, `10.0.0.254/24/eth1` or `10.0.0.254/24/eth1/10.0.0.255`";
-    let mut parts = word.split('/');
-    let host = parts.next().unwrap_or_default();
-    let means_address = host.parse::<IpAddr>().is_ok()
-        || host.starts_with(|c: char| c.is_ascii_digit())
-            && host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    if !means_address {
-        return Err(bad(
-            "is not an address, and a service that is not one is not carried out by this version",
-            FORM,
-        ));
-    }
-    let Some(length) = parts.next() else {
-        return Err(bad("lacks the length of its network", FORM));
-    };
-    let address = prefix(&format!("{host}/{length}")).map_err(|error| bad(error.reason, FORM))?;
-    let interface = match parts.next() {
-        None => None,
-        Some(name) if is_interface_name(name) => Some(name.to_owned()),
-        Some(_) => return Err(bad("names no valid interface", FORM)),
-    };
-    let broadcast = match (parts.next(), address) {
-        (None, _) => None,
-        (Some(_), IpNet::V6(_)) => {
-            return Err(bad(
-                "states a broadcast address, which IPv6 does not have",
-                "leave it out",
-            ));
-        }
-        (Some(text), IpNet::V4(_)) => match text.parse() {
-            Ok(broadcast) => Some(broadcast),
-            Err(_) => return Err(bad("has no valid broadcast address", FORM)),
-        },
-    };
-    if parts.next().is_some() {
-        return Err(bad("has more parts than a service address", FORM));
-    }
-    Ok(ServiceAddress {
-        address,
-        interface,
-        broadcast,
-    })
-}
-
 /// A byte of the outer header. For `ttl`, as for `ip tunnel`, 0 means the inner header's.
 pub(super) fn header_byte(value: &Value, zero_inherits: bool) -> Option<HeaderByte> {
     match value {
@@ -458,41 +422,6 @@ mod tests {
         }
         for bad in ["tun", "tun10000", "tunx", "eth0", "tun-1", "tun٣"] {
             assert!(!is_tunnel_name(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn service_addresses_display_as_written() {
-        for text in [
-            "10.0.0.254/24",
-            "10.0.0.254/24/eth1",
-            "10.0.0.254/24/eth1/10.0.0.255",
-            "2001:db8::1/64/eth1",
-        ] {
-            assert_eq!(service(text).unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn services_of_other_kinds_are_named_as_such() {
-        for text in ["httpd", "script::a::b", "/etc/init.d/x"] {
-            assert!(
-                service(text).unwrap_err().reason.contains(NOT_YET),
-                "{text}"
-            );
-        }
-        for text in [
-            "10.0.0.254",
-            "10.0.0/24",
-            "10.0.0.1/33",
-            "10.0.0.1/24/",
-            "10.0.0.1/24/eth1/x",
-            "10.0.0.1/24/e/1.2.3.4/",
-        ] {
-            assert!(
-                !service(text).unwrap_err().reason.contains(NOT_YET),
-                "{text}"
-            );
         }
     }
 

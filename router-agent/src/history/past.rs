@@ -95,6 +95,7 @@ mod tests {
             side: Side::Into,
             step: Step {
                 step: "take 10.0.0.254/24".to_owned(),
+                started_ns: 0,
                 done_ns,
                 error: None,
             },

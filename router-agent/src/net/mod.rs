@@ -35,6 +35,7 @@ pub use self::{
     link::Link,
     monitor::{LinkEvent, LinkMonitor},
     offload::Offload,
+    route::{Hop, Route},
     tunnels::{BridgePortSpec, TunnelDevice},
 };
 use self::{offload::Ethtool, requests::Requests};

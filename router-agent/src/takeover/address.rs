@@ -1,6 +1,9 @@
 //! A service address on its interface.
 
-use std::{fmt, io};
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use anyhow::{Result, bail};
 
@@ -13,7 +16,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ServiceTarget {
     service: ServiceAddress,
-    link: Link,
+    /// As it was last found.
+    link: Arc<Mutex<Link>>,
 }
 
 impl ServiceTarget {
@@ -44,45 +48,51 @@ impl ServiceTarget {
         };
         Ok(Self {
             service: service.clone(),
-            link: link.clone(),
+            link: Arc::new(Mutex::new(link.clone())),
         })
     }
 
     /// Adds the address. An interface that was made anew since the last time is
     /// found by its name.
-    pub async fn take(&mut self, netlink: &Netlink) -> Result<()> {
-        let Self { service, link } = self;
-        let (net, broadcast) = (service.address, service.broadcast);
-        if netlink
-            .add_address(link.index, net, broadcast)
-            .await
-            .is_ok()
-        {
+    pub async fn take(&self, netlink: &Netlink) -> Result<()> {
+        let (net, broadcast) = (self.service.address, self.service.broadcast);
+        let Link { index, name, .. } = self.link().clone();
+        if netlink.add_address(index, net, broadcast).await.is_ok() {
             return Ok(());
         }
-        let Some(found) = netlink.link(&link.name).await? else {
-            bail!("interface {} has gone", link.name);
+        let Some(found) = netlink.link(&name).await? else {
+            bail!("interface {name} has gone");
         };
-        *link = found;
-        netlink.add_address(link.index, net, broadcast).await
+        let index = found.index;
+        *self.link() = found;
+        netlink.add_address(index, net, broadcast).await
+    }
+
+    /// Whether the interface has the address.
+    pub async fn is_held(&self, netlink: &Netlink) -> Result<bool> {
+        Ok(netlink.addresses().await?.contains(&self.address()))
     }
 
     /// The address as the interface has it.
     pub fn address(&self) -> Address {
         Address {
-            link_index: self.link.index,
+            link_index: self.link().index,
             net: self.service.address,
         }
     }
 
     pub fn announce(&self, announcer: &Announcer) -> io::Result<()> {
-        announcer.announce(&self.link, self.service.address.addr())
+        announcer.announce(&self.link(), self.service.address.addr())
     }
 
     pub async fn release(&self, netlink: &Netlink) -> Result<()> {
-        netlink
-            .remove_address(self.link.index, self.service.address)
-            .await
+        let Address { link_index, net } = self.address();
+        netlink.remove_address(link_index, net).await
+    }
+
+    /// It is whole whatever happened to who held it.
+    fn link(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,22 @@
-//! Carries out what the cores decide: takes, announces and releases the service addresses of a
-//! group, on a thread of its own.
+//! Carries out what the cores decide, on a thread of its own: takes what belongs to the active node,
+//! sees that it stays, and releases it.
+//!
+//! What is due is the [`plan`]'s to say; here it is done, each step in a task of its own, so that a
+//! slow one delays no other group.
 
 mod address;
+mod check;
+mod command;
+mod journal;
+pub mod notify;
+mod plan;
+mod resource;
+mod route;
+mod script;
+mod unit;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,34 +25,38 @@ use std::{
     time::Duration,
 };
 
-use router_common::identity::Epoch;
+use anyhow::{Context as _, Error, Result};
+use router_common::{identity::Epoch, time::BootTime};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender},
-    time::{Instant, sleep_until},
+    task::{AbortHandle, Id, JoinError, JoinSet},
+    time::sleep,
 };
 use tracing::{error, info, warn};
 
-pub use self::address::ServiceTarget;
+pub use self::{
+    address::ServiceTarget,
+    journal::Journal,
+    resource::{AwsTarget, Resource, Tools},
+    route::RouteTarget,
+    script::find as find_script,
+};
+use self::{
+    check::Check,
+    journal::Entry,
+    plan::{Attempt, Condition, Deed, Goal, Outcome, Plan, Progress},
+    resource::{Errand, Failure, Found},
+};
 use crate::{
     agent::{
         driver::Input,
         report::{News, Report, Step, StepDone},
     },
     clock,
-    net::{Netlink, announce::Announcer},
+    monitor::Verdict,
 };
 
-/// After the announcement at once, more for hosts that missed it.
-const ANNOUNCE_AGAIN: [Duration; 3] = [
-    Duration::from_millis(100),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-];
-/// A step that failed is tried again after this, then twice as long, and so on.
-const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(5);
-
-/// What a core wants of its group's services.
+/// What a core wants of its group's resources.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     pub group: usize,
@@ -55,260 +71,402 @@ pub enum Task {
     Announce,
 }
 
-/// What a group's services shall be, and what is still to do for that.
-#[derive(Debug)]
-struct Work {
-    epoch: Epoch,
-    goal: Goal,
-    /// Numbers of the services that are not as they shall be.
-    missing: BTreeSet<usize>,
-    /// When to announce again; the last entry comes first.
-    announcements: Vec<Instant>,
-    retry: Option<Retry>,
+/// A group's resources as the agent begins.
+pub struct GroupResources {
+    pub name: String,
+    pub resources: Vec<Resource>,
+    /// Place of the check's verdict among its monitors; none if there is nothing to check.
+    pub check: Option<usize>,
+    /// An agent before this one held the group, and it goes on.
+    pub is_active: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goal {
-    Held,
-    Released,
+struct Group {
+    name: Arc<str>,
+    resources: Vec<Arc<Resource>>,
+    plan: Plan,
+    /// Those of which the last attempt failed.
+    doubtful: Vec<bool>,
+    /// Read by its check.
+    is_held: Arc<AtomicBool>,
+    check: Option<usize>,
+    /// It holds what an agent before this one started and the configuration does not name.
+    is_stranger: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Retry {
-    at: Instant,
-    /// The next one after this comes so much later.
-    delay: Duration,
+/// Whom the engine tells.
+pub struct Ears {
+    pub outcomes: Sender<Input>,
+    pub reports: UnboundedSender<Report>,
+    pub verdicts: UnboundedSender<Verdict>,
 }
 
 /// The takeover thread's state.
 pub struct Engine {
-    netlink: Netlink,
-    announcer: Announcer,
-    /// The services of each group, in the order in which they start.
-    groups: Vec<Vec<ServiceTarget>>,
-    /// By group; a group that was released whole has none.
-    work: BTreeMap<usize, Work>,
-    /// Orders for an older epoch are refused.
-    newest: Vec<Epoch>,
+    groups: Vec<Group>,
+    tools: Arc<Tools>,
+    journal: Journal,
+    tasks: JoinSet<Ended>,
+    under_way: HashMap<Id, UnderWay>,
     /// At the end, what is held stays held.
     keeps: Arc<AtomicBool>,
-    outcomes: Sender<Input>,
-    reports: UnboundedSender<Report>,
+    ears: Ears,
+}
+
+struct UnderWay {
+    group: usize,
+    attempt: Attempt,
+    begun: BootTime,
+    task: AbortHandle,
+}
+
+/// What a task brings back.
+struct Ended {
+    at: BootTime,
+    result: Result<Found, Failure>,
 }
 
 impl Engine {
     pub fn new(
-        netlink: Netlink,
-        announcer: Announcer,
-        groups: Vec<Vec<ServiceTarget>>,
+        groups: Vec<GroupResources>,
+        tools: Tools,
+        journal: Journal,
         keeps: Arc<AtomicBool>,
-        outcomes: Sender<Input>,
-        reports: UnboundedSender<Report>,
-    ) -> Self {
-        Self {
-            netlink,
-            announcer,
-            work: BTreeMap::new(),
-            newest: vec![Epoch::default(); groups.len()],
-            groups,
-            keeps,
-            outcomes,
-            reports,
+        ears: Ears,
+    ) -> Result<Self> {
+        let mut groups = groups
+            .into_iter()
+            .map(|group| Group::new(group, &journal))
+            .collect::<Result<Vec<_>>>()?;
+        for entry in journal.entries() {
+            let is_known = groups.iter().any(|group| group.has(entry));
+            if !is_known {
+                groups.push(Group::of_stranger(entry)?);
+            }
         }
+        Ok(Self {
+            groups,
+            tools: Arc::new(tools),
+            journal,
+            tasks: JoinSet::new(),
+            under_way: HashMap::new(),
+            keeps,
+            ears,
+        })
     }
 
     /// Carries out orders until their sender is gone, then releases what is still held, unless it is
     /// to be kept.
     pub async fn run(mut self, mut orders: UnboundedReceiver<Order>) {
+        self.begin_checks();
         loop {
-            let due = self.work.values().filter_map(Work::due).min();
-            let timer = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
+            self.begin_what_is_due();
+            let wait = self.next_wait();
             tokio::select! {
                 biased;
                 order = orders.recv() => match order {
-                    Some(order) => self.carry_out(order).await,
+                    Some(order) => self.carry_out(order),
                     None => break,
                 },
-                () = timer => self.catch_up().await,
+                Some(ended) = self.tasks.join_next_with_id() => self.end(ended),
+                () = wait => {}
             }
         }
         if self.keeps.load(Ordering::Relaxed) {
             return;
         }
-        let groups: Vec<_> = self.work.keys().copied().collect();
-        for group in groups {
-            self.aim(group, Goal::Released).await;
+        for group in 0..self.groups.len() {
+            let epoch = self.groups[group].plan.epoch();
+            self.aim(group, Goal::Released, epoch);
         }
-    }
-
-    async fn carry_out(&mut self, order: Order) {
-        let Order { group, epoch, task } = order;
-        if epoch < self.newest[group] {
-            warn!(
-                group,
-                epoch = epoch.0,
-                "an order for an old epoch is refused"
-            );
-            return;
-        }
-        self.newest[group] = epoch;
-        match task {
-            Task::Take => self.aim(group, Goal::Held).await,
-            Task::Release => self.aim(group, Goal::Released).await,
-            Task::Announce => {
-                self.announce(group);
-                if let Some(work) = self.work.get_mut(&group) {
-                    work.announcements = announcements();
-                }
+        while !self.groups.iter().all(|group| group.plan.is_let_go()) {
+            self.begin_what_is_due();
+            let wait = self.next_wait();
+            tokio::select! {
+                Some(ended) = self.tasks.join_next_with_id() => self.end(ended),
+                () = wait => {}
             }
         }
     }
 
-    /// Begins to make a group's services what they shall be.
-    async fn aim(&mut self, group: usize, goal: Goal) {
-        let work = Work {
-            epoch: self.newest[group],
-            goal,
-            missing: (0..self.groups[group].len()).collect(),
-            announcements: match goal {
-                Goal::Held => announcements(),
-                Goal::Released => Vec::new(),
-            },
-            retry: None,
-        };
-        self.work.insert(group, work);
-        self.pursue(group, FIRST_RETRY).await;
-    }
-
-    /// Does what is due of announcements and retries.
-    async fn catch_up(&mut self) {
-        let now = Instant::now();
-        let groups: Vec<_> = self.work.keys().copied().collect();
-        for group in groups {
-            let Some(work) = self.work.get_mut(&group) else {
+    fn begin_checks(&self) {
+        for (number, group) in self.groups.iter().enumerate() {
+            let Some(index) = group.check else {
                 continue;
             };
-            let announce = work.announcements.last().is_some_and(|&at| at <= now);
-            if announce {
-                work.announcements.pop();
-            }
-            let retry = work.retry.take_if(|retry| retry.at <= now);
-            if announce {
-                self.announce(group);
-            }
-            if let Some(Retry { at: _, delay }) = retry {
-                self.pursue(group, delay.saturating_mul(2).min(LAST_RETRY))
-                    .await;
+            let check = Check {
+                group: number,
+                name: Arc::clone(&group.name),
+                index,
+                resources: group.resources.clone(),
+                is_held: Arc::clone(&group.is_held),
+                verdicts: self.ears.verdicts.clone(),
+                reports: self.ears.reports.clone(),
+            };
+            tokio::spawn(check.run());
+        }
+    }
+
+    fn next_wait(&self) -> impl Future<Output = ()> + use<> {
+        let deadlines = self.groups.iter().filter_map(|g| g.plan.next_deadline());
+        let wait: Option<Duration> = deadlines.min().map(|at| at.since(clock::now()));
+        async move {
+            match wait {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
             }
         }
     }
 
-    /// Works on every service that is not yet as it shall be: in order to take them, in reverse to
-    /// release them. What fails is tried again after `delay`.
-    async fn pursue(&mut self, group: usize, delay: Duration) {
-        let Some(mut work) = self.work.remove(&group) else {
-            return;
-        };
-        let Work { epoch, goal, .. } = work;
-        let mut missing: Vec<_> = work.missing.iter().copied().collect();
-        if goal == Goal::Released {
-            missing.reverse();
-        }
-        for number in missing {
-            let target = &mut self.groups[group][number];
-            let result = match goal {
-                Goal::Held => target.take(&self.netlink).await,
-                Goal::Released => target.release(&self.netlink).await,
-            };
-            if result.is_ok() {
-                work.missing.remove(&number);
-                if goal == Goal::Held {
-                    announce(&self.announcer, target);
+    fn carry_out(&mut self, order: Order) {
+        let Order { group, epoch, task } = order;
+        match task {
+            Task::Take => self.aim(group, Goal::Held, epoch),
+            Task::Release => self.aim(group, Goal::Released, epoch),
+            Task::Announce => {
+                let plan = &mut self.groups[group].plan;
+                if plan.order_announcement(epoch, clock::now()).is_err() {
+                    self.refuse(group, epoch);
                 }
             }
-            let step = StepDone {
-                epoch,
-                step: match goal {
-                    Goal::Held => Step::Take,
-                    Goal::Released => Step::Release,
-                },
-                service: number,
-                done: clock::now(),
-                error: result.err().map(|error| format!("{error:#}")),
-            };
-            log(target, &step);
-            let news = News::Step(step);
-            // Without a reader there is nobody to tell.
-            let _ = self.reports.send(Report { group, news });
-        }
-        let whole = work.missing.is_empty();
-        if !whole {
-            work.retry = Some(Retry {
-                at: Instant::now() + delay,
-                delay,
-            });
-        }
-        if goal == Goal::Held {
-            let outcome = if whole {
-                Input::TakeoverDone { group, epoch }
-            } else {
-                Input::TakeoverFailed { group, epoch }
-            };
-            // The clock thread outlives this one, but for a stop, when nobody needs to know.
-            let _ = self.outcomes.send(outcome);
-        }
-        if goal == Goal::Held || !whole {
-            self.work.insert(group, work);
         }
     }
 
-    /// Announces the services of a group that are held.
-    fn announce(&self, group: usize) {
-        let Some(work) = self.work.get(&group) else {
+    fn aim(&mut self, group: usize, goal: Goal, epoch: Epoch) {
+        match self.groups[group].plan.order(goal, epoch, clock::now()) {
+            Ok(broken_off) => {
+                let is_held = &self.groups[group].is_held;
+                is_held.store(goal == Goal::Held, Ordering::Relaxed);
+                for under_way in self.under_way.values() {
+                    if under_way.group == group && broken_off.contains(&under_way.attempt) {
+                        under_way.task.abort();
+                    }
+                }
+            }
+            Err(plan::Outdated) => self.refuse(group, epoch),
+        }
+    }
+
+    fn refuse(&self, group: usize, epoch: Epoch) {
+        let Group { name, plan, .. } = &self.groups[group];
+        warn!(
+            group = &**name,
+            epoch = epoch.0,
+            newest = plan.epoch().0,
+            "an order for an old epoch is refused"
+        );
+    }
+
+    fn begin_what_is_due(&mut self) {
+        let now = clock::now();
+        for group in 0..self.groups.len() {
+            if self.groups[group].plan.announcement_is_due(now) {
+                self.announce(group);
+            }
+            for attempt in self.groups[group].plan.begin(now) {
+                self.begin(group, attempt, now);
+            }
+        }
+    }
+
+    fn begin(&mut self, group: usize, attempt: Attempt, now: BootTime) {
+        let Group {
+            name, resources, ..
+        } = &self.groups[group];
+        let (name, resource) = (Arc::clone(name), Arc::clone(&resources[attempt.resource]));
+        let noted = match (attempt.deed, resource.entry(&name)) {
+            (Deed::Take, Some(entry)) => self.journal.note(entry),
+            (Deed::Take | Deed::Verify | Deed::Release, _) => Ok(()),
+        };
+        let tools = Arc::clone(&self.tools);
+        let task = self.tasks.spawn(async move {
+            let errand = Errand {
+                deed: attempt.deed,
+                group: &name,
+                epoch: attempt.epoch,
+            };
+            let result = match noted {
+                Ok(()) => resource.carry_out(errand, &tools).await,
+                // What is not noted is not started.
+                Err(error) => Err(error.into()),
+            };
+            Ended {
+                at: clock::now(),
+                result,
+            }
+        });
+        let under_way = UnderWay {
+            group,
+            attempt,
+            begun: now,
+            task: task.clone(),
+        };
+        self.under_way.insert(task.id(), under_way);
+    }
+
+    fn end(&mut self, ended: Result<(Id, Ended), JoinError>) {
+        let (id, ended) = match ended {
+            Ok((id, ended)) => (id, ended),
+            // By a panic: of one that was broken off the plan knows no more.
+            Err(error) => {
+                let ended = Ended {
+                    at: clock::now(),
+                    result: Err(Failure::from(Error::msg(error.to_string()))),
+                };
+                (error.id(), ended)
+            }
+        };
+        let Some(UnderWay {
+            group,
+            attempt,
+            begun,
+            task: _,
+        }) = self.under_way.remove(&id)
+        else {
             return;
         };
-        for (number, target) in self.groups[group].iter().enumerate() {
-            if work.goal == Goal::Held && !work.missing.contains(&number) {
-                announce(&self.announcer, target);
+        let Ended { at, result } = ended;
+        let outcome = result
+            .as_ref()
+            .map_or_else(Failure::outcome, |_| Outcome::Done);
+        let members = &mut self.groups[group];
+        let Some(progress) = members.plan.end(&attempt, outcome, at) else {
+            return;
+        };
+        let resource = &members.resources[attempt.resource];
+        if (attempt.deed, outcome) == (Deed::Release, Outcome::Done)
+            && let Some(entry) = resource.entry(&members.name)
+            && let Err(error) = self.journal.strike(&entry)
+        {
+            warn!(%resource, "{error:#}");
+        }
+        let doubtful = &mut members.doubtful[attempt.resource];
+        let was_doubtful = std::mem::replace(doubtful, result.is_err());
+        let is_news = match (attempt.deed, &result) {
+            (Deed::Verify, Ok(Found::AsExpected)) => was_doubtful,
+            (Deed::Verify, Ok(Found::Lost) | Err(_)) | (Deed::Take | Deed::Release, _) => true,
+        };
+        if is_news {
+            log(&members.name, resource, &attempt, &result);
+            let step = StepDone {
+                epoch: attempt.epoch,
+                step: match attempt.deed {
+                    Deed::Take => Step::Take,
+                    Deed::Verify => Step::Verify,
+                    Deed::Release => Step::Release,
+                },
+                resource: attempt.resource,
+                started: begun,
+                done: at,
+                held: members.plan.is_held(attempt.resource),
+                error: result.err().map(|failure| format!("{:#}", failure.error)),
+            };
+            if !members.is_stranger {
+                let news = News::Step(step);
+                // Without a reader there is nobody to tell.
+                let _ = self.ears.reports.send(Report { group, news });
+            }
+        }
+        let epoch = attempt.epoch;
+        let outcome = match progress {
+            Progress::Whole => Input::TakeoverDone { group, epoch },
+            Progress::Failed => Input::TakeoverFailed { group, epoch },
+            Progress::Neither => return,
+        };
+        // The clock thread outlives this one, but for a stop, when nobody needs to know.
+        let _ = self.ears.outcomes.send(outcome);
+    }
+
+    /// Announces the addresses of a group that are held.
+    fn announce(&self, group: usize) {
+        let Group {
+            resources, plan, ..
+        } = &self.groups[group];
+        for (number, resource) in resources.iter().enumerate() {
+            if plan.is_held(number) {
+                resource.announce(&self.tools);
             }
         }
     }
 }
 
-fn announce(announcer: &Announcer, target: &ServiceTarget) {
-    if let Err(error) = target.announce(announcer) {
-        warn!(%target, "cannot announce: {error}");
+impl Group {
+    fn new(group: GroupResources, journal: &Journal) -> Result<Self> {
+        let GroupResources {
+            name,
+            resources,
+            check,
+            is_active,
+        } = group;
+        let condition = |resource: &Resource| {
+            let may_be_there = resource
+                .entry(&name)
+                .is_some_and(|entry| journal.contains(&entry));
+            // Of the rest, all was cleared that is not to go on.
+            if is_active || may_be_there {
+                Condition::Unknown
+            } else {
+                Condition::Absent
+            }
+        };
+        let known: Vec<_> = resources
+            .iter()
+            .enumerate()
+            .map(|(place, resource)| (resource.spec(place), condition(resource)))
+            .collect();
+        let goal = (!is_active).then_some(Goal::Released);
+        Ok(Self {
+            plan: Plan::new(&known, goal, random()?),
+            doubtful: vec![false; resources.len()],
+            resources: resources.into_iter().map(Arc::new).collect(),
+            name: name.into(),
+            is_held: Arc::new(AtomicBool::new(is_active)),
+            check,
+            is_stranger: false,
+        })
+    }
+
+    fn of_stranger(entry: &Entry) -> Result<Self> {
+        let resource = Resource::from(&entry.started);
+        let known = [(resource.spec(0), Condition::Unknown)];
+        Ok(Self {
+            plan: Plan::new(&known, Some(Goal::Released), random()?),
+            doubtful: vec![false],
+            resources: vec![Arc::new(resource)],
+            name: entry.group.as_str().into(),
+            is_held: Arc::default(),
+            check: None,
+            is_stranger: true,
+        })
+    }
+
+    fn has(&self, entry: &Entry) -> bool {
+        let mut resources = self.resources.iter();
+        resources.any(|resource| resource.entry(&self.name).as_ref() == Some(entry))
     }
 }
 
-fn log(target: &ServiceTarget, done: &StepDone) {
-    let epoch = done.epoch.0;
-    match (&done.error, done.step) {
-        (None, Step::Take) => info!(epoch, %target, "taken"),
-        (None, Step::Release) => info!(epoch, %target, "released"),
-        (Some(error), Step::Take) => error!(epoch, %target, "cannot take: {error}"),
-        (Some(error), Step::Release) => error!(epoch, %target, "cannot release: {error}"),
-    }
+fn random() -> Result<u64> {
+    getrandom::u64().context("cannot draw a random number")
 }
 
-fn announcements() -> Vec<Instant> {
-    let now = Instant::now();
-    ANNOUNCE_AGAIN
-        .iter()
-        .rev()
-        .map(|&delay| now + delay)
-        .collect()
-}
-
-impl Work {
-    fn due(&self) -> Option<Instant> {
-        let announcement = self.announcements.last().copied();
-        let retry = self.retry.map(|retry| retry.at);
-        announcement.into_iter().chain(retry).min()
+fn log(group: &str, resource: &Resource, attempt: &Attempt, result: &Result<Found, Failure>) {
+    let epoch = attempt.epoch.0;
+    match (attempt.deed, result) {
+        (Deed::Take, Ok(_)) => info!(group, epoch, %resource, "taken"),
+        (Deed::Release, Ok(_)) => info!(group, epoch, %resource, "released"),
+        (Deed::Verify, Ok(Found::AsExpected)) => info!(group, epoch, %resource, "is seen again"),
+        (Deed::Verify, Ok(Found::Lost)) => {
+            warn!(group, epoch, %resource, "had been taken away, and was taken again");
+        }
+        (Deed::Take, Err(Failure { error, .. })) => {
+            error!(group, epoch, %resource, "cannot take: {error:#}");
+        }
+        (Deed::Release, Err(Failure { error, .. })) => {
+            error!(group, epoch, %resource, "cannot release: {error:#}");
+        }
+        (Deed::Verify, Err(Failure { error, .. })) => {
+            warn!(group, epoch, %resource, "cannot verify: {error:#}");
+        }
     }
 }

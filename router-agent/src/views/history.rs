@@ -242,16 +242,19 @@ mod tests {
             decided_ns: 10_000_100_000,
             steps: vec![
                 Step {
+                    started_ns: 0,
                     step: "address 10.0.0.254/24/eth1".to_owned(),
                     done_ns: 10_001_500_000,
                     error: None,
                 },
                 Step {
+                    started_ns: 0,
                     step: "route-table rtb-1 0.0.0.0/0".to_owned(),
                     done_ns: 10_301_500_000,
                     error: Some("no permission".to_owned()),
                 },
                 Step {
+                    started_ns: 0,
                     step: "squid".to_owned(),
                     done_ns: 0,
                     error: None,

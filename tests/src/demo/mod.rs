@@ -10,6 +10,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     article::{PRIMARY, Router, SECONDARY},
+    aws::{self, Cloud},
     cluster::{Cluster, Fault},
     lab,
 };
@@ -22,7 +23,8 @@ pub struct Args {
     /// How the active router is taken away; several are played one after the other
     #[arg(long, value_enum, default_value = "kill-node", value_delimiter = ',')]
     fault: Vec<Fault>,
-    /// The article's configuration, the one with service addresses and 1 ms / 4 ms timing, or both
+    /// The article's configuration, the one with service addresses and 1 ms / 4 ms timing, both, or the
+    /// one whose routes and addresses are at AWS, which moto emulates
     #[arg(long, value_enum, default_value = "both")]
     scene: SceneChoice,
     /// Repeat the failover of the service scene and tell minimum, median and maximum
@@ -41,6 +43,7 @@ enum SceneChoice {
     Article,
     Service,
     Both,
+    Aws,
 }
 
 /// Plays the scenes; success means that the cluster behaved as it should in each.
@@ -59,6 +62,9 @@ fn play(args: &Args) -> Result<()> {
         println!("removed {} kept lab(s)", lab::remove_kept()?);
         return Ok(());
     }
+    if args.scene == SceneChoice::Aws {
+        return play_aws(args);
+    }
     let mut last = None;
     if args.scene != SceneChoice::Service {
         report::heading("Scene 1: the article's configuration as it stands");
@@ -76,10 +82,42 @@ fn play(args: &Args) -> Result<()> {
     }
     println!("\nThe cluster behaved as it should.");
     if let (true, Some(cluster)) = (args.keep, last) {
-        println!("\nThe lab is left running. To enter a node (as root):");
-        print!("{}", cluster.keep()?);
-        println!("To remove it: router-demo --clean");
+        keep(cluster)?;
     }
+    Ok(())
+}
+
+fn play_aws(args: &Args) -> Result<()> {
+    ensure_root()?;
+    report::heading(
+        "Routes and addresses at AWS, which moto emulates; keepalive 10 ms, dead 50 ms",
+    );
+    let mut cloud = Cloud::start(aws::config)?;
+    let result = scene::aws(&mut cloud, &args.fault);
+    if result.is_err() {
+        eprintln!("\n{}", cloud.cluster.logs());
+    }
+    result?;
+    println!("\nThe cluster behaved as it should.");
+    if args.keep {
+        cloud.moto.keep();
+        keep(cloud.cluster)?;
+    }
+    Ok(())
+}
+
+fn keep(cluster: Cluster) -> Result<()> {
+    println!("\nThe lab is left running. To enter a node (as root):");
+    print!("{}", cluster.keep()?);
+    println!("To remove it: router-demo --clean");
+    Ok(())
+}
+
+fn ensure_root() -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "needs root: it makes namespaces and loads BPF programs"
+    );
     Ok(())
 }
 
@@ -88,10 +126,7 @@ fn with_logs(
     config: fn(Router) -> String,
     scene: impl FnOnce(&mut Cluster) -> Result<()>,
 ) -> Result<Cluster> {
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "needs root: it makes namespaces and loads BPF programs"
-    );
+    ensure_root()?;
     let mut cluster = Cluster::start(config)?;
     println!(
         "{PRIMARY} and {SECONDARY} run in namespaces of {}",

@@ -1,4 +1,4 @@
-//! The two scenes. Each fails as soon as the cluster does not behave.
+//! The scenes. Each fails as soon as the cluster does not behave.
 
 use std::{thread, time::Duration};
 
@@ -9,8 +9,10 @@ use router_common::time::BootTime;
 use super::report::{self, Timeline};
 use crate::{
     article::{CLIENT, ROUTERS, Router, SERVER, SERVER_ADDRESS},
+    aws::{self, Cloud},
     clock::{self, milliseconds_between},
     cluster::{AGENT_DEAD_INTERVAL, Cluster, Fault, PATIENCE},
+    moto::Targets,
     status::{activation_after, release_after},
     traffic::{Arrival, Report, Traffic},
 };
@@ -65,6 +67,69 @@ pub fn service(cluster: &mut Cluster, faults: &[Fault], rounds: u32) -> Result<(
     Ok(())
 }
 
+/// What leads where at AWS. The times of the requests are those of the router that sends them.
+pub fn aws(cloud: &mut Cloud, faults: &[Fault]) -> Result<()> {
+    let [primary, secondary] = ROUTERS;
+    for &fault in faults {
+        cloud.cluster.settle(primary)?;
+        cloud.cluster.await_active(primary, PATIENCE)?;
+        show(&cloud.cluster, primary)?;
+        show_targets(cloud, primary)?;
+        report::step(format_args!("{fault}: {}, the active router", primary.name));
+        let at = cloud.cluster.inject(fault, primary)?;
+        let group = cloud.cluster.await_active(secondary, patience(fault))?;
+        let activation = activation(&group, at)?;
+        let mut rows = timeline(at, fault, primary, activation);
+        add_steps(&mut rows, activation);
+        rows.print();
+        let begun = activation.steps.iter().map(|step| step.started_ns).max();
+        let decided = BootTime::from_ns(activation.decided_ns);
+        let ours = BootTime::from_ns(begun.unwrap_or_default()).since(decided);
+        report::fact(
+            "of that ours: decided to last request begun",
+            format!("{:.2} ms", ours.as_secs_f64() * 1e3),
+        );
+        expect_no_haste(fault, at, activation)?;
+        show_targets(cloud, secondary)?;
+        heal(&mut cloud.cluster, fault, primary, None)?;
+    }
+    Ok(())
+}
+
+/// Shows what EC2 says of the route table and the addresses; all must lead to `router`.
+fn show_targets(cloud: &Cloud, router: Router) -> Result<()> {
+    let Targets {
+        ipv4,
+        ipv6,
+        elastic_ip,
+        private_ip,
+        others: _,
+    } = cloud.all_lead_to(router)?;
+    report::step(format_args!(
+        "EC2: {} is {}",
+        aws::interface(&cloud.made, router),
+        router.name
+    ));
+    for (what, to) in [
+        ("route 0.0.0.0/0", ipv4),
+        ("route ::/0", ipv6),
+        ("elastic IP", elastic_ip),
+        ("private address", private_ip.into_iter().next_back()),
+    ] {
+        report::fact(what, to.unwrap_or_default());
+    }
+    Ok(())
+}
+
+fn add_steps(rows: &mut Timeline, activation: &Transition) {
+    for step in &activation.steps {
+        match &step.error {
+            None => rows.at(BootTime::from_ns(step.done_ns), step.step.clone()),
+            Some(error) => report::fact(&step.step, error),
+        }
+    }
+}
+
 struct Measured {
     to_first_packet: Option<Duration>,
     to_decision: Option<Duration>,
@@ -89,12 +154,7 @@ fn fail_over(cluster: &mut Cluster, fault: Fault, in_full: bool) -> Result<Measu
     let activation = activation(&group, at)?;
     let first = packets.first_from(successor.server_side_mac, at);
     let mut rows = timeline(at, fault, primary, activation);
-    for step in &activation.steps {
-        match &step.error {
-            None => rows.at(BootTime::from_ns(step.done_ns), step.step.clone()),
-            Some(error) => report::fact(&step.step, error),
-        }
-    }
+    add_steps(&mut rows, activation);
     rows.at(
         instant(packets.last_from(primary.server_side_mac)),
         format!("last packet through {}", primary.name),

@@ -51,7 +51,7 @@ pub fn provide(kernel: Kernel) -> Result<Image> {
     let virtme = directory.join(VIRTME);
     let programs = virtme.join("bin");
     if !programs.join("vng").is_file() {
-        install_virtme(&virtme)?;
+        packages::python_environment("virtme-ng, which boots guests", &virtme, VIRTME)?;
     }
     let debian = Debian {
         directory: directory.join("apt"),
@@ -67,17 +67,6 @@ pub fn provide(kernel: Kernel) -> Result<Image> {
         busybox: busybox.join("bin/busybox"),
         directory,
     })
-}
-
-fn install_virtme(into: &Path) -> Result<()> {
-    let mut make = Command::new("python3");
-    make.args(["-m", "venv"]).arg(into);
-    run_timed("setup: a place for virtme-ng", &mut make)
-        .with_context(|| format!("remedy: {}", packages::install_command(&["python3-venv"])))?;
-    let mut install = Command::new(into.join("bin/pip"));
-    install.args(["install", "--quiet", "--disable-pip-version-check", VIRTME]);
-    run_timed("setup: virtme-ng, which boots guests", &mut install)
-        .context("it comes from PyPI; is the network there?")
 }
 
 /// Debian 12's archive, whatever this system's own package sources are, and without touching them.

@@ -9,6 +9,7 @@ use super::super::diagnostic::{Problem, Report};
 use super::super::source::Place;
 use super::super::tree::Branch;
 use super::super::value::Value;
+use super::resources::address_of;
 use super::tunnels::{Checked, is_per_link};
 
 #[derive(Clone, Copy)]
@@ -117,10 +118,9 @@ fn services(root: &Branch, tunnels: &[Checked], report: &mut Report) {
     }
     for group in cluster.instances("group") {
         for stated in group.branch.values("service") {
-            let Value::Service(service) = &stated.value else {
+            let Some(address) = address_of(&stated.value) else {
                 continue;
             };
-            let address = service.address.addr();
             if let Some((owner, place)) = owners.get(&address) {
                 report.add(
                     Problem::error(stated.place, format!("{address} is {owner} already"))

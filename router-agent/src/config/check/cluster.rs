@@ -11,7 +11,7 @@ use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::{Value, is_tunnel_name};
 use super::secrets::{self, Secrets};
 use super::tunnels::Checked;
-use super::{Host, arbiter, nodes_at, or_default, text};
+use super::{Host, arbiter, nodes_at, or_default, resources, text};
 
 pub(super) fn check(
     branch: &Branch,
@@ -40,6 +40,7 @@ pub(super) fn check(
         .collect();
     protected_once(instances, report);
     let etcd = arbiter::check(branch, report);
+    resources::belong_to_one_group(instances, report);
     one_epoch(instances, tunnels, report);
 
     let nodes = nodes_at(&["cluster"]);
@@ -341,7 +342,6 @@ fn group(instance: &Instance, host: Option<&Host>, report: &mut Report) -> Optio
     };
     let prefer = or_default(Some(branch), nodes_at(&["cluster", "group"]), "prefer");
     let monitors = branch.values("monitor").iter();
-    let services = branch.values("service").iter();
     let protected = protected(branch);
     if let Some(stated) = branch.value("prefer")
         && matches!(stated.value, Value::Word(word) if word == Prefer::Consistency.word())
@@ -379,12 +379,10 @@ fn group(instance: &Instance, host: Option<&Host>, report: &mut Report) -> Optio
                 _ => None,
             })
             .collect(),
-        services: services
-            .filter_map(|stated| match &stated.value {
-                Value::Service(service) => Some(service.clone()),
-                _ => None,
-            })
-            .collect(),
+        services: resources::services(branch),
+        routes: resources::routes(branch, report),
+        aws: resources::aws(branch, report),
+        notify: text(branch, "notify").map(|stated| stated.value.into()),
     })
 }
 

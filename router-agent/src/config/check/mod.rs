@@ -9,6 +9,7 @@ mod cluster;
 mod endpoints;
 mod ethernets;
 mod fit;
+mod resources;
 mod secrets;
 mod tunnels;
 

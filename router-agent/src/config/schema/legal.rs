@@ -17,9 +17,17 @@ impl Type {
             }
             Self::Bool => "true|false".to_owned(),
             Self::Choice(words) => usable(words).collect::<Vec<_>>().join("|"),
-            Self::Endpoint | Self::Address | Self::McastGroup => "ADDRESS".to_owned(),
+            Self::Endpoint | Self::Address | Self::McastGroup | Self::Ipv4Address => {
+                "ADDRESS".to_owned()
+            }
             Self::Listen => "ADDRESS:PORT".to_owned(),
-            Self::Prefix | Self::Service => "ADDRESS/LENGTH".to_owned(),
+            Self::Prefix => "ADDRESS/LENGTH".to_owned(),
+            Self::Service => "SERVICE".to_owned(),
+            Self::Network => "NETWORK/LENGTH".to_owned(),
+            Self::AwsId(prefix) => format!("{prefix}…"),
+            Self::AwsInterface => "INTERFACE or eni-…".to_owned(),
+            Self::AwsDestination => "NETWORK/LENGTH or pl-…".to_owned(),
+            Self::Url => "URL".to_owned(),
             Self::File => "/PATH/OF/FILE".to_owned(),
             Self::Server => "https://HOST:PORT".to_owned(),
             Self::KeyPrefix => "/PREFIX".to_owned(),
@@ -64,9 +72,15 @@ impl Type {
             Self::File => "absolute path of a file".to_owned(),
             Self::Server => "`http://HOST:PORT` or `https://HOST:PORT`".to_owned(),
             Self::KeyPrefix => "path of keys, as `/router`".to_owned(),
-            Self::Service => "`ADDRESS/LENGTH`, `ADDRESS/LENGTH/INTERFACE` or \
-                              `ADDRESS/LENGTH/INTERFACE/BROADCAST`"
+            Self::Service => "`ADDRESS/LENGTH[/INTERFACE[/BROADCAST]]`, \
+                              a systemd unit, or `SCRIPT[::ARGUMENT…]`"
                 .to_owned(),
+            Self::Network => "network without host bits, as `10.1.0.0/16`".to_owned(),
+            Self::Ipv4Address => "IPv4 address of one host".to_owned(),
+            Self::AwsId(prefix) => format!("identifier at AWS, `{prefix}…`"),
+            Self::AwsInterface => "name of an interface, or `eni-…`".to_owned(),
+            Self::AwsDestination => "network as `10.1.0.0/16`, or prefix list `pl-…`".to_owned(),
+            Self::Url => "`http://…` or `https://…`".to_owned(),
         }
     }
 }

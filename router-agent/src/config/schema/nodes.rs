@@ -1,6 +1,6 @@
 //! The nodes at the top, of the host and of the cluster.
 
-use super::build::{branch, foreign, later, leaf, milliseconds, multi, tag, word};
+use super::build::{branch, foreign, later, leaf, milliseconds, multi, seconds, tag, word};
 use super::interfaces::INTERFACES;
 use super::{Node, Type, Word};
 
@@ -223,9 +223,21 @@ static GROUP: &[Node] = &[
     multi(
         "service",
         Type::Service,
-        "Address that belongs to the active node",
+        "Address, systemd unit or script that belongs to the active node",
     )
-    .rule("Without an interface, the one whose network holds it. It must have no other use"),
+    .rule("An address without an interface is on the one whose network holds it, and must have no other use. Units and scripts start in this order. See [operations.md](operations.md#what-moves-with-a-group)"),
+    tag(
+        "route",
+        Type::Network,
+        "Route that only the active node's kernel has",
+        ROUTE,
+    ),
+    leaf(
+        "notify",
+        Type::File,
+        "Script that is told each change of state, as keepalived would call it",
+    )
+    .rule("See [operations.md](operations.md#what-moves-with-a-group)"),
     leaf(
         "prefer",
         Type::Choice(PREFER),
@@ -234,7 +246,7 @@ static GROUP: &[Node] = &[
     .default("availability")
     .rule("See [failover.md](failover.md)"),
     later("priority", "Order among several nodes"),
-    later("aws", "Routes and addresses of a cloud"),
+    branch("aws", "What of AWS belongs to the active node", AWS),
     branch("protect", "What only the active node forwards", PROTECT),
 ];
 
@@ -247,3 +259,57 @@ static PROTECT: &[Node] = &[multi(
 )
 .required("ethN")
     .rule("See [safety.md](safety.md). Not part of a bridge, and of one group only. Protect both sides of the router")];
+
+static ROUTE: &[Node] = &[
+    leaf("next-hop", Type::Address, "Router that it leads to")
+        .rule("Of the network's family. This or `interface`"),
+    leaf(
+        "interface",
+        Type::InterfaceName,
+        "Interface that it leads out of",
+    ),
+];
+
+static AWS: &[Node] = &[
+    tag(
+        "route-table",
+        Type::AwsId("rtb-"),
+        "Route table whose entries lead to the active node",
+        ROUTE_TABLE,
+    ),
+    multi(
+        "elastic-ip",
+        Type::AwsId("eipalloc-"),
+        "Elastic IP address, by its allocation",
+    ),
+    multi(
+        "private-ip",
+        Type::Ipv4Address,
+        "Secondary private address of the network interface",
+    ),
+    leaf(
+        "interface",
+        Type::AwsInterface,
+        "Network interface that packets are to come to: its name here, or eni-…; else the primary",
+    ),
+    leaf("region", Type::Name, "Region; else the instance's"),
+    leaf(
+        "endpoint",
+        Type::Url,
+        "Address of the EC2 API; else the region's",
+    ),
+    leaf(
+        "verify-interval",
+        seconds(1, 3_600),
+        "How often the active node sees whether all is still as it should be",
+    )
+    .default("10")
+    .rule("See [aws.md](aws.md)"),
+];
+
+static ROUTE_TABLE: &[Node] = &[multi(
+    "destination",
+    Type::AwsDestination,
+    "Network or prefix list that leads to the active node",
+)
+.required("NETWORK")];

@@ -82,6 +82,9 @@ pub struct Finding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub step: String,
+    /// When it was begun, the last time.
+    #[serde(default)]
+    pub started_ns: u64,
     /// When it ended, well or not; zero while it has not.
     pub done_ns: u64,
     /// Why it failed.

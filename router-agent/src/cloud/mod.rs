@@ -1,0 +1,162 @@
+//! What moves with a group at AWS: route-table entries, elastic IPs, private addresses.
+
+mod ec2;
+mod error;
+mod session;
+
+use std::{fmt, fs, time::Duration};
+
+use tokio::sync::OnceCell;
+use tracing::info;
+
+use self::ec2::{Run, Write};
+pub use self::{error::CloudError, session::Session};
+use crate::config::{Aws, AwsResource};
+
+/// A group's part of AWS, as this node sees it.
+pub struct Cloud {
+    aws: Aws,
+    session: OnceCell<Session>,
+    /// Of this node.
+    interface: OnceCell<String>,
+}
+
+impl Cloud {
+    /// Asks nobody yet.
+    pub fn new(aws: Aws) -> Self {
+        Self {
+            aws,
+            session: OnceCell::new(),
+            interface: OnceCell::new(),
+        }
+    }
+
+    pub fn verify_interval(&self) -> Duration {
+        self.aws.verify_interval
+    }
+
+    /// Lets the resource lead to this node. One request if all is as it usually is.
+    pub async fn take(&self, resource: &AwsResource) -> Result<(), CloudError> {
+        let (session, interface) = (self.session().await?, self.interface().await?);
+        match resource {
+            AwsResource::Route { table, destination } => {
+                let write = async |write| {
+                    ec2::write_route(session, write, table, destination, interface, Run::Real).await
+                };
+                match write(Write::Replace).await {
+                    Err(error) if ec2::is_missing_route(&error) => match write(Write::Create).await
+                    {
+                        // Somebody was faster.
+                        Err(error) if error.has_code("RouteAlreadyExists") => {
+                            write(Write::Replace).await
+                        }
+                        result => result,
+                    },
+                    result => result,
+                }
+            }
+            AwsResource::ElasticIp(allocation) => {
+                ec2::associate_address(session, allocation, interface, Run::Real).await
+            }
+            AwsResource::PrivateIp(address) => {
+                ec2::assign_private_ip(session, *address, interface, Run::Real).await
+            }
+        }
+    }
+
+    /// Whether the resource leads to this node.
+    pub async fn is_held(&self, resource: &AwsResource) -> Result<bool, CloudError> {
+        let (session, interface) = (self.session().await?, self.interface().await?);
+        let leads_to = match resource {
+            AwsResource::Route { table, destination } => {
+                let route = ec2::route(session, table, destination).await?;
+                route.and_then(|route| route.network_interface_id)
+            }
+            AwsResource::ElasticIp(allocation) => {
+                let elastic = ec2::elastic_ip(session, allocation).await?;
+                elastic.network_interface_id
+            }
+            AwsResource::PrivateIp(address) => {
+                let described = ec2::network_interface(session, interface).await?;
+                return Ok(described.has(*address));
+            }
+        };
+        Ok(leads_to.as_deref() == Some(interface))
+    }
+
+    /// Whether this node may take the resource: all that it takes is there, and permitted. The dry
+    /// runs name what is the case already, so that an API that knows no dry runs changes nothing.
+    pub async fn check(&self, resource: &AwsResource) -> Result<(), CloudError> {
+        let (session, interface) = (self.session().await?, self.interface().await?);
+        let described = ec2::network_interface(session, interface).await?;
+        match resource {
+            AwsResource::Route { table, destination } => {
+                if described.source_dest_check {
+                    self.let_forward(session, interface).await?;
+                }
+                let route = ec2::route(session, table, destination).await?;
+                let Some(now_at) = route.and_then(|route| route.network_interface_id) else {
+                    return Ok(());
+                };
+                let (write, run) = (Write::Replace, Run::Dry);
+                ec2::write_route(session, write, table, destination, &now_at, run).await
+            }
+            AwsResource::ElasticIp(allocation) => {
+                let elastic = ec2::elastic_ip(session, allocation).await?;
+                let Some(now_at) = elastic.network_interface_id else {
+                    return Ok(());
+                };
+                ec2::associate_address(session, allocation, &now_at, Run::Dry).await
+            }
+            AwsResource::PrivateIp(_) => {
+                let its_own = described.private_ip_address;
+                ec2::assign_private_ip(session, its_own, interface, Run::Dry).await
+            }
+        }
+    }
+
+    async fn let_forward(&self, session: &Session, interface: &str) -> Result<(), CloudError> {
+        match ec2::disable_source_dest_check(session, interface).await {
+            Ok(()) => {
+                info!(interface, "its source/destination check is disabled now");
+                Ok(())
+            }
+            Err(CloudError::NotPermitted { .. }) => Err(CloudError::SourceDestCheck {
+                interface: interface.to_owned(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn session(&self) -> Result<&Session, CloudError> {
+        self.session
+            .get_or_try_init(|| Session::open(&self.aws))
+            .await
+    }
+
+    async fn interface(&self) -> Result<&str, CloudError> {
+        let find = async || match self.aws.interface.as_deref() {
+            Some(id) if id.starts_with("eni-") => Ok(id.to_owned()),
+            Some(name) => {
+                let path = format!("/sys/class/net/{name}/address");
+                let mac = fs::read_to_string(path)
+                    .map_err(|error| CloudError::NoInterface(format!("{name}: {error}")))?;
+                session::interface_by_metadata(Some(mac.trim())).await
+            }
+            None => session::interface_by_metadata(None).await,
+        };
+        let found = self.interface.get_or_try_init(find).await?;
+        Ok(found)
+    }
+}
+
+impl fmt::Debug for Cloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cloud")
+            .field("aws", &self.aws)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! Against a server on loopback that answers as EC2 documents its errors. How things go when they go
+//! well is tested against moto, in tests/tests/aws.rs.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use super::*;
+use crate::config::RouteDestination;
+
+const SECRET: &str = "the-secret-of-the-key";
+const LIMIT: Duration = Duration::from_millis(500);
+
+/// What the server says next.
+#[derive(Clone)]
+enum Reply {
+    Xml(u16, String),
+    /// An error document, sent at so many seconds from now.
+    ErrorAt(&'static str, i64),
+    Silence,
+}
+
+fn error(status: u16, code: &str) -> Reply {
+    Reply::Xml(
+        status,
+        format!(
+            "<Response><Errors><Error><Code>{code}</Code><Message>the message</Message></Error></Errors></Response>"
+        ),
+    )
+}
+
+fn good(body: &str) -> Reply {
+    Reply::Xml(200, format!("<R>{body}</R>"))
+}
+
+/// Gives the replies in their order, and notes the requests.
+struct Server {
+    endpoint: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let noted = Arc::clone(&requests);
+        let mut replies: VecDeque<_> = replies.into_iter().collect();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let reply = replies.pop_front().expect("no more requests are expected");
+                serve(stream, reply, &noted).await;
+            }
+        });
+        Self { endpoint, requests }
+    }
+
+    fn cloud(&self) -> Cloud {
+        cloud(&self.endpoint)
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// The actions that were asked for, in their order.
+    fn actions(&self) -> Vec<String> {
+        let action = |request: &String| {
+            let (_, rest) = request.split_once("Action=").unwrap();
+            rest.split('&').next().unwrap().to_owned()
+        };
+        self.requests().iter().map(action).collect()
+    }
+}
+
+async fn serve(mut stream: TcpStream, reply: Reply, noted: &Mutex<Vec<String>>) {
+    let mut request = Vec::new();
+    let mut some = [0; 4096];
+    loop {
+        let length = stream.read(&mut some).await.unwrap();
+        request.extend_from_slice(&some[..length]);
+        let text = String::from_utf8_lossy(&request);
+        if length == 0 || is_whole(&text) {
+            break;
+        }
+    }
+    noted
+        .lock()
+        .unwrap()
+        .push(String::from_utf8(request).unwrap());
+    let now = SystemTime::now();
+    let (status, body, date) = match reply {
+        Reply::Xml(status, body) => (status, body, now),
+        Reply::ErrorAt(code, ahead_s) => {
+            let Reply::Xml(status, body) = error(400, code) else {
+                unreachable!("an error is a document");
+            };
+            let ahead = Duration::from_secs(ahead_s.unsigned_abs());
+            (
+                status,
+                body,
+                if ahead_s < 0 {
+                    now - ahead
+                } else {
+                    now + ahead
+                },
+            )
+        }
+        Reply::Silence => {
+            sleep(LIMIT * 20).await;
+            return;
+        }
+    };
+    let date = httpdate::fmt_http_date(date);
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    stream.write_all(answer.as_bytes()).await.unwrap();
+}
+
+fn is_whole(request: &str) -> bool {
+    let Some((head, body)) = request.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let lower = head.to_lowercase();
+    let (_, rest) = lower.split_once("content-length: ").unwrap();
+    let length: usize = rest.lines().next().unwrap().parse().unwrap();
+    body.len() >= length
+}
+
+fn cloud(endpoint: &str) -> Cloud {
+    let aws = Aws {
+        resources: vec![route()],
+        interface: Some("eni-here".into()),
+        region: Some("eu-west-1".into()),
+        endpoint: Some(endpoint.into()),
+        verify_interval: Duration::from_secs(10),
+    };
+    let credentials = Credentials::new("the-key", SECRET, None, None, "test");
+    let provider = SharedCredentialsProvider::new(credentials);
+    let session = Session::new("eu-west-1".into(), endpoint.into(), provider, LIMIT);
+    Cloud {
+        session: OnceCell::new_with(Some(session)),
+        ..Cloud::new(aws)
+    }
+}
+
+fn route() -> AwsResource {
+    AwsResource::Route {
+        table: "rtb-1".into(),
+        destination: RouteDestination::Network("0.0.0.0/0".parse().unwrap()),
+    }
+}
+
+async fn failure(reply: Reply) -> CloudError {
+    let server = Server::start([reply]).await;
+    server.cloud().take(&route()).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn what_passes_by_itself_is_everywhere() {
+    let busy = failure(error(503, "RequestLimitExceeded")).await;
+    assert!(
+        matches!(busy, CloudError::Busy { .. }) && busy.is_everywhere(),
+        "{busy}"
+    );
+    let proxy = failure(Reply::Xml(502, "<html>Bad Gateway</html>".into())).await;
+    assert!(matches!(proxy, CloudError::Busy { .. }), "{proxy}");
+    let silent = failure(Reply::Silence).await;
+    assert!(
+        matches!(silent, CloudError::TimedOut { .. }) && silent.is_everywhere(),
+        "{silent}"
+    );
+    // A port that was free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let nobody = cloud(&format!("http://{free}"))
+        .take(&route())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(nobody, CloudError::Unreachable { .. }) && nobody.is_everywhere(),
+        "{nobody}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_wrong_here_is_said_with_its_remedy() {
+    for (reply, words) in [
+        (error(403, "UnauthorizedOperation"), "ec2:ReplaceRoute"),
+        (
+            error(400, "InvalidRouteTableID.NotFound"),
+            "the message (region eu-west-1)",
+        ),
+        (error(401, "AuthFailure"), "region eu-west-1 is enabled"),
+        (error(400, "InvalidParameterValue"), "the message"),
+    ] {
+        let error = failure(reply).await;
+        assert!(
+            error.to_string().contains(words) && !error.is_everywhere(),
+            "{error}"
+        );
+    }
+    let server = Server::start([good("<routeTableSet/>")]).await;
+    let error = server.cloud().is_held(&route()).await.unwrap_err();
+    assert!(matches!(error, CloudError::NotFound { .. }), "{error}");
+    let server = Server::start([good("<routeTableSet><item>")]).await;
+    let error = server.cloud().is_held(&route()).await.unwrap_err();
+    assert!(matches!(error, CloudError::NotUnderstood { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_made_up_for_and_else_named() {
+    let skewed = Reply::ErrorAt("RequestExpired", 900);
+    let server = Server::start([skewed.clone(), good("")]).await;
+    server.cloud().take(&route()).await.unwrap();
+    let stamps: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|request| {
+            let (_, rest) = request.split_once("x-amz-date: ").unwrap();
+            rest[.."20260101T000000Z".len()].to_owned()
+        })
+        .collect();
+    assert!(stamps[0] < stamps[1], "{stamps:?}");
+    let server = Server::start([skewed.clone(), skewed]).await;
+    let error = server.cloud().take(&route()).await.unwrap_err();
+    assert!(error.to_string().contains("behind that of AWS"), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_entry_is_created_and_one_that_came_meanwhile_replaced() {
+    let missing = || {
+        let message = "There is no route defined for '0.0.0.0/0' in the route table.";
+        let text = format!(
+            "<Response><Errors><Error><Code>InvalidParameterValue</Code><Message>{message}</Message></Error></Errors></Response>"
+        );
+        Reply::Xml(400, text)
+    };
+    let server = Server::start([missing(), good("")]).await;
+    server.cloud().take(&route()).await.unwrap();
+    assert_eq!(server.actions(), ["ReplaceRoute", "CreateRoute"]);
+    let server = Server::start([missing(), error(400, "RouteAlreadyExists"), good("")]).await;
+    server.cloud().take(&route()).await.unwrap();
+    assert_eq!(
+        server.actions(),
+        ["ReplaceRoute", "CreateRoute", "ReplaceRoute"]
+    );
+}
+
+fn interface(check: bool) -> Reply {
+    good(&format!(
+        "<networkInterfaceSet><item><privateIpAddress>10.0.1.10</privateIpAddress><sourceDestCheck>{check}</sourceDestCheck></item></networkInterfaceSet>"
+    ))
+}
+
+fn table(leads_to: &str) -> Reply {
+    good(&format!(
+        "<routeTableSet><item><routeSet><item><destinationCidrBlock>0.0.0.0/0</destinationCidrBlock><networkInterfaceId>{leads_to}</networkInterfaceId></item></routeSet></item></routeTableSet>"
+    ))
+}
+
+#[tokio::test]
+async fn a_check_changes_nothing_even_where_dry_runs_are_not_known() {
+    for answer in [error(412, "DryRunOperation"), good("")] {
+        let server = Server::start([interface(false), table("eni-there"), answer]).await;
+        server.cloud().check(&route()).await.unwrap();
+        let asked = server.requests().pop().unwrap();
+        assert!(
+            asked.contains("DryRun=true") && asked.contains("NetworkInterfaceId=eni-there"),
+            "{asked}"
+        );
+    }
+    let refused = error(403, "UnauthorizedOperation");
+    let server = Server::start([interface(false), table("eni-there"), refused]).await;
+    let error = server.cloud().check(&route()).await.unwrap_err();
+    assert_eq!(
+        error,
+        CloudError::NotPermitted {
+            action: "ReplaceRoute"
+        }
+    );
+}
+
+#[tokio::test]
+async fn the_source_and_destination_check_is_disabled_or_the_error_says_how() {
+    let server = Server::start([
+        interface(true),
+        good(""),
+        table("eni-there"),
+        error(412, "DryRunOperation"),
+    ])
+    .await;
+    server.cloud().check(&route()).await.unwrap();
+    assert_eq!(server.actions()[1], "ModifyNetworkInterfaceAttribute");
+    let server = Server::start([interface(true), error(403, "UnauthorizedOperation")]).await;
+    let text = server
+        .cloud()
+        .check(&route())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("--no-source-dest-check"), "{text}");
+}
+
+#[tokio::test]
+async fn what_leads_elsewhere_is_not_held() {
+    for (leads_to, held) in [("eni-here", true), ("eni-there", false)] {
+        let server = Server::start([table(leads_to)]).await;
+        assert_eq!(server.cloud().is_held(&route()).await.unwrap(), held);
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_in_no_request_and_no_error() {
+    let server = Server::start([error(403, "UnauthorizedOperation")]).await;
+    let error = server.cloud().take(&route()).await.unwrap_err();
+    for text in [
+        server.requests().concat(),
+        format!("{error:?} {error}"),
+        format!("{:?}", server.cloud()),
+    ] {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+}

@@ -1,0 +1,100 @@
+//! Sees again and again whether this node could take a group's resources, so that a failover is not
+//! the first to find out.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::mpsc::UnboundedSender, time::sleep};
+use tracing::{info, warn};
+
+use super::resource::{Failure, Resource};
+use crate::{
+    agent::report::{News, Report},
+    control::protocol::MonitorState,
+    monitor::Verdict,
+};
+
+/// Also keeps the connection to an API open.
+const INTERVAL: Duration = Duration::from_secs(30);
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// The check of one group.
+pub struct Check {
+    pub group: usize,
+    pub name: Arc<str>,
+    /// Place of its verdict among the group's monitors.
+    pub index: usize,
+    pub resources: Vec<Arc<Resource>>,
+    /// While the group is held its resources are verified instead.
+    pub is_held: Arc<AtomicBool>,
+    pub verdicts: UnboundedSender<Verdict>,
+    pub reports: UnboundedSender<Report>,
+}
+
+impl Check {
+    /// Goes on until nobody listens.
+    pub async fn run(self) {
+        let mut errors = vec![None; self.resources.len()];
+        let mut state = MonitorState::Initializing;
+        loop {
+            if self.is_held.load(Ordering::Relaxed) {
+                sleep(INTERVAL).await;
+                continue;
+            }
+            let found = self.look(&mut errors).await;
+            if found != state {
+                state = found;
+                let Self { group, index, .. } = self;
+                let verdict = Verdict {
+                    group,
+                    index,
+                    state,
+                };
+                if self.verdicts.send(verdict).is_err() {
+                    return;
+                }
+            }
+            let is_well = errors.iter().all(Option::is_none);
+            sleep(if is_well { INTERVAL } else { AFTER_FAILURE }).await;
+        }
+    }
+
+    /// Checks all; what this node cannot do counts, what nobody can do now is only told.
+    async fn look(&self, errors: &mut [Option<String>]) -> MonitorState {
+        let mut state = MonitorState::Reachable;
+        for (number, resource) in self.resources.iter().enumerate() {
+            let result = resource.check().await;
+            if let Err(Failure {
+                is_everywhere: false,
+                ..
+            }) = result
+            {
+                state = MonitorState::Unreachable;
+            }
+            let error = result.err().map(|failure| format!("{:#}", failure.error));
+            // A takeover that began meanwhile has newer words.
+            if errors[number] != error && !self.is_held.load(Ordering::Relaxed) {
+                let group = &*self.name;
+                if let Some(error) = &error {
+                    warn!(group, %resource, "could not be taken here: {error}");
+                } else {
+                    info!(group, %resource, "can be taken here");
+                }
+                errors[number].clone_from(&error);
+                let news = News::Check {
+                    resource: number,
+                    error,
+                };
+                let group = self.group;
+                // Without a reader there is nobody to tell.
+                let _ = self.reports.send(Report { group, news });
+            }
+        }
+        state
+    }
+}

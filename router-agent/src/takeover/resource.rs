@@ -1,0 +1,282 @@
+//! What moves with a group, of whatever kind: how it is taken, seen to, and released.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Error;
+use router_common::identity::Epoch;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::{
+    ServiceTarget,
+    journal::{Entry, Started},
+    plan::{Deed, Outcome, Spec},
+    route::RouteTarget,
+    script::{self, Verb},
+    unit,
+};
+use crate::{
+    cloud::{Cloud, CloudError},
+    config::{AwsResource, ScriptCall},
+    net::{Netlink, announce::Announcer},
+};
+
+/// The kernel answers at once or not at all.
+const KERNEL_LIMIT: Duration = Duration::from_secs(2);
+/// A script has a limit of its own, and a unit one that its own file may change; this is for what
+/// comes on top.
+const SERVICE_LIMIT: Duration = Duration::from_mins(2);
+
+/// Several requests, each with a limit of its own.
+const CLOUD_LIMIT: Duration = Duration::from_secs(20);
+
+const VERIFY_KERNEL: Duration = Duration::from_secs(5);
+const VERIFY_SERVICE: Duration = Duration::from_secs(10);
+
+pub enum Resource {
+    Address(ServiceTarget),
+    Route(RouteTarget),
+    Aws(AwsTarget),
+    Unit(String),
+    Script(Script),
+}
+
+/// Something at AWS.
+pub struct AwsTarget {
+    /// All of a group's share it.
+    pub cloud: Arc<Cloud>,
+    pub resource: AwsResource,
+}
+
+/// A script, and what was learnt of it.
+pub struct Script {
+    pub call: ScriptCall,
+    /// Its `status` has said once that it runs: then it means something if it does not.
+    tells_status: AtomicBool,
+}
+
+/// What a resource is moved with.
+pub struct Tools {
+    pub netlink: Netlink,
+    pub announcer: Announcer,
+}
+
+/// For whom a deed is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Errand<'a> {
+    pub deed: Deed,
+    pub group: &'a str,
+    pub epoch: Epoch,
+}
+
+/// How a deed went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    AsExpected,
+    /// Somebody had taken it away; it is held again.
+    Lost,
+}
+
+#[derive(Debug)]
+pub struct Failure {
+    pub error: Error,
+    /// It does not lie with this node: another one could not do it now either.
+    pub is_everywhere: bool,
+}
+
+impl Failure {
+    pub fn outcome(&self) -> Outcome {
+        if self.is_everywhere {
+            Outcome::Unavailable
+        } else {
+            Outcome::Failed
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            is_everywhere: false,
+        }
+    }
+}
+
+impl From<CloudError> for Failure {
+    fn from(error: CloudError) -> Self {
+        Self {
+            is_everywhere: error.is_everywhere(),
+            error: error.into(),
+        }
+    }
+}
+
+impl Resource {
+    pub fn script(call: ScriptCall) -> Self {
+        Self::Script(Script {
+            call,
+            tells_status: AtomicBool::new(false),
+        })
+    }
+
+    /// How the journal notes it; none if the kernel keeps a mark.
+    pub fn entry(&self, group: &str) -> Option<Entry> {
+        let started = match self {
+            Self::Address(_) | Self::Route(_) | Self::Aws(_) => return None,
+            Self::Unit(name) => Started::Unit(name.clone()),
+            Self::Script(Script { call, .. }) => Started::Script {
+                name: call.name.clone(),
+                arguments: call.arguments.clone(),
+            },
+        };
+        Some(Entry {
+            group: group.to_owned(),
+            started,
+        })
+    }
+
+    /// `place` is its place among the group's resources: units and scripts start one after the other,
+    /// when the rest has been tried.
+    pub fn spec(&self, place: usize) -> Spec {
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        match self {
+            Self::Address(_) => Spec {
+                rank: 0,
+                verify: VERIFY_KERNEL,
+            },
+            Self::Route(_) => Spec {
+                rank: 1,
+                verify: VERIFY_KERNEL,
+            },
+            Self::Aws(target) => Spec {
+                rank: 1,
+                verify: target.cloud.verify_interval(),
+            },
+            Self::Unit(_) | Self::Script(_) => Spec {
+                rank: place.saturating_add(2),
+                verify: VERIFY_SERVICE,
+            },
+        }
+    }
+
+    pub async fn carry_out(&self, errand: Errand<'_>, tools: &Tools) -> Result<Found, Failure> {
+        let limit = match self {
+            Self::Address(_) | Self::Route(_) => KERNEL_LIMIT,
+            Self::Aws(_) => CLOUD_LIMIT,
+            Self::Unit(_) | Self::Script(_) => SERVICE_LIMIT,
+        };
+        let work = async {
+            match errand.deed {
+                Deed::Take => self.take(errand, tools).await.map(|()| Found::AsExpected),
+                Deed::Release => self
+                    .release(errand, tools)
+                    .await
+                    .map(|()| Found::AsExpected),
+                Deed::Verify if self.is_held(errand, tools).await? => Ok(Found::AsExpected),
+                Deed::Verify => self.take(errand, tools).await.map(|()| Found::Lost),
+            }
+        };
+        match timeout(limit, work).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::from(Error::msg(format!(
+                "nothing came of it within {limit:?}"
+            )))),
+        }
+    }
+
+    async fn take(&self, errand: Errand<'_>, tools: &Tools) -> Result<(), Failure> {
+        match self {
+            Self::Address(target) => {
+                target.take(&tools.netlink).await?;
+                self.announce(tools);
+            }
+            Self::Route(target) => target.take(&tools.netlink).await?,
+            Self::Aws(AwsTarget { cloud, resource }) => cloud.take(resource).await?,
+            Self::Unit(name) => unit::start(name).await?,
+            Self::Script(Script { call, .. }) => {
+                script::run(call, Verb::Start, errand.group, errand.epoch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn release(&self, errand: Errand<'_>, tools: &Tools) -> Result<(), Failure> {
+        match self {
+            Self::Address(target) => target.release(&tools.netlink).await?,
+            Self::Route(target) => target.release(&tools.netlink).await?,
+            // It stays until the successor takes it: better a way to a router that is about to go than
+            // none.
+            Self::Aws(_) => {}
+            Self::Unit(name) => unit::stop(name).await?,
+            Self::Script(Script { call, .. }) => {
+                script::run(call, Verb::Stop, errand.group, errand.epoch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_held(&self, errand: Errand<'_>, tools: &Tools) -> Result<bool, Failure> {
+        Ok(match self {
+            Self::Address(target) => target.is_held(&tools.netlink).await?,
+            Self::Route(target) => target.is_held(&tools.netlink).await?,
+            Self::Aws(AwsTarget { cloud, resource }) => cloud.is_held(resource).await?,
+            Self::Unit(name) => unit::is_active(name).await?,
+            Self::Script(Script { call, tells_status }) => {
+                if script::is_running(call, errand.group, errand.epoch).await? {
+                    tells_status.store(true, Ordering::Relaxed);
+                    true
+                } else {
+                    !tells_status.load(Ordering::Relaxed)
+                }
+            }
+        })
+    }
+
+    /// Says on the LAN where an address is now.
+    pub fn announce(&self, tools: &Tools) {
+        if let Self::Address(target) = self
+            && let Err(error) = target.announce(&tools.announcer)
+        {
+            warn!(%target, "cannot announce: {error}");
+        }
+    }
+
+    /// Whether this node could take it, as far as that can be told without doing it.
+    pub async fn check(&self) -> Result<(), Failure> {
+        match self {
+            Self::Address(_) | Self::Route(_) => Ok(()),
+            Self::Aws(AwsTarget { cloud, resource }) => Ok(cloud.check(resource).await?),
+            Self::Unit(name) => Ok(unit::check(name).await?),
+            Self::Script(Script { call, .. }) => Ok(script::find(call).map(drop)?),
+        }
+    }
+}
+
+impl From<&Started> for Resource {
+    fn from(started: &Started) -> Self {
+        match started.clone() {
+            Started::Unit(name) => Self::Unit(name),
+            Started::Script { name, arguments } => Self::script(ScriptCall { name, arguments }),
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(target) => target.fmt(f),
+            Self::Route(target) => target.fmt(f),
+            Self::Aws(target) => target.resource.fmt(f),
+            Self::Unit(name) => f.write_str(name),
+            Self::Script(script) => script.call.fmt(f),
+        }
+    }
+}
