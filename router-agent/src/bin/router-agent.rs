@@ -186,24 +186,7 @@ fn carry_out(command: Command, log_level: LogLevel) -> Result<Next> {
             run(options)
         }
         Command::Check { config, strict } => {
-            let (loaded, _) = load(&config, strict)?;
-            let groups = loaded.config.cluster.as_ref().map_or(0, |c| c.groups.len());
-            println!(
-                "configuration accepted: {} tunnel(s), {groups} cluster group(s), {} warning(s)",
-                loaded.config.tunnels.len(),
-                loaded.warnings.len()
-            );
-            if let Some(cluster) = &loaded.config.cluster
-                && let Some(etcd) = &cluster.arbiter
-            {
-                println!(
-                    "arbiter: answers within {} ms keep forwarding going when the standby dies; \
-                     alone, a node is active for {} ms after a write, and waits {} ms for an answer",
-                    cluster.wanted_answer().as_secs_f64() * 1e3,
-                    etcd.term.as_millis(),
-                    etcd.timeout.as_millis()
-                );
-            }
+            check(&config, strict)?;
             Ok(Next::End)
         }
         Command::Import {
@@ -278,6 +261,28 @@ fn carry_out(command: Command, log_level: LogLevel) -> Result<Next> {
             Ok(Next::End)
         }
     }
+}
+
+fn check(config: &Path, strict: bool) -> Result<()> {
+    let (loaded, _) = load(config, strict)?;
+    let groups = loaded.config.cluster.as_ref().map_or(0, |c| c.groups.len());
+    println!(
+        "configuration accepted: {} tunnel(s), {groups} cluster group(s), {} warning(s)",
+        loaded.config.tunnels.len(),
+        loaded.warnings.len()
+    );
+    if let Some(cluster) = &loaded.config.cluster
+        && let Some(etcd) = &cluster.arbiter
+    {
+        println!(
+            "arbiter: answers within {} ms keep forwarding going when the standby dies; \
+             alone, a node is active for {} ms after a write, and waits {} ms for an answer",
+            cluster.wanted_answer().as_secs_f64() * 1e3,
+            etcd.term.as_millis(),
+            etcd.timeout.as_millis()
+        );
+    }
+    Ok(())
 }
 
 /// Runs an agent; what is to come after it.

@@ -124,6 +124,7 @@ mod tests {
         assert_eq!(seen.new_in(&status(1, Vec::new())), []);
         let step = Step {
             step: "take 10.0.0.254/24".to_owned(),
+            started_ns: 2_001_000_000,
             done_ns: 2_001_500_000,
             error: Some("no such device".to_owned()),
         };

@@ -12,7 +12,7 @@ pub(super) fn file(word: &str) -> Result<Value, Bad> {
     } else {
         Err(bad(
             "is not the path of a file",
-            "write the whole path, such as `/etc/router/etcd-ca.pem`",
+            "write the whole path, from `/` on",
         ))
     }
 }
