@@ -356,50 +356,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Show(Show::Cluster(Cluster::Status(asking))) => {
-            let status = asking.agent().status()?;
-            let view = View::Status(&status);
-            asking.print(view, || views::cluster_status(&status))
-        }
-        Command::Show(Show::Cluster(Cluster::History(asking))) => {
-            let status = asking.agent().status()?;
-            let view = View::History(History::of(&status));
-            asking.print(view, || views::history(&status))
-        }
-        Command::Show(Show::Interfaces {
-            which: None,
-            asking,
-        }) => {
-            let interfaces = asking.agent().interfaces()?;
-            let view = View::Interfaces(&interfaces);
-            asking.print(view, || views::interfaces(&interfaces))
-        }
-        Command::Show(Show::Interfaces {
-            which:
-                Some(Interfaces::Tunnel {
-                    which,
-                    extent,
-                    asking,
-                }),
-            asking: _,
-        }) => show_tunnels(which, extent, &asking),
-        Command::Show(Show::Heartbeat(asking)) => {
-            let sessions = asking.agent().heartbeat()?;
-            let view = View::Heartbeat(&sessions);
-            asking.print(view, || views::heartbeat(&sessions))
-        }
-        Command::Show(Show::Version(asking)) => show_version(&asking),
-        Command::Show(Show::Configuration {
-            commands,
-            origin,
-            secrets,
-            asking,
-        }) => {
-            let form = commands.map_or(Form::Brace, |Commands::Commands| Form::Set);
-            let configuration = asking.agent().configuration(secrets, origin)?;
-            let view = View::Configuration(&configuration);
-            asking.print(view, || form.print(&configuration.statements))
-        }
+        Command::Show(what) => show(what),
         Command::Configure(configure) => carry_out(configure),
         Command::Clear(Clear::Interfaces(ClearInterfaces::Tunnel(ClearTunnel::Epochs(
             Clearing { bpffs },
@@ -457,6 +414,55 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Man { directory } => clap_mangen::generate_to(Arguments::command(), &directory)
             .with_context(|| format!("cannot write to {}", directory.display())),
+    }
+}
+
+fn show(what: Show) -> Result<()> {
+    match what {
+        Show::Cluster(Cluster::Status(asking)) => {
+            let status = asking.agent().status()?;
+            let view = View::Status(&status);
+            asking.print(view, || views::cluster_status(&status))
+        }
+        Show::Cluster(Cluster::History(asking)) => {
+            let status = asking.agent().status()?;
+            let view = View::History(History::of(&status));
+            asking.print(view, || views::history(&status))
+        }
+        Show::Interfaces {
+            which: None,
+            asking,
+        } => {
+            let interfaces = asking.agent().interfaces()?;
+            let view = View::Interfaces(&interfaces);
+            asking.print(view, || views::interfaces(&interfaces))
+        }
+        Show::Interfaces {
+            which:
+                Some(Interfaces::Tunnel {
+                    which,
+                    extent,
+                    asking,
+                }),
+            asking: _,
+        } => show_tunnels(which, extent, &asking),
+        Show::Heartbeat(asking) => {
+            let sessions = asking.agent().heartbeat()?;
+            let view = View::Heartbeat(&sessions);
+            asking.print(view, || views::heartbeat(&sessions))
+        }
+        Show::Version(asking) => show_version(&asking),
+        Show::Configuration {
+            commands,
+            origin,
+            secrets,
+            asking,
+        } => {
+            let form = commands.map_or(Form::Brace, |Commands::Commands| Form::Set);
+            let configuration = asking.agent().configuration(secrets, origin)?;
+            let view = View::Configuration(&configuration);
+            asking.print(view, || form.print(&configuration.statements))
+        }
     }
 }
 
