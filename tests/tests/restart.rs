@@ -50,9 +50,19 @@ fn program_tag(node: &Node) -> Result<String> {
         .to_owned())
 }
 
-/// The history of both nodes, which outlives their agents.
-fn transitions(cluster: &Cluster) -> [Vec<Transition>; 2] {
-    ROUTERS.map(|router| cluster.group(router).unwrap().transitions)
+/// What both nodes have been, and since when. The history outlives their agents; what is done for a state
+/// goes on to be added to it.
+fn transitions(cluster: &Cluster) -> [Vec<(u64, String, u32)>; 2] {
+    ROUTERS.map(|router| {
+        let transitions = cluster.group(router).unwrap().transitions.into_iter();
+        transitions
+            .map(
+                |Transition {
+                     at_ns, to, epoch, ..
+                 }| (at_ns, to, epoch),
+            )
+            .collect()
+    })
 }
 
 fn hitless(replace: Replace) {
