@@ -159,3 +159,17 @@ pub fn under_traffic(cluster: &mut Cluster, routers: &[Router], replace: Replace
     clock::sleep_until(began.after(length)).unwrap();
     traffic.finish().unwrap()
 }
+
+/// All arrived that was sent.
+pub fn none_lost(report: &Report, cluster: &Cluster) {
+    let missing = report.missing();
+    assert!(
+        missing.is_empty(),
+        "{} of {} lost, among them {:?}\n{}",
+        missing.len(),
+        report.sent(),
+        &missing[..missing.len().min(20)],
+        cluster.logs()
+    );
+    println!("{} sent, 0 lost", report.sent());
+}

@@ -29,10 +29,9 @@ use router_tests::{
     other_build, poll,
     replacing::{
         Lasting, PACKETS, PATIENT, Replace, by_grants, config, formed, formed_with, map_ids,
-        tunnel, tunnels, under_traffic,
+        none_lost, tunnel, tunnels, under_traffic,
     },
     status::{activation_after, is_active},
-    traffic::Report,
 };
 
 const PRIMARY: Router = ROUTERS[0];
@@ -91,19 +90,6 @@ fn hitless_as(config: fn(Router) -> String, replace: Replace) {
     assert!(a.counter("tx_packets") >= counted[0].counter("tx_packets") + sent);
     assert!(c.counter("rx_packets") >= counted[1].counter("rx_packets") + sent);
     assert!(is_active(&cluster.group(PRIMARY).unwrap()));
-}
-
-fn none_lost(report: &Report, cluster: &Cluster) {
-    let missing = report.missing();
-    assert!(
-        missing.is_empty(),
-        "{} of {} lost, among them {:?}\n{}",
-        missing.len(),
-        report.sent(),
-        &missing[..missing.len().min(20)],
-        cluster.logs()
-    );
-    println!("{} sent, 0 lost", report.sent());
 }
 
 /// That was the secondary, and the primary's new agent was there to see it. On a slow machine it may have

@@ -339,12 +339,11 @@ impl Driver {
             grant_us: u64::from(mandate.grant.as_us()),
             ..LocalState::new(claim, self.generation, flags, now)
         };
-        let mut granted = false;
+        let mut ends_granting = false;
         for session in &group.sessions {
-            granted |= self.local.read(session.index).grant_us != 0;
-            self.local.say(session.index, &local);
+            ends_granting |= self.local.say(session.index, &local);
         }
-        if granted && local.grant_us == 0 {
+        if ends_granting {
             group.watch.grants_closed(clock::now());
         }
         // What passes by this opening leaves under its epoch.

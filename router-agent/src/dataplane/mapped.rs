@@ -138,7 +138,9 @@ impl<T: Pod> MappedArray<T> {
 impl MappedArray<LocalState> {
     /// Has the kernel say `local` in a session. Granting is closed before anything else changes, and opened
     /// after that; what was granted before it was closed [`MappedArray::newest`] tells then.
-    pub fn say(&self, session: u32, local: &LocalState) {
+    ///
+    /// Whether that ended granting.
+    pub fn say(&self, session: u32, local: &LocalState) -> bool {
         let before = self.read(session);
         let is_same = before
             == LocalState {
@@ -153,6 +155,7 @@ impl MappedArray<LocalState> {
             self.write(session, &closed);
         }
         self.write(session, local);
+        before.grant_us != 0 && local.grant_us == 0
     }
 }
 

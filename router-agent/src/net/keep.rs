@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use futures::TryStreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::{
     LinkUnspec,
@@ -160,14 +159,7 @@ impl Netlink {
 
     /// All addresses, and who added them.
     async fn addresses_with_protocols(&self) -> Result<Vec<(Address, Option<AddressProtocol>)>> {
-        let messages: Vec<_> = self
-            .handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .context("cannot list the addresses")?;
+        let messages = self.address_messages().await?;
         let protocol = |attribute: &AddressAttribute| match attribute {
             AddressAttribute::Protocol(protocol) => Some(*protocol),
             _ => None,

@@ -135,15 +135,18 @@ impl Netlink {
 
     /// All addresses of all interfaces.
     pub async fn addresses(&self) -> Result<Vec<Address>> {
-        let messages: Vec<_> = self
-            .handle
+        let messages = self.address_messages().await?;
+        Ok(messages.iter().filter_map(Address::from_message).collect())
+    }
+
+    async fn address_messages(&self) -> Result<Vec<AddressMessage>> {
+        self.handle
             .address()
             .get()
             .execute()
             .try_collect()
             .await
-            .context("cannot list the addresses")?;
-        Ok(messages.iter().filter_map(Address::from_message).collect())
+            .context("cannot list the addresses")
     }
 
     /// Lets a driver do work in the stack's place, or not.
