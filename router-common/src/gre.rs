@@ -291,6 +291,15 @@ pub struct Header {
     pub length: usize,
 }
 
+/// Why a tunnel does not take a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inadmissible {
+    /// A bit that must be zero.
+    Illegal,
+    /// A checksum that the tunnel does not have, or none where it has one.
+    Checksum,
+}
+
 impl Header {
     /// The header at `offset` bytes.
     #[inline(always)]
@@ -336,8 +345,21 @@ impl Header {
 
     /// Whether it must be discarded (RFC 2784 §2.3).
     #[inline(always)]
-    pub const fn is_illegal(&self) -> bool {
+    const fn is_illegal(&self) -> bool {
         self.bits & bit::ILLEGAL != 0
+    }
+
+    /// What RFC 2784 §2.3 and a tunnel's configuration say of the header, as Linux reads them. Of
+    /// sequence numbers and epochs, which are compared with others, it says nothing.
+    #[inline(always)]
+    pub const fn admit(&self, format: Format) -> Result<(), Inadmissible> {
+        if self.is_illegal() {
+            return Err(Inadmissible::Illegal);
+        }
+        if self.has_checksum() != format.has(Format::CHECKSUM) {
+            return Err(Inadmissible::Checksum);
+        }
+        Ok(())
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use router_common::{
     ecn,
-    gre::{self, Format, Gre, NotFast},
+    gre::{self, Format, Gre, Inadmissible, NotFast},
     map::{TunnelIngress, ingress_flag},
     net::{self, ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Ipv6, Mac},
     own,
@@ -163,20 +163,16 @@ fn keep_apart(ctx: &XdpContext) {
     unsafe { bpf_xdp_adjust_tail(ctx.ctx, 1) };
 }
 
-/// What RFC 2784 §2.3 and the tunnel's configuration say of the GRE header, as Linux reads them.
+/// What the fast path takes of what the tunnel admits.
 #[inline(always)]
 pub fn admit(gre: &Gre, tunnel: &TunnelIngress) -> Result<(), Refusal> {
     let index = tunnel.index;
-    if gre.header.is_illegal() {
-        return Err(Refusal::Malformed { index });
+    match gre.header.admit(tunnel.format) {
+        Err(Inadmissible::Illegal) => Err(Refusal::Malformed { index }),
+        Err(Inadmissible::Checksum) => Err(Refusal::Checksum { index }),
+        Ok(()) if gre.header.has_checksum() => Err(Refusal::Slow { index }),
+        Ok(()) => Ok(()),
     }
-    if gre.header.has_checksum() != tunnel.format.has(Format::CHECKSUM) {
-        return Err(Refusal::Checksum { index });
-    }
-    if gre.header.has_checksum() {
-        return Err(Refusal::Slow { index });
-    }
-    Ok(())
 }
 
 /// A tunnel with sequence numbers takes none that is older than what it has (RFC 2890 §2.2).

@@ -3,7 +3,7 @@
 use bytemuck::bytes_of;
 use router_common::{
     checksum, ecn,
-    gre::{self, Addresses6, AnyKey, Format, Header, TunnelKey, TunnelKey6},
+    gre::{self, Addresses6, AnyKey, Format, Header, Inadmissible, TunnelKey, TunnelKey6},
     identity::Epoch,
     map::{Sequence, TunnelIngress, ingress_flag},
     mss,
@@ -148,12 +148,10 @@ fn admit(
     raise: impl FnOnce(Epoch) -> Epoch,
 ) -> Result<(), Refusal> {
     let format = tunnel.format;
-    if header.is_illegal() {
-        return Err(Refusal::Malformed);
-    }
-    if header.has_checksum() != format.has(Format::CHECKSUM) {
-        return Err(Refusal::Checksum);
-    }
+    header.admit(format).map_err(|reason| match reason {
+        Inadmissible::Illegal => Refusal::Malformed,
+        Inadmissible::Checksum => Refusal::Checksum,
+    })?;
     if header.has_checksum() && checksum::sum(datagram.gre) != 0xffff {
         return Err(Refusal::Checksum);
     }
