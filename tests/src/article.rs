@@ -29,7 +29,7 @@ pub const CLIENT: &str = "client";
 pub const SERVER: &str = "server";
 pub const FAR: &str = "far";
 pub const ARBITER: &str = "arbiter";
-const SWITCH: &str = "switch";
+pub const SWITCH: &str = "switch";
 
 pub const CLIENT_ADDRESS: &str = "10.0.0.100";
 pub const SERVER_ADDRESS: &str = "10.0.9.100";
