@@ -33,7 +33,7 @@ pub const FAR: &str = "far";
 const ROUTERS: [&str; 3] = [OURS, NEAR, FAR];
 
 /// Kernels in software emulation are slow, and other programs may run beside them.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(3);
 
 /// The kernel's tunnels, and what the tests do to packets.
 const MODULES: [&str; 7] = [

@@ -20,8 +20,6 @@ use crate::{
 
 const KEEPALIVE: Duration = Duration::from_millis(1);
 const DEAD_MS: u64 = 20;
-/// Tried in turn, with all CPUs busy.
-const TIGHTER_MS: [u64; 5] = [20, 10, 6, 4, 3];
 
 /// What happened while a pair of agents ran.
 #[derive(Debug, Serialize)]
@@ -84,12 +82,13 @@ pub fn measure(seconds: u64) -> Result<()> {
     publish("heartbeat-live", &trials)
 }
 
-pub fn measure_tightest(seconds: u64) -> Result<()> {
+/// Tries the dead-intervals in turn, with all CPUs busy.
+pub fn measure_tightest(seconds: u64, dead_intervals_ms: &[u64]) -> Result<()> {
     println!(
         "\nheartbeat, tightest timing: all CPUs busy, keepalive {KEEPALIVE:?}, {seconds} s each"
     );
     let mut trials = Vec::new();
-    for dead_ms in TIGHTER_MS {
+    for &dead_ms in dead_intervals_ms {
         trials.push(trial(
             &format!("dead-interval {dead_ms} ms"),
             dead_ms,

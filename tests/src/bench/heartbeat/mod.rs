@@ -25,6 +25,14 @@ pub struct Arguments {
     /// What to measure; all of it unless said
     #[arg(long, value_enum)]
     part: Vec<Part>,
+    /// Dead-intervals that `tightest` tries, in milliseconds
+    #[arg(
+        long,
+        value_name = "MS",
+        value_delimiter = ',',
+        default_value = "20,10,6,4,3"
+    )]
+    dead_intervals_ms: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,7 +50,11 @@ enum Part {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { seconds, ref part } = *arguments;
+    let Arguments {
+        seconds,
+        ref part,
+        ref dead_intervals_ms,
+    } = *arguments;
     for each in Part::value_variants() {
         if !part.is_empty() && !part.contains(each) {
             continue;
@@ -50,7 +62,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         match each {
             Part::Programs => on_a_thread(programs::measure)?,
             Part::Live => live::measure(seconds)?,
-            Part::Tightest => live::measure_tightest(seconds.div_ceil(4))?,
+            Part::Tightest => {
+                live::measure_tightest(seconds.div_ceil(4), dead_intervals_ms)?;
+            }
             Part::Flood => flood::measure(seconds)?,
             Part::Sessions => sessions::measure(seconds)?,
         }
