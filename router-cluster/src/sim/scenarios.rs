@@ -4,7 +4,10 @@ use router_common::{identity::NodeId, lease::Length};
 
 use super::{
     super::{Cause, Forced, Mode, PeerReport, State, node::Planted},
-    AGENT_DEAD, DEAD, KEEPALIVE, MAX_DELAY, Op, PER_MS, Place, Setup, Sim, TERM, Way, ms,
+    AGENT_DEAD, DEAD, KEEPALIVE, MAX_DELAY, PER_MS, Setup, TERM,
+    fault::Op,
+    ms,
+    world::{Place, Sim, Way},
 };
 
 type Scenario = fn(Option<Planted>) -> Result<(), String>;
