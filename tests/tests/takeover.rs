@@ -114,6 +114,11 @@ fn holds_nothing(cluster: &Cluster, router: Router) {
     .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
 }
 
+/// What keepalived's scripts would be told of a node's.
+fn priority(router: Router) -> u8 {
+    if router == ROUTERS[0] { 100 } else { 50 }
+}
+
 #[test]
 fn all_kinds_move_in_order_and_back_in_reverse() {
     let (mut cluster, active) = started();
@@ -135,8 +140,13 @@ fn all_kinds_move_in_order_and_back_in_reverse() {
         calls_there.ends_with("two a b; reboot stop\none stop\n"),
         "{calls_there}"
     );
+    // It has heard of the stop before the agent ended.
+    let told = shell(cluster.node(active), "cat /run/thing/notified").unwrap();
+    let last = told.lines().last().unwrap();
+    let expected = format!("GROUP g FAULT {} fault ", priority(active));
+    assert!(last.starts_with(&expected), "{told}");
     holds_all(&cluster, successor);
-    let priority = if successor == ROUTERS[0] { 100 } else { 50 };
+    let priority = priority(successor);
     poll::until(PATIENCE, || {
         let told = shell(cluster.node(successor), "cat /run/thing/notified")?;
         let first = format!("GROUP g BACKUP {priority} ");

@@ -54,7 +54,7 @@ use self::{
     configuration::{Beginning, Configuration, way_back},
     driver::{Driver, Input},
     keeper::Keeper,
-    noting::Noting,
+    noting::{Noting, Scripts},
     realtime::Priority,
     report::{News, Report},
     setup::{Asking, Setup},
@@ -438,11 +438,11 @@ struct Running {
 impl Running {
     /// Ends all threads. To leave, they release what is held and tell the peers.
     async fn stop(self, ending: &Ending) {
-        let input = match ending {
-            Ending::Leave => Input::Stop,
+        let (input, scripts) = match ending {
+            Ending::Leave => (Input::Stop, Scripts::HearAll),
             Ending::Detach | Ending::Succeed(_) => {
                 self.keeps_services.store(true, Ordering::Relaxed);
-                Input::Detach
+                (Input::Detach, Scripts::AreLeft)
             }
         };
         // A clock thread that has ended has nothing to stop.
@@ -450,7 +450,7 @@ impl Running {
         drop(self.slow_path);
         join(self.threads).await;
         // Those that report have ended.
-        self.noting.stop().await;
+        self.noting.stop(scripts).await;
     }
 }
 

@@ -8,13 +8,14 @@ use std::{
 };
 
 use anyhow::Result;
+use futures::future::join_all;
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, UnboundedSender},
         oneshot,
     },
     task,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{error, warn};
 
@@ -34,9 +35,21 @@ use crate::{
 /// Between two looks for the first packet after an activation, which the kernel stamps.
 const FIRST_PACKETS: Duration = Duration::from_millis(100);
 
+/// How long a stop waits for the scripts that are told of changes of state.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// What becomes of the scripts that have not heard all yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scripts {
+    /// They hear of the stop.
+    HearAll,
+    /// They are killed: another agent waits to take this one's place.
+    AreLeft,
+}
+
 pub(super) struct Noting {
     pub board: Arc<Board>,
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<Scripts>,
     task: task::JoinHandle<()>,
     /// Writes the history down as long as reports are noted. None if it cannot be kept.
     recorder: Option<JoinHandle<()>>,
@@ -88,9 +101,9 @@ impl Noting {
     }
 
     /// Ends when all is written that was reported before.
-    pub(super) async fn stop(self) {
+    pub(super) async fn stop(self, scripts: Scripts) {
         // It is gone only if it had panicked.
-        let _ = self.stop.send(());
+        let _ = self.stop.send(scripts);
         if self.task.await.is_err() {
             error!("the end of the history is lost");
         }
@@ -104,29 +117,36 @@ async fn note(
     mut notifiers: Vec<Option<Notifier>>,
     mut reports: UnboundedReceiver<Report>,
     record: mpsc::Sender<Entry>,
-    mut stopped: oneshot::Receiver<()>,
+    mut stopped: oneshot::Receiver<Scripts>,
 ) {
     // Without a recorder the history ends with this agent, as was said at its start.
     let keep = |entry| {
         let _ = record.send(entry);
     };
+    let mut take_in = |report| {
+        tell(&mut notifiers, &report);
+        board.note(report).into_iter().for_each(keep);
+    };
     let mut looks = interval(FIRST_PACKETS);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    let scripts = loop {
         tokio::select! {
             report = reports.recv() => match report {
-                Some(report) => {
-                    tell(&mut notifiers, &report);
-                    board.note(report).into_iter().for_each(keep);
-                }
-                None => return,
+                Some(report) => take_in(report),
+                None => break (&mut stopped).await,
             },
             _ = looks.tick() => board.note_first_packets().into_iter().for_each(keep),
-            _ = &mut stopped => break,
+            scripts = &mut stopped => break scripts,
         }
-    }
+    };
     while let Ok(report) = reports.try_recv() {
-        board.note(report).into_iter().for_each(keep);
+        take_in(report);
+    }
+    if scripts == Ok(Scripts::HearAll) {
+        let told = join_all(notifiers.into_iter().flatten().map(Notifier::finish));
+        if timeout(LAST_WORDS, told).await.is_err() {
+            warn!("a notify script is still running after {LAST_WORDS:?}, and is killed");
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
+use tokio::{
+    sync::mpsc::{Receiver, Sender, channel, error::TrySendError},
+    task::JoinHandle,
+};
 use tracing::{info, warn};
 
 use super::command::Call;
@@ -16,6 +19,7 @@ const WAITING: usize = 64;
 #[derive(Debug)]
 pub struct Notifier {
     changes: Sender<Transition>,
+    telling: JoinHandle<()>,
     /// What keepalived's script would have been told last.
     told: Option<&'static str>,
 }
@@ -24,10 +28,19 @@ impl Notifier {
     /// `priority` is the one that keepalived's scripts expect: higher for the node that is preferred.
     pub fn start(script: PathBuf, group: String, node: String, priority: u8) -> Self {
         let (changes, waiting) = channel(WAITING);
-        tokio::spawn(tell_each(waiting, script, group, node, priority));
+        let telling = tokio::spawn(tell_each(waiting, script, group, node, priority));
         Self {
             changes,
+            telling,
             told: None,
+        }
+    }
+
+    /// Ends when the script has heard all.
+    pub async fn finish(self) {
+        drop(self.changes);
+        if self.telling.await.is_err() {
+            warn!("the notify script was not told all");
         }
     }
 
