@@ -35,6 +35,8 @@ pub const CLIENT_ADDRESS: &str = "10.0.0.100";
 pub const SERVER_ADDRESS: &str = "10.0.9.100";
 pub const FAR_ADDRESS: &str = "10.0.3.10";
 pub const ARBITER_ADDRESS: &str = "10.0.4.10";
+/// Where the arbiter keeps the record of the cluster's group.
+pub const RECORD: &str = "/router/vyatta-a+vyatta-c/aws";
 /// Services of the second scene: the gateways of the client and of the server.
 pub const SERVICES: [&str; 2] = ["10.0.0.254/24/eth1", "10.0.9.254/24/eth2"];
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use etcd_client::{Client, GetOptions};
 use rustix::process::Signal;
 
 use crate::{
@@ -172,6 +173,23 @@ impl Etcd {
         .with_context(|| fs::read_to_string(self.directory.join("log")).unwrap_or_default())
     }
 
+    /// What `key` has held, the newest first, up to and with the first that is not `wanted`. Nothing may
+    /// have been compacted.
+    pub fn values_while(
+        &self,
+        node: &Node,
+        key: &str,
+        wanted: impl Fn(&str) -> bool + Send,
+    ) -> Result<Vec<String>> {
+        let url = self.client_url(0);
+        node.run(|| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(read_back(&url, key, wanted))
+        })?
+    }
+
     fn data(&self, member: usize) -> PathBuf {
         self.directory.join(name(member))
     }
@@ -183,6 +201,26 @@ impl Etcd {
 
     fn peer_url(&self, member: usize) -> String {
         format!("http://{}:{}", self.address, port(member) + 1)
+    }
+}
+
+async fn read_back(url: &str, key: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let mut client = Client::connect([url], None).await?;
+    let mut values = Vec::new();
+    let mut at = None;
+    loop {
+        let of = at.map(|revision| GetOptions::new().with_revision(revision));
+        let found = client.get(key, of).await?;
+        let Some(pair) = found.kvs().first() else {
+            return Ok(values);
+        };
+        let value = pair.value_str()?.to_owned();
+        let goes_on = wanted(&value) && pair.mod_revision() != pair.create_revision();
+        values.push(value);
+        if !goes_on {
+            return Ok(values);
+        }
+        at = Some(pair.mod_revision() - 1);
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::{ArbiterStatus, GroupStatus};
 use router_tests::{
     agent,
-    article::{self, ARBITER, ARBITER_ADDRESS, ROUTERS, Router},
+    article::{self, ARBITER, ARBITER_ADDRESS, RECORD, ROUTERS, Router},
     cluster::{Cluster, Fault, PATIENCE},
     etcd::Etcd,
     poll,
@@ -77,18 +77,8 @@ impl Trio {
     /// What etcd holds.
     fn value(&self) -> Result<String> {
         let node = self.cluster.lab.node(ARBITER);
-        let url = self.etcd.endpoints().remove(0);
-        node.run(|| {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(async {
-                    let mut client = etcd_client::Client::connect([url], None).await?;
-                    let found = client.get("/router/vyatta-a+vyatta-c/aws", None).await?;
-                    let pair = found.kvs().first().context("there is no record")?;
-                    Ok(pair.value_str()?.to_owned())
-                })
-        })?
+        let newest = self.etcd.values_while(node, RECORD, |_| false)?.pop();
+        newest.context("there is no record")
     }
 
     fn logs(&self) -> String {

@@ -8,7 +8,7 @@ mod connect;
 mod etcd;
 mod failure;
 mod health;
-mod record;
+pub mod record;
 
 use std::{
     sync::{Arc, mpsc::Sender},
