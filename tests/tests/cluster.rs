@@ -7,7 +7,7 @@ use router_agent::control::protocol::{GroupStatus, MonitorState};
 use router_common::time::BootTime;
 use router_tests::{
     agent,
-    article::{self, CLIENT, ROUTERS, Router, SERVER, SERVER_ADDRESS},
+    article::{self, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS},
     cluster::{AGENT_DEAD_INTERVAL, Cluster, Fault, PATIENCE},
     poll,
     status::{activation_after, is_active},
@@ -405,38 +405,91 @@ fn a_standby_comes_and_goes_without_a_lost_packet() {
     assert_eq!(cluster.group(PRIMARY).unwrap().epoch, epoch);
 }
 
-/// The article's pair in which the primary monitors `address`.
-fn with_monitor(address: &str) -> impl Fn(Router) -> String + 'static {
-    let line = format!("set cluster group aws monitor {address}\n");
+/// The article's pair in which the primary monitors `addresses`.
+fn with_monitors(addresses: &[&str]) -> impl Fn(Router) -> String + 'static {
+    let lines = addresses
+        .iter()
+        .map(|address| format!("set cluster group aws monitor {address}\n"));
+    let lines: String = lines.collect();
     move |router| {
         let config = router.article_config();
         if router.name == PRIMARY.name {
-            config + &line
+            config + &lines
         } else {
             config
         }
     }
 }
 
-fn monitor_state(cluster: &Cluster) -> MonitorState {
-    let group = cluster.group(PRIMARY).unwrap();
-    group.monitors.first().unwrap().state
+fn monitor_states(cluster: &Cluster) -> Result<Vec<MonitorState>> {
+    let monitors = cluster.group(PRIMARY)?.monitors.into_iter();
+    Ok(monitors.map(|monitor| monitor.state).collect())
 }
 
 #[test]
 fn a_monitor_that_answers_is_reachable() {
-    let cluster = formed(with_monitor(SERVER_ADDRESS));
-    assert_eq!(monitor_state(&cluster), MonitorState::Reachable);
+    let cluster = formed(with_monitors(&[SERVER_ADDRESS]));
+    assert_eq!(monitor_states(&cluster).unwrap(), [MonitorState::Reachable]);
+}
+
+#[test]
+fn a_node_does_with_most_of_its_monitors_and_names_those_that_are_missing() {
+    use MonitorState::{Reachable, Unreachable};
+
+    let nobody = "10.0.9.99";
+    let cluster = formed(with_monitors(&[SERVER_ADDRESS, CLIENT_ADDRESS, nobody]));
+    let states_become = |expected: [MonitorState; 3]| {
+        poll::until(PATIENCE, || {
+            let states = monitor_states(&cluster)?;
+            ensure!(states == expected, "the monitors are {states:?}");
+            Ok(())
+        })
+        .unwrap();
+    };
+    states_become([Reachable, Reachable, Unreachable]);
+    poll::throughout(Duration::from_millis(500), || {
+        let group = cluster.group(PRIMARY)?;
+        ensure!(is_active(&group), "it is {}", group.state);
+        Ok(())
+    })
+    .unwrap();
+    let text = cluster.status_text(PRIMARY).unwrap();
+    assert!(!text.contains("not well"), "{text}");
+
+    let client = cluster.lab.node(CLIENT);
+    let set_link = |state| client.exec(&["ip", "link", "set", "eth0", state]).unwrap();
+    set_link("down");
+    cluster.await_active(SECONDARY, PATIENCE).unwrap();
+    states_become([Reachable, Unreachable, Unreachable]);
+    let why = format!("monitors unreachable: {CLIENT_ADDRESS}, {nobody}");
+    let down = "vyatta-a (this node): Down (at least 1 monitor not reachable)";
+    poll::until(PATIENCE, || {
+        let text = cluster.status_text(PRIMARY)?;
+        ensure!(text.contains(down), "{text}");
+        ensure!(
+            text.contains(&format!("this node is not well: {why}")),
+            "{text}"
+        );
+        Ok(())
+    })
+    .unwrap();
+    let history = cluster.group(PRIMARY).unwrap().transitions;
+    let left = history.iter().rfind(|it| it.from == "active").unwrap();
+    assert_eq!((&*left.to, &*left.cause), ("fault", &*why));
+    assert_eq!(left.known.monitors_missing, [CLIENT_ADDRESS, nobody]);
+
+    set_link("up");
+    cluster.settle(SECONDARY).unwrap();
 }
 
 /// The router's own kernel answers for a neighbour that does not: with "host unreachable".
 #[test]
 fn a_node_whose_monitor_does_not_answer_leaves_the_group_to_its_peer() {
-    let cluster = Cluster::start(with_monitor("10.0.9.99")).unwrap();
+    let cluster = Cluster::start(with_monitors(&["10.0.9.99"])).unwrap();
     cluster.await_active(SECONDARY, PATIENCE).unwrap();
     poll::until(PATIENCE, || {
-        let state = monitor_state(&cluster);
-        ensure!(state == MonitorState::Unreachable, "the monitor is {state}");
+        let states = monitor_states(&cluster)?;
+        ensure!(states == [MonitorState::Unreachable], "they are {states:?}");
         let text = cluster.status_text(PRIMARY)?;
         ensure!(text.contains("vyatta-a (this node): Down (at least 1 monitor not reachable)"));
         Ok(())

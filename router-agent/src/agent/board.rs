@@ -27,7 +27,9 @@ use super::{
     fenced, past,
     present::Presents,
     report::{News, Report, Step, StepDone, View},
-    words::{KINDS, finding_word, kind_word, own_state, owner_name, peer_state, state_word},
+    words::{
+        KINDS, finding_word, kind_word, own_state, owner_name, peer_state, state_word, unwell,
+    },
 };
 use crate::{
     arbiter::Health,
@@ -176,7 +178,7 @@ impl Board {
                 *count.or_default() += 1;
                 past::finding(facts, number, &finding)
             }
-            News::Transition(decided) => past::transition(facts, number, &decided),
+            News::Transition(decided) => past::transition(facts, number, &board.monitors, &decided),
         };
         board.past.note(entry.clone());
         Some(entry)
@@ -365,6 +367,7 @@ impl Facts {
             }
             Some(_) | None => {}
         }
+        notes.extend(view.and_then(|view| unwell(view, &board.monitors)));
         for session in self
             .sessions
             .iter()

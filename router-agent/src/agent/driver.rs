@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::{
     clock_health::{ClockWatch, Reading},
+    fitness::Fitness,
     realtime::{self, Priority},
     report::{Decided, News, Report, View},
     stages::Watch,
@@ -50,7 +51,7 @@ const NOTABLE_STOP: Duration = Duration::from_millis(100);
 pub enum Input {
     Monitors {
         group: usize,
-        ok: bool,
+        fitness: Fitness,
     },
     TakeoverDone {
         group: usize,
@@ -239,8 +240,9 @@ impl Driver {
 
     fn take_in(&mut self, input: Input, now: BootTime) {
         let (group, event) = match input {
-            Input::Monitors { group, ok } => {
-                self.groups[group].watch.monitors(ok);
+            Input::Monitors { group, fitness } => {
+                let ok = fitness.is_fit;
+                self.groups[group].watch.monitors(fitness);
                 (group, Event::Monitors { ok })
             }
             Input::TakeoverDone { group, epoch } => (group, Event::TakeoverDone { epoch }),
@@ -365,6 +367,7 @@ impl Driver {
             claim: group.core.advertisement().claim,
             peer: group.core.peer_finding(),
             dual_activity: group.core.dual_activity_since().is_some(),
+            trouble: group.core.trouble(),
             arbiter: group.core.arbiter_finding(),
             record: group.core.record(),
         };
@@ -378,7 +381,7 @@ impl Driver {
             .map(|transition| Decided {
                 transition: *transition,
                 stages: group.watch.reached(transition),
-                known,
+                known: known.clone(),
             })
             .collect();
         let news = decided

@@ -8,6 +8,7 @@ pub mod configuration;
 pub mod driver;
 mod ethernets;
 mod fenced;
+pub mod fitness;
 pub mod keeper;
 mod lock;
 mod noting;
@@ -53,6 +54,7 @@ use self::{
     clock_health::ClockWatch,
     configuration::{Beginning, Configuration, way_back},
     driver::{Driver, Input},
+    fitness::{Fitness, Monitors},
     keeper::Keeper,
     noting::{Noting, Scripts},
     realtime::Priority,
@@ -63,8 +65,8 @@ use self::{
 use crate::{
     arbiter::{Desk, Question},
     clock,
-    config::{Config, Group},
-    control::{protocol::MonitorState, server},
+    config::Config,
+    control::server,
     dataplane::{Dataplane, Former, ModeChoice},
     logging::LogLevel,
     metrics,
@@ -586,16 +588,15 @@ async fn start(
         &ended_sender,
     )?;
     let facts = noting.board.facts();
-    let were_well = beginnings.iter().map(|beginning| beginning.was_well);
-    let sources = Sources {
-        monitors,
-        checked: facts.groups().iter().map(Group::is_checked).collect(),
-        verdicts,
-    };
+    let sources = Sources { monitors, verdicts };
+    let of_groups =
+        facts.groups().iter().zip(&beginnings).map(|(group, it)| {
+            Monitors::new(group.monitors.len(), group.is_checked(), it.was_well)
+        });
     watch(
         sources,
         verdicts_receiver,
-        were_well.collect(),
+        of_groups.collect(),
         &inbox,
         &reports,
     );
@@ -679,67 +680,43 @@ fn spawn_engine(
 /// Whose verdicts tell whether a group's node is well.
 struct Sources {
     monitors: Vec<Monitor>,
-    /// By group: whether its resources are checked, which gives a verdict like a monitor's.
-    checked: Vec<bool>,
     verdicts: UnboundedSender<Verdict>,
 }
 
-/// Starts the monitors. Until all of a group's have answered they count as unreachable, so that a
-/// node does not claim a group before it knows whether it is of use. In a group that goes on and
-/// `was_well` one counts as reachable until it is known not to be.
+/// Starts the monitors. Until one has answered it counts as unreachable, so that a node does not claim a
+/// group before it knows whether it is of use; in a group that goes on and was well it counts as reachable
+/// until it is known not to be.
 fn watch(
     sources: Sources,
     mut receiver: UnboundedReceiver<Verdict>,
-    were_well: Vec<bool>,
+    mut groups: Vec<Monitors>,
     inbox: &mpsc::Sender<Input>,
     reports: &UnboundedSender<Report>,
 ) {
-    let Sources {
-        monitors,
-        checked,
-        verdicts,
-    } = sources;
-    let mut states = vec![Vec::new(); were_well.len()];
+    let Sources { monitors, verdicts } = sources;
     for monitor in monitors {
-        states[monitor.group].push(MonitorState::Initializing);
         tokio::spawn(monitor.run(verdicts.clone()));
     }
-    for (group, states) in states.iter_mut().enumerate() {
-        states.extend(checked[group].then_some(MonitorState::Initializing));
-        if !states.is_empty() && !were_well[group] {
-            // The receiver is gone only while the agent stops.
-            let _ = inbox.send(Input::Monitors { group, ok: false });
-        }
-    }
     let (inbox, reports) = (inbox.clone(), reports.clone());
+    // A receiver is gone only while the agent stops.
+    let tell = move |group: usize, fitness: Fitness| {
+        let _ = inbox.send(Input::Monitors { group, fitness });
+    };
+    for (group, monitors) in groups.iter().enumerate() {
+        tell(group, monitors.fitness());
+    }
     tokio::spawn(async move {
         while let Some(verdict) = receiver.recv().await {
-            pass_on(verdict, &mut states, &were_well, &inbox, &reports);
+            let Verdict {
+                group,
+                index,
+                state,
+            } = verdict;
+            groups[group].note(index, state);
+            // Who is shown what follows from it is shown it, too.
+            let news = News::Monitor { index, state };
+            let _ = reports.send(Report { group, news });
+            tell(group, groups[group].fitness());
         }
     });
-}
-
-/// A group's monitors are well if all of them are reachable.
-fn pass_on(
-    verdict: Verdict,
-    states: &mut [Vec<MonitorState>],
-    were_well: &[bool],
-    inbox: &mpsc::Sender<Input>,
-    reports: &UnboundedSender<Report>,
-) {
-    let Verdict {
-        group,
-        index,
-        state,
-    } = verdict;
-    states[group][index] = state;
-    let ok = states[group].iter().all(|state| match state {
-        MonitorState::Reachable => true,
-        MonitorState::Initializing => were_well[group],
-        MonitorState::Unreachable | MonitorState::Unknown => false,
-    });
-    // Either receiver is gone only while the agent stops.
-    let _ = inbox.send(Input::Monitors { group, ok });
-    let news = News::Monitor { index, state };
-    let _ = reports.send(Report { group, news });
 }

@@ -6,18 +6,25 @@ use router_common::time::BootTime;
 
 use super::{
     board::{Facts, whole_ms},
+    fitness::Fitness,
     report::Decided,
     stages,
-    words::{finding_word, kind_word, record, state_word},
+    words::{finding_word, kind_word, record, state_word, trouble},
 };
 use crate::{
     clock,
     cluster::{Finding, State, Transition},
-    control::protocol::{self, FenceStatus},
+    control::protocol::{self, FenceStatus, MonitorStatus},
     history::{Entry, Past},
 };
 
-pub(super) fn transition(facts: &Facts, group: usize, decided: &Decided) -> Entry {
+/// `monitors` are their names, by their places.
+pub(super) fn transition(
+    facts: &Facts,
+    group: usize,
+    monitors: &[MonitorStatus],
+    decided: &Decided,
+) -> Entry {
     let Decided {
         transition:
             Transition {
@@ -30,7 +37,7 @@ pub(super) fn transition(facts: &Facts, group: usize, decided: &Decided) -> Entr
             },
         stages,
         known,
-    } = *decided;
+    } = decided;
     let group = &facts.groups()[group];
     let stages::Stages {
         suspected,
@@ -38,27 +45,31 @@ pub(super) fn transition(facts: &Facts, group: usize, decided: &Decided) -> Entr
         arbiter_asked,
         arbiter_answered,
         fence_open,
-    } = stages;
+    } = *stages;
     let stages::Known {
         peer,
         silence,
         echo_age,
         agent_age,
         peer_epoch,
-        monitors_ok,
+        monitors: Fitness { is_fit, missing },
         record: known_record,
     } = known;
+    let missing: Vec<_> = missing
+        .iter()
+        .filter_map(|&place| Some(monitors.get(place)?.address.clone()))
+        .collect();
     Entry::Transition(protocol::Transition {
         at_ns: at.as_ns(),
         group: group.name.clone(),
-        from: state_word(from).to_owned(),
-        to: state_word(to).to_owned(),
+        from: state_word(*from).to_owned(),
+        to: state_word(*to).to_owned(),
         epoch: epoch.0,
-        cause: cause.to_string(),
+        cause: trouble(*cause, &missing),
         last_heard_ns: last_heard.as_ns(),
         decided_ns: at.as_ns(),
         steps: Vec::new(),
-        at_unix_ms: unix_ms(at),
+        at_unix_ms: unix_ms(*at),
         boot_id: facts.boot_id.clone(),
         stages: protocol::Stages {
             suspected_ns: suspected.as_ns(),
@@ -69,12 +80,13 @@ pub(super) fn transition(facts: &Facts, group: usize, decided: &Decided) -> Entr
             first_forwarded_ns: 0,
         },
         known: protocol::Known {
-            peer_finding: finding_word(peer).to_owned(),
+            peer_finding: finding_word(*peer).to_owned(),
             silence_ns: silence.map_or(0, whole_ns),
             echo_age_ns: echo_age.map_or(0, whole_ns),
-            agent_age_ns: whole_ns(agent_age),
+            agent_age_ns: whole_ns(*agent_age),
             peer_epoch: peer_epoch.0,
-            monitors_ok,
+            monitors_ok: *is_fit,
+            monitors_missing: missing,
             record: known_record.map(|known| record(&known, group)),
         },
     })

@@ -8,7 +8,7 @@ use router_common::{
 use super::stages::{Known, Stages};
 use crate::{
     arbiter::Exchange,
-    cluster::{ArbiterFinding, Finding, PeerFinding, Record, State, Transition},
+    cluster::{ArbiterFinding, Cause, Finding, PeerFinding, Record, State, Transition},
     control::protocol::MonitorState,
 };
 
@@ -38,7 +38,7 @@ pub enum News {
 }
 
 /// A transition, the way to it, and what was known.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Decided {
     pub transition: Transition,
     pub stages: Stages,
@@ -53,6 +53,8 @@ pub struct View {
     pub peer: PeerFinding,
     /// Whether both nodes are known to be active at this moment.
     pub dual_activity: bool,
+    /// Why this node must not become active, or, being active, would yield.
+    pub trouble: Option<Cause>,
     pub arbiter: ArbiterFinding,
     /// What the arbiter holds, as last seen.
     pub record: Option<Record>,

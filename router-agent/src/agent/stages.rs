@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use router_common::{identity::Epoch, time::BootTime};
 
+use super::fitness::Fitness;
 use crate::cluster::{Finding, PeerFinding, PeerReport, Record, State, Transition};
 
 /// When each stage was reached; never, if it was not.
@@ -18,7 +19,7 @@ pub struct Stages {
 }
 
 /// What this node knew at a transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     pub peer: PeerFinding,
     /// None: nothing has come, or been heard, yet.
@@ -26,16 +27,16 @@ pub struct Known {
     pub echo_age: Option<Duration>,
     pub agent_age: Duration,
     pub peer_epoch: Epoch,
-    pub monitors_ok: bool,
+    pub monitors: Fitness,
     pub record: Option<Record>,
 }
 
 /// Of one group.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Watch {
     stages: Stages,
     report: PeerReport,
-    monitors_ok: bool,
+    monitors: Fitness,
 }
 
 impl Default for Watch {
@@ -43,7 +44,7 @@ impl Default for Watch {
         Self {
             stages: Stages::default(),
             report: PeerReport::default(),
-            monitors_ok: true,
+            monitors: Fitness::unmonitored(),
         }
     }
 }
@@ -53,8 +54,8 @@ impl Watch {
         self.report = report;
     }
 
-    pub fn monitors(&mut self, ok: bool) {
-        self.monitors_ok = ok;
+    pub fn monitors(&mut self, fitness: Fitness) {
+        self.monitors = fitness;
     }
 
     /// The first finding against the peer counts, until it is alive again.
@@ -106,7 +107,7 @@ impl Watch {
             echo_age: age(newest_echo),
             agent_age,
             peer_epoch: claim.epoch,
-            monitors_ok: self.monitors_ok,
+            monitors: self.monitors.clone(),
             record,
         }
     }

@@ -6,7 +6,7 @@ use router_common::identity::{Claim, Flags, NodeId};
 
 use super::report::View;
 use crate::{
-    cluster::{Finding, Mode, PeerFinding, Record, State},
+    cluster::{Cause, Finding, Mode, PeerFinding, Record, State},
     config::{Group, HeaderByte, Role},
     control::protocol::{MonitorState, MonitorStatus, NodeState},
 };
@@ -27,13 +27,38 @@ pub(super) fn own_state(view: Option<View>, role: Role, monitors: &[MonitorStatu
         State::Active => NodeState::Active,
         State::Fault => {
             let unreachable = |monitor: &MonitorStatus| monitor.state == MonitorState::Unreachable;
-            if monitors.iter().any(unreachable) {
+            // One that most can do without is not why.
+            if view.trouble == Some(Cause::MonitorsUnreachable) && monitors.iter().any(unreachable)
+            {
                 NodeState::DownMonitorUnreachable
             } else {
                 NodeState::Down
             }
         }
     }
+}
+
+/// A cause, with the names of the monitors that are missing if it is about them.
+pub(super) fn trouble(cause: Cause, missing: &[String]) -> String {
+    if cause == Cause::MonitorsUnreachable && !missing.is_empty() {
+        format!("{cause}: {}", missing.join(", "))
+    } else {
+        cause.to_string()
+    }
+}
+
+/// Why this node yields to one that is well, if it does.
+pub(super) fn unwell(view: View, monitors: &[MonitorStatus]) -> Option<String> {
+    let cause = view.trouble.filter(|cause| *cause != Cause::Stopping)?;
+    let missing: Vec<_> = monitors
+        .iter()
+        .filter(|monitor| monitor.state != MonitorState::Reachable)
+        .map(|monitor| monitor.address.clone())
+        .collect();
+    Some(format!(
+        "this node is not well: {}",
+        trouble(cause, &missing)
+    ))
 }
 
 /// The operator's word for what the peer is, as far as it told us.

@@ -177,6 +177,7 @@ fn knowledge(known: &Known) -> Option<String> {
         agent_age_ns,
         peer_epoch,
         monitors_ok,
+        monitors_missing,
         record,
     } = known;
     if peer_finding.is_empty() {
@@ -189,7 +190,13 @@ fn knowledge(known: &Known) -> Option<String> {
     });
     let echo =
         (*echo_age_ns != 0).then(|| format!("it had heard what we sent {} ago", ms(echo_age_ns)));
-    let monitors = (!monitors_ok).then(|| "our monitors were unreachable".to_owned());
+    let monitors = if monitors_missing.is_empty() {
+        (!monitors_ok).then(|| "our monitors were unreachable".to_owned())
+    } else {
+        let which = if *monitors_ok { "some of " } else { "" };
+        let missing = monitors_missing.join(", ");
+        Some(format!("{which}our monitors were unreachable: {missing}"))
+    };
     let record = record
         .as_ref()
         .map(|it| format!("the arbiter's record: {it}"));
@@ -275,6 +282,7 @@ mod tests {
                 agent_age_ns: 5_000_000,
                 peer_epoch: 6,
                 monitors_ok: false,
+                monitors_missing: vec!["10.0.0.1".to_owned(), "resources".to_owned()],
                 record: Some("epoch 6, vyatta-a, paired".to_owned()),
             },
             ..transition(10_000_200_000, "aws")

@@ -219,7 +219,7 @@ static GROUP: &[Node] = &[
         Type::Address,
         "Address that must answer for a node to be fit",
     )
-    .rule("It is pinged"),
+    .rule("It is pinged. Of several more than half must answer, so of two both"),
     multi(
         "service",
         Type::Service,

@@ -59,6 +59,9 @@ pub struct Known {
     /// The epoch that the peer's last message named.
     pub peer_epoch: u32,
     pub monitors_ok: bool,
+    /// The monitors that were not reachable, also if the node could do without them.
+    #[serde(default)]
+    pub monitors_missing: Vec<String>,
     /// The arbiter's record as last seen.
     pub record: Option<String>,
 }
