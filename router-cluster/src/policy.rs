@@ -81,9 +81,11 @@ impl ArbiterPolicy {
     }
 
     /// For how long at least an owner lives on its record once it does, so that with a peer that is
-    /// heard now and then the record is not written at each of its messages.
+    /// heard now and then the record is not written at each of its messages. No longer than that takes:
+    /// an owner that dies meanwhile is succeeded only when its term is over.
     pub(super) fn solitude(&self, dead: Duration) -> Duration {
-        self.pause().max(dead).min(self.renewal())
+        let several = dead.saturating_mul(5);
+        self.pause().min(several).max(dead).min(self.renewal())
     }
 
     /// Between two looks at a record.
@@ -160,10 +162,14 @@ impl Policy {
             .saturating_sub(self.keepalive.saturating_mul(2))
     }
 
-    /// How long a claim is announced to a peer that could claim as well: time for both to hear
-    /// each other, with one message lost.
-    pub(super) fn announcing(&self) -> Duration {
+    /// Time for two nodes to hear each other, with one message lost.
+    pub(super) fn exchange(&self) -> Duration {
         self.keepalive.saturating_mul(2)
+    }
+
+    /// How long a claim is announced to a peer that could claim as well.
+    pub(super) fn announcing(&self) -> Duration {
+        self.exchange()
     }
 
     /// How long the one who goes second leaves an unowned group to a peer that could own it: until

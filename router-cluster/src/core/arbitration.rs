@@ -514,10 +514,12 @@ impl Core {
         })
     }
 
-    /// From when on an active does not count on the next grant any more.
+    /// From when on an active does not count on the next grant any more. One that was stopped hears
+    /// first what its peer has to say.
     fn suspected_from(&self) -> BootTime {
         if self.policy.grants_count() && self.report.leased >= self.active_since {
-            self.report.leased.after(self.policy.suspicion())
+            let missed = self.report.leased.after(self.policy.suspicion());
+            missed.max(self.listening_since.after(self.policy.exchange()))
         } else {
             BootTime::NEVER
         }

@@ -403,6 +403,28 @@ fn who_has_neither_grants_nor_the_arbiter_stops_and_comes_back_under_a_new_epoch
     assert!(sim.places[0].witness.taken > Some(before));
 }
 
+/// Both stand still for longer than an active waits for a grant, as on one machine that does. Who then
+/// dies while it lives on the record would be succeeded a term later.
+#[test]
+fn a_stop_of_both_leaves_the_record_as_it_was() {
+    for seed in 0..50 {
+        let mut sim = pair(Setup::Arbiter, seed);
+        sim.max_delay = PER_MS;
+        sim.run(100).expect("rules hold");
+        let before = sim.store.record;
+        for index in 0..2 {
+            sim.apply(Op::Freeze(index)).expect("rules hold");
+        }
+        sim.run(27).expect("rules hold");
+        for index in 0..2 {
+            sim.apply(Op::Thaw(index)).expect("rules hold");
+        }
+        sim.run(200).expect("rules hold");
+        assert!(sim.active(0), "seed {seed}");
+        assert_eq!(sim.store.record, before, "seed {seed}");
+    }
+}
+
 #[test]
 fn an_arbiter_that_has_forgotten_is_not_believed_until_the_operator_says_so() {
     let mut sim = pair(Setup::Arbiter, 1);
