@@ -346,10 +346,13 @@ impl Core {
         let watch = self.watch(policy);
         let wish = match self.stage {
             Stage::Initializing | Stage::Standby | Stage::Fault => watch,
-            Stage::Candidate(_) => match self.claim(policy) {
-                Some(claim) if claim.due <= watch.due.max(self.ticked) => claim,
-                Some(_) | None => watch,
-            },
+            Stage::Candidate(_) => {
+                let look = self.look_at_least_once(watch);
+                match self.claim(policy) {
+                    Some(claim) if claim.due <= look.due.max(self.ticked) => claim,
+                    Some(_) | None => look,
+                }
+            }
             Stage::Active | Stage::Draining => self.tenure(policy).unwrap_or(watch),
         };
         let rested = match self.arbitration.resting {
@@ -372,6 +375,22 @@ impl Core {
             purpose: Purpose::Watch,
             request: Request::Read,
             cause: None,
+        }
+    }
+
+    /// A candidate looks before it waits: since the record was seen, its owner may have ceased to live on it.
+    fn look_at_least_once(&self, watch: Wish) -> Wish {
+        let has_looked = self
+            .arbitration
+            .seen
+            .is_some_and(|it| it.checked >= self.entered);
+        Wish {
+            due: if has_looked {
+                watch.due
+            } else {
+                BootTime::NEVER
+            },
+            ..watch
         }
     }
 

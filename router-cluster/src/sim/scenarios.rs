@@ -3,7 +3,7 @@
 use router_common::{identity::NodeId, lease::Length};
 
 use super::{
-    super::{Cause, Forced, Mode, PeerReport, State, node::Planted},
+    super::{ArbiterPolicy, Cause, Forced, Mode, PeerReport, State, node::Planted},
     AGENT_DEAD, DEAD, KEEPALIVE, MAX_DELAY, PER_MS, Setup, TERM,
     fault::Op,
     ms,
@@ -422,6 +422,36 @@ fn a_stop_of_both_leaves_the_record_as_it_was() {
         sim.run(200).expect("rules hold");
         assert!(sim.active(0), "seed {seed}");
         assert_eq!(sim.store.record, before, "seed {seed}");
+    }
+}
+
+/// The owner has lived on the record, which the other has seen, and lives on grants again, which it has not:
+/// it does not wait for a term that nobody lives by.
+#[test]
+fn who_finds_the_owner_dead_looks_by_what_it_lived() {
+    for seed in 0..50 {
+        let mut sim = Sim::new(Setup::Arbiter, seed, false, None);
+        for place in &mut sim.places {
+            let policy = &mut place.node.policy;
+            policy.arbiter = policy.arbiter.map(|arbiter| ArbiterPolicy {
+                term: ms(10 * TERM),
+                ..arbiter
+            });
+            place.node.start(place.clock(0));
+        }
+        sim.run(3000).expect("rules hold");
+        assert!(sim.active(0), "seed {seed}");
+        let mode = |sim: &Sim| sim.store.record.map(|(_, record)| record.mode);
+        sim.apply(Op::Cut(1, true)).expect("rules hold");
+        sim.run(40 * TERM).expect("rules hold");
+        assert_ne!(mode(&sim), Some(Mode::Paired), "seed {seed}");
+        sim.apply(Op::Cut(1, false)).expect("rules hold");
+        while mode(&sim) != Some(Mode::Paired) {
+            sim.step().expect("rules hold");
+        }
+        sim.apply(Op::PowerOff(0)).expect("rules hold");
+        sim.run(DEAD + 2 * KEEPALIVE).expect("rules hold");
+        assert!(sim.active(1), "seed {seed}");
     }
 }
 
