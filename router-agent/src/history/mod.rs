@@ -18,6 +18,10 @@ use crate::control::protocol::{Finding, Step, Transition};
 /// A line of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "none is kept in this form: it is written, and taken apart"
+)]
 pub enum Entry {
     Transition(Transition),
     Finding(Finding),
