@@ -266,10 +266,11 @@ impl Driver {
                 forced,
                 decide,
             } => {
-                let refusal = self.groups[group].core.may_force(forced);
-                let name = &self.groups[group].name;
+                let Group { core, name, .. } = &self.groups[group];
+                let refusal = core.may_force(forced);
                 info!(
                     group = name,
+                    epoch = core.advertisement().claim.epoch.0,
                     ?forced,
                     ?refusal,
                     "an operator moves the group"
@@ -423,14 +424,22 @@ impl Driver {
                     request,
                 };
                 if self.questions.send(question).is_err() {
-                    warn!(?question, "nobody asks the arbiter");
+                    let name = &self.groups[group].name;
+                    warn!(group = name, ?question, "nobody asks the arbiter");
                 }
                 return;
             }
         };
         let order = Order { group, epoch, task };
         if self.orders.send(order).is_err() {
-            warn!(?order, "the takeover thread has gone; nothing was done");
+            let name = &self.groups[group].name;
+            let epoch = epoch.0;
+            warn!(
+                group = name,
+                epoch,
+                ?task,
+                "the takeover thread has gone; nothing was done"
+            );
         }
     }
 

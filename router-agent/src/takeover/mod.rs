@@ -338,7 +338,8 @@ impl Engine {
             && let Some(entry) = resource.entry(&members.name)
             && let Err(error) = self.journal.strike(&entry)
         {
-            warn!(%resource, "{error:#}");
+            let (group, epoch) = (&*members.name, attempt.epoch.0);
+            warn!(group, epoch, %resource, "{error:#}");
         }
         let doubtful = &mut members.doubtful[attempt.resource];
         let was_doubtful = std::mem::replace(doubtful, result.is_err());

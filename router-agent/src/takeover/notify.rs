@@ -18,6 +18,7 @@ const WAITING: usize = 64;
 /// Runs a group's script, one change after the other.
 #[derive(Debug)]
 pub struct Notifier {
+    group: String,
     changes: Sender<Transition>,
     telling: JoinHandle<()>,
     /// What keepalived's script would have been told last.
@@ -28,8 +29,9 @@ impl Notifier {
     /// `priority` is the one that keepalived's scripts expect: higher for the node that is preferred.
     pub fn start(script: PathBuf, group: String, node: String, priority: u8) -> Self {
         let (changes, waiting) = channel(WAITING);
-        let telling = tokio::spawn(tell_each(waiting, script, group, node, priority));
+        let telling = tokio::spawn(tell_each(waiting, script, group.clone(), node, priority));
         Self {
+            group,
             changes,
             telling,
             told: None,
@@ -52,7 +54,12 @@ impl Notifier {
         match self.changes.try_send(change) {
             Ok(()) => {}
             Err(TrySendError::Full(change) | TrySendError::Closed(change)) => {
-                warn!(%change, "the notify script is too slow, and is not told");
+                warn!(
+                    group = self.group,
+                    epoch = change.epoch.0,
+                    %change,
+                    "the notify script is too slow, and is not told"
+                );
             }
         }
     }
@@ -92,9 +99,17 @@ async fn tell_each(
             limit: LIMIT,
         };
         match call.run().await {
-            Ok(ended) if ended.status.success() => info!(group, word, "notified: {ended}"),
-            Ok(ended) => warn!(group, word, "{}: {ended}", script.display()),
-            Err(error) => warn!(group, word, "{error}"),
+            Ok(ended) if ended.status.success() => {
+                info!(group, epoch = epoch.0, word, "notified: {ended}");
+            }
+            Ok(ended) => warn!(
+                group,
+                epoch = epoch.0,
+                word,
+                "{}: {ended}",
+                script.display()
+            ),
+            Err(error) => warn!(group, epoch = epoch.0, word, "{error}"),
         }
     }
 }
