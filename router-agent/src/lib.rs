@@ -20,5 +20,6 @@ pub mod net;
 pub mod path_mtu;
 pub mod slow_path;
 pub mod takeover;
+pub mod terminal;
 pub mod tunnel;
 pub mod views;

@@ -1,7 +1,7 @@
 //! What `routerctl` shows again and again, until it is stopped or its reader has had enough.
 
 use std::{
-    io::{self, ErrorKind, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     thread::sleep,
     time::Duration,
 };
@@ -13,8 +13,13 @@ use ratatui::{
 };
 
 use crate::{
-    control::client::{Client, ClientError},
+    control::{
+        client::{Client, ClientError},
+        protocol::LogWanted,
+    },
+    terminal::{fitted, print},
     views::{
+        self,
         events::Seen,
         top::{Picture, Top},
     },
@@ -61,24 +66,45 @@ pub fn monitor(client: &Client, json: bool) -> Result<()> {
 pub fn repeat(interval: Duration, mut text: impl FnMut() -> Result<String>) -> Result<()> {
     /// ECMA-48: cursor to the upper left corner, erase to the end.
     const ANEW: &str = "\x1b[H\x1b[2J";
-    let before = if io::stdout().is_terminal() { ANEW } else { "" };
-    while print(&(before.to_owned() + &text()?))? {
+    loop {
+        let text = text()?;
+        if io::stdout().is_terminal() {
+            write!(io::stdout(), "{ANEW}").context("cannot write to the terminal")?;
+        }
+        if !print(&text)? {
+            return Ok(());
+        }
         sleep(interval);
     }
-    Ok(())
 }
 
-/// Whether the reader wants more.
-fn print(text: &str) -> Result<bool> {
-    let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        outcome => outcome
-            .map(|()| true)
-            .context("cannot write to the standard output"),
+/// Prints what the agent logged, and what it logs from now on. An agent that goes is waited for.
+pub fn follow_log(client: &Client, mut wanted: LogWanted, json: bool) -> Result<()> {
+    let mut lines = client.log(wanted)?;
+    wanted.lines = None;
+    let mut gone = false;
+    loop {
+        if let Some(last) = lines.last() {
+            wanted.after_ns = last.at_ns;
+        }
+        let text = if json {
+            let lines = lines.iter().map(serde_json::to_string);
+            lines.map(|line| Ok(line? + "\n")).collect::<Result<_>>()?
+        } else {
+            fitted(views::log(&lines))
+        };
+        if !print(&text)? {
+            return Ok(());
+        }
+        sleep(MONITOR_INTERVAL);
+        let answer = client.log(wanted);
+        if let Err(error) = &answer
+            && !gone
+        {
+            eprintln!("{error}; waiting for it");
+        }
+        gone = answer.is_err();
+        lines = answer.unwrap_or_default();
     }
 }
 

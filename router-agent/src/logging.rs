@@ -5,6 +5,8 @@
 //! the standard error, with priorities as sd-daemon(3) has them, and not by its own socket, on which a
 //! writer waits.
 
+mod recent;
+
 use std::{
     fmt,
     io::{self, IsTerminal as _},
@@ -25,6 +27,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+pub use recent::Recent;
+
 /// What is logged at first, as [`EnvFilter`] reads it.
 pub const VARIABLE: &str = "ROUTER_LOG";
 const DEFAULT_LEVEL: &str = "info";
@@ -36,6 +40,13 @@ pub enum LogFormat {
     Human,
     /// A JSON object a line.
     Json,
+}
+
+/// What an operator may see and change of the log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub level: LogLevel,
+    pub recent: Recent,
 }
 
 /// What is logged; may be changed at any time.
@@ -71,7 +82,7 @@ fn filter(level: &str) -> Result<EnvFilter, LevelError> {
 }
 
 /// Logs from now on, to the standard error, until the guard is dropped.
-pub fn begin(format: LogFormat) -> (LogLevel, WorkerGuard) {
+pub fn begin(format: LogFormat) -> (Log, WorkerGuard) {
     let (log, guard) = tracing_appender::non_blocking(io::stderr());
     let stated = EnvFilter::try_from_env(VARIABLE);
     let (level, handle) =
@@ -88,11 +99,11 @@ pub fn begin(format: LogFormat) -> (LogLevel, WorkerGuard) {
         }
         LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).boxed(),
     };
-    Registry::default().with(lines.with_filter(level)).init();
-    (
-        LogLevel(Arc::new(move |filter| handle.reload(filter))),
-        guard,
-    )
+    let recent = Recent::default();
+    let kept = recent.clone().and_then(lines);
+    Registry::default().with(kept.with_filter(level)).init();
+    let level = LogLevel(Arc::new(move |filter| handle.reload(filter)));
+    (Log { level, recent }, guard)
 }
 
 /// systemd.exec(5): `JOURNAL_STREAM` has device and inode of the stream that the journal reads.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use router_agent::config::{
-    AdjustMss, BridgePort, Cluster, Config, Encapsulation, Ethernet, Facts, FlowLabel, Form,
-    GreKey, Group, HeaderByte, Keepalive, Loaded, Prefer, Refused, Role, Secret, Secrets, Severity,
-    Tunnel, XdpMode, load, parse,
+    AdjustMss, BridgePort, Cluster, Config, Control, Encapsulation, Ethernet, Facts, FlowLabel,
+    Form, GreKey, Group, HeaderByte, Keepalive, Loaded, Prefer, Refused, Role, Secret, Secrets,
+    Severity, Tunnel, XdpMode, load, parse,
 };
 
 fn fixtures() -> PathBuf {
@@ -37,6 +37,7 @@ fn refused(text: &str) -> Refused {
 fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config {
     Config {
         metrics: None,
+        control: Control::default(),
         host_name: host.to_owned(),
         tunnels: vec![Tunnel {
             name: "tun00".to_owned(),

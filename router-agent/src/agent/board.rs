@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use super::{
+    cleared::Cleared,
     configuration::Configuration,
     driver::{ClockStatistics, Input},
     fenced, past,
@@ -39,15 +40,16 @@ use crate::{
     control::{
         protocol::{
             self, ConfigurationStatus, Configuring, FenceStatus, Force, ForceBegun, GroupStatus,
-            HeartbeatStatus, InterfaceStatus, MonitorState, MonitorStatus, NodeStatus, PathStatus,
-            Rotation, ServiceStatus, SessionRotation, Status, Step as StepStatus, TunnelStatus,
+            HeartbeatStatus, InterfaceStatus, LogLine, LogWanted, MonitorState, MonitorStatus,
+            NodeStatus, PathStatus, Rotation, ServiceStatus, SessionRotation, Status,
+            Step as StepStatus, TunnelStatus,
         },
         server::{self, Source, Step as ConfiguringStep},
     },
     dataplane::{Counters, MappedArray},
     heartbeat::rotation::Progress,
     history::{Entry, Past, Side},
-    logging::LogLevel,
+    logging::Log,
     slow_path,
     tunnel::epoch::EpochSlots,
 };
@@ -95,7 +97,8 @@ pub struct Facts {
     pub clock: Arc<ClockStatistics>,
     /// As in `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    pub log_level: LogLevel,
+    pub log: Log,
+    pub cleared: Cleared,
 }
 
 /// What the threads reported of a group.
@@ -559,10 +562,30 @@ impl Source for Board {
 
     fn set_log_level(&self, level: &str) -> Result<(), String> {
         self.facts
-            .log_level
+            .log
+            .level
             .set(level)
             .map_err(|refusal| refusal.to_string())?;
         info!(level, "another level of the log");
         Ok(())
+    }
+
+    fn log(&self, wanted: &LogWanted) -> Vec<LogLine> {
+        self.facts.log.recent.lines(wanted)
+    }
+
+    fn clear_counters(&self, tunnel: Option<&str>) -> Result<Vec<String>, String> {
+        let mut tunnels = self.tunnels();
+        if let Some(name) = tunnel {
+            tunnels.retain(|tunnel| tunnel.name == name);
+            if tunnels.is_empty() {
+                return Err(format!("there is no tunnel {name}"));
+            }
+        }
+        self.facts
+            .cleared
+            .clear(&tunnels, clock::now())
+            .map_err(|error| format!("{error:#}"))?;
+        Ok(tunnels.into_iter().map(|tunnel| tunnel.name).collect())
     }
 }

@@ -3,6 +3,7 @@
 
 mod arbitration;
 pub mod board;
+mod cleared;
 mod clock_health;
 pub mod configuration;
 pub mod driver;
@@ -66,9 +67,9 @@ use crate::{
     arbiter::{Desk, Question},
     clock,
     config::Config,
-    control::server,
+    control::{permission::Access, server},
     dataplane::{Dataplane, Former, ModeChoice},
-    logging::LogLevel,
+    logging::Log,
     metrics,
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
@@ -92,7 +93,7 @@ pub struct Options {
     pub xdp_mode: ModeChoice,
     /// Where the history is kept.
     pub history: PathBuf,
-    pub log_level: LogLevel,
+    pub log: Log,
 }
 
 /// How a running agent ends.
@@ -160,18 +161,7 @@ async fn attempt(
         .is_some_and(Succession::is_trial);
     let plan = setup::plan(&config, &options, &netlink).await?;
     let _lock = lock::network_namespace()?;
-    let listener = server::bind(&options.control_socket).with_context(|| {
-        format!(
-            "cannot listen for routerctl at {}",
-            options.control_socket.display()
-        )
-    })?;
-    let metrics = match config.metrics {
-        Some(address) => Some(metrics::server::bind(address).await.with_context(|| {
-            format!("cannot serve metrics at {address}: see `service metrics listen`")
-        })?),
-        None => None,
-    };
+    let doors = Doors::open(&config, &options.control_socket, plan.access.clone()).await?;
     let _socket_file = RemovedAtTheEnd(&options.control_socket);
     let directory = options.control_socket.parent().unwrap_or(Path::new("/"));
     let journal = Journal::open(directory)?;
@@ -228,10 +218,6 @@ async fn attempt(
         Ok(started) => {
             progress.has_begun = true;
             let stop = ending(&mut signals, &configuration, &mut successors);
-            let doors = Doors {
-                control: listener,
-                metrics,
-            };
             run_until(stop, started, dataplane, doors, &options.bpffs).await
         }
     };
@@ -346,8 +332,25 @@ async fn give_up(
 
 /// Where others ask.
 struct Doors {
-    control: UnixListener,
+    control: (UnixListener, Access),
     metrics: Option<TcpListener>,
+}
+
+impl Doors {
+    async fn open(config: &Config, socket: &Path, access: Access) -> Result<Self> {
+        let listener = server::bind(socket, &access)
+            .with_context(|| format!("cannot listen for routerctl at {}", socket.display()))?;
+        let metrics = match config.metrics {
+            Some(address) => Some(metrics::server::bind(address).await.with_context(|| {
+                format!("cannot serve metrics at {address}: see `service metrics listen`")
+            })?),
+            None => None,
+        };
+        Ok(Self {
+            control: (listener, access),
+            metrics,
+        })
+    }
 }
 
 /// Works until `stop`, or until a thread ends, and removes programs and maps unless they shall
@@ -367,7 +370,12 @@ async fn run_until(
     let (stop_keeper, stopped) = oneshot::channel();
     let mut keeper = tokio::spawn(keeper.run(dataplane, path_mtus, stopped));
     let mut servers = JoinSet::new();
-    servers.spawn(server::serve(doors.control, running.noting.board.clone()));
+    let (listener, access) = doors.control;
+    servers.spawn(server::serve(
+        listener,
+        access,
+        running.noting.board.clone(),
+    ));
     if let Some(listener) = doors.metrics {
         servers.spawn(metrics::server::serve(
             listener,

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use super::{
     Options,
     board::{Facts, SessionFacts, TunnelFacts},
+    cleared::Cleared,
     driver::{ClockStatistics, Group as DrivenGroup, Session},
     ethernets,
     keeper::{ChooseMode, HeartbeatSocket, Keeper, fences},
@@ -36,6 +37,7 @@ use crate::{
     cloud::Cloud,
     cluster::{ArbiterPolicy, Core, FormerLife, Policy, State},
     config::{Cluster, Config, Group, Role, Secret, Service, Tunnel, Way, XdpMode},
+    control::permission::Access,
     dataplane::{Dataplane, MappedArray, ModeChoice},
     heartbeat::{Prober, open_socket, rotation::starting},
     monitor::Monitor,
@@ -68,6 +70,8 @@ pub struct Plan {
     pub targets: Vec<Vec<ServiceTarget>>,
     /// If an arbiter is configured.
     etcd: Option<Asking>,
+    /// For whom the control socket is.
+    pub access: Access,
 }
 
 /// What it takes to ask the arbiter.
@@ -159,11 +163,19 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
         ));
         None
     });
+    let access = Access::find(&config.control).unwrap_or_else(|error| {
+        problems.push(Problem::new(
+            format!("service control: {error}"),
+            "make it (`groupadd --system GROUP`), or name one that `getent group` shows",
+        ));
+        Access::default()
+    });
     if problems.is_empty() {
         Ok(Plan {
             underlays,
             targets,
             etcd,
+            access,
         })
     } else {
         Err(Unfit(problems).into())
@@ -368,7 +380,8 @@ pub async fn carry_out(
             boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
                 .map(|id| id.trim().to_owned())
                 .context("cannot tell this boot from others")?,
-            log_level: options.log_level.clone(),
+            log: options.log.clone(),
+            cleared: Cleared::open()?,
             config,
         },
         keeper,

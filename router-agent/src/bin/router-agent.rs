@@ -19,7 +19,7 @@ use router_agent::{
     control,
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, Former, ModeChoice, Programs},
     history,
-    logging::{self, LogFormat, LogLevel},
+    logging::{self, Log, LogFormat},
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -126,8 +126,8 @@ fn main() -> ExitCode {
         log_format,
         command,
     } = Arguments::parse();
-    let (log_level, flushed_at_the_end) = logging::begin(log_format);
-    let outcome = carry_out(command, log_level).and_then(|next| match next {
+    let (log, flushed_at_the_end) = logging::begin(log_format);
+    let outcome = carry_out(command, log).and_then(|next| match next {
         Next::End => Ok(ExitCode::SUCCESS),
         Next::Incomplete => Ok(ExitCode::from(REFUSED)),
         Next::Agent { by, terminate } => {
@@ -164,7 +164,7 @@ enum Next {
     },
 }
 
-fn carry_out(command: Command, log_level: LogLevel) -> Result<Next> {
+fn carry_out(command: Command, log: Log) -> Result<Next> {
     match command {
         Command::Run {
             config,
@@ -181,7 +181,7 @@ fn carry_out(command: Command, log_level: LogLevel) -> Result<Next> {
                 bpffs,
                 xdp_mode,
                 history,
-                log_level,
+                log,
             };
             run(options)
         }

@@ -32,8 +32,8 @@ pub use diagnostic::{Diagnostic, Position, Refused, Severity, render_all};
 pub use diff::{Change, Sign};
 pub use import::{Account, Imported};
 pub use model::{
-    AdjustMss, BridgePort, Cluster, Config, Encapsulation, Etcd, EtcdUser, Ethernet, FlowLabel,
-    GreKey, Group, HeaderByte, Keepalive, Prefer, Role, Secret, Tls, Tunnel, XdpMode,
+    AdjustMss, BridgePort, Cluster, Config, Control, Encapsulation, Etcd, EtcdUser, Ethernet,
+    FlowLabel, GreKey, Group, HeaderByte, Keepalive, Prefer, Role, Secret, Tls, Tunnel, XdpMode,
 };
 pub use resources::{
     Aws, AwsResource, KernelRoute, RouteDestination, ScriptCall, Service, ServiceAddress, Way,

@@ -27,6 +27,17 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// Where metrics are served; none unless it is stated.
     pub metrics: Option<SocketAddr>,
+    pub control: Control,
+}
+
+/// `service control`: for whom the control socket is, besides root and the agent's own user. Names of
+/// groups of the system, which may not have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// Who may change something.
+    pub socket_group: Option<String>,
+    /// Who may ask.
+    pub read_only_group: Option<String>,
 }
 
 /// `interfaces ethernet NAME`: an interface that the host has, of whatever kind.

@@ -20,8 +20,8 @@ use super::{
     permission,
     protocol::{
         AgentVersion, Body, Command, ConfigurationStatus, Configured, Configuring, Failure, Force,
-        ForceBegun, HeartbeatStatus, InterfaceStatus, Outcome, Request, Response, Rotation,
-        SessionRotation, Status, TunnelStatus, VERSION,
+        ForceBegun, HeartbeatStatus, InterfaceStatus, LogLine, LogWanted, Outcome, Request,
+        Response, Rotation, SessionRotation, Status, TunnelStatus, VERSION,
     },
 };
 
@@ -127,6 +127,22 @@ impl Client {
         }
     }
 
+    /// What the agent logged last.
+    pub fn log(&self, wanted: LogWanted) -> Result<Vec<LogLine>, ClientError> {
+        match self.request(&Request::log(wanted))? {
+            Body::Log(lines) => Ok(lines),
+            other => Err(self.answers_another_question(&other)),
+        }
+    }
+
+    /// Has the counters of a tunnel, or of all, shown from now on; which they are.
+    pub fn clear_counters(&self, tunnel: Option<String>) -> Result<Vec<String>, ClientError> {
+        match self.request(&Request::clear_counters(tunnel))? {
+            Body::ClearCounters(names) => Ok(names),
+            other => Err(self.answers_another_question(&other)),
+        }
+    }
+
     /// Begins to move a group.
     pub fn force(&self, force: Force) -> Result<ForceBegun, ClientError> {
         match self.request(&Request::force(force))? {
@@ -172,8 +188,13 @@ impl Client {
         let mut text = Zeroizing::new(serde_json::to_vec(request)?);
         text.push(b'\n');
         stream.set_write_timeout(Some(remaining(deadline)?))?;
-        stream.write_all(&text)?;
-        read_line(&mut stream, deadline)
+        let sent = stream.write_all(&text);
+        // Who may not ask is told before he has asked.
+        let answer = read_line(&mut stream, deadline);
+        if answer.is_err() {
+            sent?;
+        }
+        answer
     }
 
     fn read_response(&self, line: &[u8]) -> Result<Body, ClientError> {
@@ -232,6 +253,8 @@ impl Client {
             Body::Configuration(_) => Command::Configuration,
             Body::Configure(_) => Command::Configure,
             Body::LogLevel(_) => Command::LogLevel,
+            Body::Log(_) => Command::Log,
+            Body::ClearCounters(_) => Command::ClearCounters,
         };
         self.not_understood(&format!("it answered {kind}, which was not asked"))
     }

@@ -5,7 +5,8 @@
 //! and [`client`] the tool's.
 
 pub mod client;
-mod permission;
+mod peer;
+pub mod permission;
 pub mod protocol;
 pub mod server;
 #[cfg(test)]

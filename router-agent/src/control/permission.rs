@@ -2,9 +2,116 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-/// Whether a client of this user may change anything. Its file's mode says who may ask.
-pub fn may_change(uid: u32) -> bool {
-    uid == 0 || uid == rustix::process::geteuid().as_raw()
+use nix::unistd::{Gid, Group};
+use rustix::fs::Mode;
+
+use super::peer::Peer;
+use crate::config::Control;
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rights {
+    Nothing,
+    /// Look, but not at secrets.
+    Ask,
+    Change,
+}
+
+/// Whom the socket is for, besides root and the agent's own user. Without any group the file's mode
+/// says who may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    admins: Option<SystemGroup>,
+    readers: Option<SystemGroup>,
+}
+
+/// A group of users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SystemGroup {
+    name: String,
+    gid: u32,
+}
+
+impl Access {
+    /// Finds the groups that the configuration names, or says which of them there is not.
+    pub fn find(control: &Control) -> Result<Self, String> {
+        let find = |name: &Option<String>| name.as_deref().map(SystemGroup::find).transpose();
+        Ok(Self {
+            admins: find(&control.socket_group)?,
+            readers: find(&control.read_only_group)?,
+        })
+    }
+
+    /// What the kernel's word on a client allows it.
+    pub fn rights(&self, peer: &Peer) -> Rights {
+        let is_member =
+            |group: &Option<SystemGroup>| group.as_ref().is_some_and(|group| peer.is_in(group.gid));
+        if peer.uid == 0
+            || peer.uid == rustix::process::geteuid().as_raw()
+            || is_member(&self.admins)
+        {
+            Rights::Change
+        } else if is_member(&self.readers) || self.groups().next().is_none() {
+            Rights::Ask
+        } else {
+            Rights::Nothing
+        }
+    }
+
+    /// The group of the socket's file, if it is not the agent's.
+    pub fn file_group(&self) -> Option<u32> {
+        self.groups().next().map(|group| group.gid)
+    }
+
+    /// The mode of the socket's file. A file has one group: of two, the agent itself sees who is in
+    /// them.
+    pub fn file_mode(&self) -> Mode {
+        Mode::from_raw_mode(if self.groups().count() > 1 {
+            0o666
+        } else {
+            0o660
+        })
+    }
+
+    /// Why a client may not do `what`.
+    pub fn may_not(&self, what: &str) -> String {
+        match &self.admins {
+            Some(group) => format!(
+                "only root, the agent's own user and members of the group {0} may {what}: join {0}",
+                group.name
+            ),
+            None => format!(
+                "only root and the agent's own user may {what}; `service control socket-group` lets a \
+                 group"
+            ),
+        }
+    }
+
+    /// Why a client may do nothing.
+    pub fn stranger(&self) -> String {
+        let names: Vec<_> = self.groups().map(|group| &*group.name).collect();
+        format!(
+            "only root, the agent's own user and members of the group {0} may ask: join {0}",
+            names.join(" or ")
+        )
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &SystemGroup> {
+        self.admins.iter().chain(&self.readers)
+    }
+}
+
+impl SystemGroup {
+    fn find(name: &str) -> Result<Self, String> {
+        match Group::from_name(name) {
+            Ok(Some(group)) => Ok(Self {
+                name: group.name,
+                gid: group.gid.as_raw(),
+            }),
+            Ok(None) => Err(format!("there is no group {name} of users")),
+            Err(error) => Err(format!("the group {name} cannot be looked up: {error}")),
+        }
+    }
 }
 
 /// What to do about "permission denied" at `socket`.
@@ -12,10 +119,10 @@ pub fn remedy(socket: &Path) -> String {
     match fs::metadata(socket) {
         Ok(metadata) => {
             let gid = metadata.gid();
-            let group = fs::read_to_string("/etc/group")
+            let group = Group::from_gid(Gid::from_raw(gid))
                 .ok()
-                .and_then(|groups| group_name(&groups, gid))
-                .unwrap_or_else(|| format!("number {gid}"));
+                .flatten()
+                .map_or_else(|| format!("number {gid}"), |group| group.name);
             let mode = metadata.mode() & 0o7777;
             format!("it has mode {mode:04o}: run as root or as a member of the group {group}")
         }
@@ -29,24 +136,90 @@ pub fn remedy(socket: &Path) -> String {
     }
 }
 
-/// The name of the group `gid` in the text of an `/etc/group`.
-fn group_name(groups: &str, gid: u32) -> Option<String> {
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        let number: u32 = fields.nth(1)?.parse().ok()?;
-        (number == gid).then(|| name.to_owned())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ADMINS: u32 = 70;
+    const READERS: u32 = 71;
+    const STRANGER: u32 = 65_534;
+
+    fn access(admins: bool, readers: bool) -> Access {
+        let group = |name: &str, gid| SystemGroup {
+            name: name.to_owned(),
+            gid,
+        };
+        Access {
+            admins: admins.then(|| group("netadmin", ADMINS)),
+            readers: readers.then(|| group("netread", READERS)),
+        }
+    }
+
+    fn rights(access: &Access, uid: u32, gid: u32, groups: &[u32]) -> Rights {
+        access.rights(&Peer {
+            uid,
+            gid,
+            groups: groups.to_vec(),
+        })
+    }
+
     #[test]
-    fn groups_are_found_by_number() {
-        let groups = "root:x:0:\nnonsense\nrouter:x:970:alice,bob\n";
-        assert_eq!(group_name(groups, 970).as_deref(), Some("router"));
-        assert_eq!(group_name(groups, 971), None);
+    fn members_may_what_their_group_may() {
+        use Rights::{Ask, Change, Nothing};
+        for (admins, readers, of_admin, of_reader, of_stranger) in [
+            (false, false, Ask, Ask, Ask),
+            (true, false, Change, Nothing, Nothing),
+            (false, true, Nothing, Ask, Nothing),
+            (true, true, Change, Ask, Nothing),
+        ] {
+            let access = access(admins, readers);
+            for (gid, expected) in [
+                (ADMINS, of_admin),
+                (READERS, of_reader),
+                (STRANGER, of_stranger),
+            ] {
+                let as_first = rights(&access, STRANGER, gid, &[]);
+                let as_further = rights(&access, STRANGER, STRANGER, &[5, gid]);
+                assert_eq!((as_first, as_further), (expected, expected), "{access:?}");
+            }
+            assert_eq!(rights(&access, 0, STRANGER, &[]), Change);
+        }
+        let both = access(true, true);
+        assert_eq!(rights(&both, STRANGER, READERS, &[ADMINS]), Change);
+    }
+
+    #[test]
+    fn the_file_lets_in_whom_the_agent_hears() {
+        for (admins, readers, mode, group) in [
+            (false, false, 0o660, None),
+            (true, false, 0o660, Some(ADMINS)),
+            (false, true, 0o660, Some(READERS)),
+            (true, true, 0o666, Some(ADMINS)),
+        ] {
+            let access = access(admins, readers);
+            assert_eq!(access.file_mode().as_raw_mode(), mode);
+            assert_eq!(access.file_group(), group);
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_group_to_join() {
+        let both = access(true, true);
+        assert!(both.may_not("do that").ends_with("do that: join netadmin"));
+        assert!(both.stranger().ends_with("join netadmin or netread"));
+        let none = access(false, false).may_not("do that");
+        assert!(none.contains("service control socket-group"), "{none}");
+    }
+
+    #[test]
+    fn groups_are_those_of_the_system() {
+        let control = |name: &str| Control {
+            socket_group: Some(name.to_owned()),
+            read_only_group: None,
+        };
+        let root = Access::find(&control("root")).unwrap();
+        assert_eq!(root.file_group(), Some(0));
+        let none = Access::find(&control("no-such-group")).unwrap_err();
+        assert!(none.contains("no group no-such-group"), "{none}");
     }
 }

@@ -16,9 +16,12 @@ use tokio::{
     time::sleep,
 };
 
-use super::protocol::{
-    ConfigurationStatus, Configured, Configuring, Force, ForceBegun, HeartbeatStatus,
-    InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus,
+use super::{
+    permission::Access,
+    protocol::{
+        ConfigurationStatus, Configured, Configuring, Force, ForceBegun, HeartbeatStatus,
+        InterfaceStatus, LogLine, LogWanted, Rotation, SessionRotation, Status, TunnelStatus,
+    },
 };
 use crate::{cluster::Refusal, config::Secrets};
 
@@ -40,6 +43,9 @@ pub trait Source {
     fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<Step, String>>;
     /// Changes what is logged, or says why not.
     fn set_log_level(&self, level: &str) -> Result<(), String>;
+    fn log(&self, wanted: &LogWanted) -> Vec<LogLine>;
+    /// Has the counters of a tunnel, or of all, shown from now on; which they are.
+    fn clear_counters(&self, tunnel: Option<&str>) -> Result<Vec<String>, String>;
 }
 
 /// Nothing was done if it is a refusal.
@@ -89,12 +95,18 @@ impl Default for Limits {
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Serves clients until dropped; open connections end with it.
-pub async fn serve(listener: UnixListener, source: SharedSource) {
-    serve_within(Limits::default(), listener, source).await;
+pub async fn serve(listener: UnixListener, access: Access, source: SharedSource) {
+    serve_within(Limits::default(), listener, access, source).await;
 }
 
 /// As [`serve`], with other limits.
-pub async fn serve_within(limits: Limits, listener: UnixListener, source: SharedSource) {
+pub async fn serve_within(
+    limits: Limits,
+    listener: UnixListener,
+    access: Access,
+    source: SharedSource,
+) {
+    let access = Arc::new(access);
     let slots = Arc::new(Semaphore::new(limits.clients.get()));
     let mut clients = JoinSet::new();
     loop {
@@ -104,9 +116,13 @@ pub async fn serve_within(limits: Limits, listener: UnixListener, source: Shared
         while clients.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
+                // A stranger keeps no place.
+                let Some(client) = conversation::admit(&stream, &access) else {
+                    continue;
+                };
                 let source = Arc::clone(&source);
                 clients.spawn(async move {
-                    if let Err(error) = conversation::hold(stream, &*source, limits).await {
+                    if let Err(error) = conversation::hold(stream, client, &*source, limits).await {
                         tracing::debug!(%error, "a control client went away");
                     }
                     drop(slot);

@@ -12,9 +12,10 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
+    permission::Access,
     protocol::{
         ConfigurationStatus, Configured, Configuring, Force, ForceBegun, HeartbeatStatus,
-        InterfaceStatus, Rotation, SessionRotation, Status, TunnelStatus,
+        InterfaceStatus, LogLine, LogWanted, Rotation, SessionRotation, Status, TunnelStatus,
     },
     server::{Limits, SharedSource, Source, Step, Verdict, bind, serve_within},
 };
@@ -99,6 +100,20 @@ impl Source for Fixed {
         .boxed()
     }
 
+    fn log(&self, wanted: &LogWanted) -> Vec<LogLine> {
+        vec![LogLine {
+            at_ns: wanted.after_ns + 1,
+            ..LogLine::default()
+        }]
+    }
+
+    fn clear_counters(&self, tunnel: Option<&str>) -> Result<Vec<String>, String> {
+        match tunnel {
+            None | Some("tun00") => Ok(vec!["tun00".to_owned()]),
+            Some(other) => Err(format!("there is no tunnel {other}")),
+        }
+    }
+
     fn set_log_level(&self, level: &str) -> Result<(), String> {
         match level {
             "debug" => Ok(()),
@@ -153,10 +168,11 @@ impl Serving {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let listener = bind(&socket).unwrap();
+                let access = Access::default();
+                let listener = bind(&socket, &access).unwrap();
                 ready.send(()).unwrap();
                 tokio::select! {
-                    () = serve_within(limits, listener, fixed()) => {}
+                    () = serve_within(limits, listener, access, fixed()) => {}
                     _ = stopped => {}
                 }
             });

@@ -9,6 +9,7 @@ use std::{
 use super::{
     Table, fence,
     instant::{ago, span, time_of_day},
+    paint::{Painted, Tone},
     table::printable,
 };
 use crate::control::protocol::{
@@ -70,15 +71,20 @@ fn report(text: &mut String, group: &GroupStatus) -> Result {
     let (this, other) = places(group);
     writeln!(
         text,
-        "=== Status report on {} node {} ===\n",
-        this.role, group.this_node
+        "{}\n",
+        Tone::Title.paint(format!(
+            "=== Status report on {} node {} ===",
+            this.role, group.this_node
+        ))
     )?;
     for (role, node) in [("Primary", &group.primary), ("Secondary", &group.secondary)] {
         let this_node = if node.this_node { " (this node)" } else { "" };
-        writeln!(text, "  {role} {}{this_node}: {}\n", node.name, node.state)?;
+        let state = Tone::of_node(node.state).paint(node.state.to_string());
+        writeln!(text, "  {role} {}{this_node}: {state}\n", node.name)?;
     }
     for monitor in &group.monitors {
-        writeln!(text, "  Monitor {}: {}", monitor.address, monitor.state)?;
+        let state = Tone::of_monitor(monitor.state).paint(monitor.state.to_string());
+        writeln!(text, "  Monitor {}: {state}", monitor.address)?;
     }
     if !group.monitors.is_empty() {
         writeln!(text)?;
@@ -128,27 +134,28 @@ fn resources(group: &GroupStatus, this: &Place, other: &Place) -> String {
 fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
     writeln!(text, "  Details of group {}:", group.group)?;
     let mut table = Table::without_header();
-    table.row(["State:", &group.state]);
+    let state = Tone::of_state(&group.state).paint(&group.state);
+    table.row(["State:".into(), state]);
     table.row(["Epoch:", &group.epoch.to_string()]);
     table.row(["Owner:", group.owner.as_deref().unwrap_or("nobody")]);
-    table.row(["Peer:", &finding(&group.peer_finding)]);
+    table.row(["Peer:".into(), finding(&group.peer_finding)]);
     match &group.arbiter {
         Some(arbiter) => arbitration(&mut table, arbiter, status.now_ns),
         None => table.row(["Prefer:", &preference(&group.prefer)]),
     }
     let of_group = |path: &&PathStatus| path.group == group.group;
     for path in status.paths.iter().filter(of_group) {
-        table.row([format!("Path {}:", path.interface), session(path)]);
+        table.row([format!("Path {}:", path.interface).into(), session(path)]);
     }
     for service in &group.services {
-        table.row(["Service:", &held(service)]);
+        table.row(["Service:".into(), held(service)]);
     }
     if !group.protected.is_empty() {
         table.row(["Protects:", &group.protected.join(" ")]);
         table.row(["Fence:", &fence::summary(&group.fence, status.now_ns)]);
     }
     for note in &group.notes {
-        table.row(["Note:", note]);
+        table.row(["Note:".into(), Tone::Attention.paint(note)]);
     }
     table.row(["Agent:", &format!("up {}", span(status.agent_uptime_ms))]);
     if !status.clock_source.is_empty() {
@@ -165,15 +172,15 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
     writeln!(text, "{}", table.render(4))
 }
 
-fn finding(finding: &str) -> String {
+fn finding(finding: &str) -> Painted {
     let meaning = match finding {
         "never-heard" => "no message since this agent started",
         "kernel-silent" => "its node is dead or the path to it is cut",
         "alive-and-deaf" => "it is alive and hears nothing of us: the path to it is cut",
         "agent-dead" => "its kernel answers, its agent does not run",
-        _ => return finding.to_owned(),
+        _ => return Tone::Good.paint(finding),
     };
-    format!("{finding} ({meaning})")
+    Tone::Bad.paint(format!("{finding} ({meaning})"))
 }
 
 fn preference(prefer: &str) -> String {
@@ -209,9 +216,15 @@ fn arbitration(table: &mut Table, arbiter: &ArbiterStatus, now_ns: u64) {
     let detail = detail
         .as_ref()
         .map_or_else(String::new, |detail| format!(": {detail}"));
-    table.row(["Arbiter:", &format!("etcd {state} ({endpoint}){detail}")]);
+    let tone = if remedy.is_some() {
+        Tone::Bad
+    } else {
+        Tone::Plain
+    };
+    let text = format!("etcd {state} ({endpoint}){detail}");
+    table.row(["Arbiter:".into(), tone.paint(text)]);
     if let Some(unsound) = unsound {
-        table.row(["", &format!("it {unsound}")]);
+        table.row(["".into(), Tone::Bad.paint(format!("it {unsound}"))]);
     }
     if let Some(remedy) = remedy {
         let last = match answered_ns {
@@ -244,22 +257,24 @@ fn milliseconds(us: u64) -> String {
     format!("{:.1}", Duration::from_micros(us).as_secs_f64() * 1e3)
 }
 
-fn session(path: &PathStatus) -> String {
+fn session(path: &PathStatus) -> Painted {
     let state = if path.session_up { "up" } else { "down" };
     let note = path
         .note
         .as_ref()
         .map_or_else(String::new, |note| format!(": {note}"));
-    format!("session with {} {state}{note}", path.peer)
+    let text = format!("session with {} {state}{note}", path.peer);
+    Tone::of_up(path.session_up).paint(text)
 }
 
-fn held(service: &ServiceStatus) -> String {
+fn held(service: &ServiceStatus) -> Painted {
     let state = if service.held { "held" } else { "not held" };
-    let error = service
-        .error
-        .as_ref()
-        .map_or_else(String::new, |error| format!(", failed: {error}"));
-    format!("{} {state}{error}", service.service)
+    let (tone, error) = match &service.error {
+        Some(error) => (Tone::Bad, format!(", failed: {error}")),
+        None if service.held => (Tone::Good, String::new()),
+        None => (Tone::Plain, String::new()),
+    };
+    tone.paint(format!("{} {state}{error}", service.service))
 }
 
 fn transition(last: &Transition, status: &Status) -> String {

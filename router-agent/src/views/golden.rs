@@ -3,8 +3,28 @@
 
 use std::{env, fs, path::Path};
 
-/// Compares `text` with `golden/NAME.txt`.
+use anstream::adapter::strip_str;
+
+use super::page;
+
+/// Compares `text` without its colours with `golden/NAME.txt`.
 pub fn check(name: &str, text: &str) {
+    compare(name, &strip_str(text).to_string());
+}
+
+/// The same, and with its colours with `golden/NAME-colour.txt`.
+pub fn check_both(name: &str, text: &str) {
+    check(name, text);
+    compare(&format!("{name}-colour"), text);
+}
+
+/// Compares `text` on a terminal of `width` columns, without colours, with `golden/NAME-WIDTH.txt`.
+pub fn check_folded(name: &str, text: &str, width: usize) {
+    let text = page::fold(text, width);
+    check(&format!("{name}-{width}"), &text);
+}
+
+fn compare(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("src/views/golden")
         .join(format!("{name}.txt"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Table, fence, rotation::progress, table::printable};
+use super::{Table, fence, paint::Tone, rotation::progress, table::printable};
 use crate::control::protocol::{FenceStatus, HeartbeatStatus};
 
 /// A block for each session.
@@ -60,7 +60,7 @@ fn block(session: &HeartbeatStatus) -> String {
     } = session;
     let mut table = Table::without_header();
     if let Some(note) = note {
-        table.row(["Note:", note]);
+        table.row(["Note:".into(), Tone::Attention.paint(note)]);
     }
     let from = peer_address
         .as_ref()
@@ -107,11 +107,10 @@ fn block(session: &HeartbeatStatus) -> String {
     if !matches!(&**secret_rotation, "" | "none") {
         table.row(["Secret:", progress(secret_rotation)]);
     }
-    let title = format!(
-        "Session of group {group} over {path} with {peer}: {}",
-        if *session_up { "up" } else { "down" }
-    );
-    format!("{}\n{}", printable(&title), table.render(4))
+    let title = format!("Session of group {group} over {path} with {peer}:");
+    let state = Tone::of_up(*session_up).paint(if *session_up { "up" } else { "down" });
+    let title = Tone::Title.paint(printable(&title));
+    format!("{title} {state}\n{}", table.render(4))
 }
 
 /// What the peer's newest message said of the group and of itself.
@@ -292,7 +291,7 @@ mod tests {
             ),
             ..HeartbeatStatus::default()
         };
-        golden::check("heartbeat", &heartbeat(&[up, down]));
+        golden::check_both("heartbeat", &heartbeat(&[up, down]));
         golden::check("heartbeat-none", &heartbeat(&[]));
     }
 }

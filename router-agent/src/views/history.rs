@@ -4,6 +4,7 @@ use super::{
     Table,
     instant::{ago, signed_ms, time_of_day},
     json::History,
+    paint::Tone,
     table::printable,
 };
 use crate::control::protocol::{Finding, Known, Stages, Status, Step, Transition};
@@ -116,7 +117,7 @@ fn block(transition: &Transition, status: &Status) -> String {
     });
     format!(
         "{}\n    Cause: {}\n{known}{}",
-        printable(&title),
+        Tone::of_state(to).paint(printable(&title)),
         printable(cause),
         table.render(4)
     )

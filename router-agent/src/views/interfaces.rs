@@ -1,6 +1,6 @@
 //! `show interfaces`.
 
-use super::Table;
+use super::{Table, paint::Tone};
 use crate::control::protocol::InterfaceStatus;
 
 const HEADER: [&str; 5] = ["Interface", "Role", "XDP", "Fast-path", "Note"];
@@ -20,16 +20,16 @@ pub fn interfaces(interfaces: &[InterfaceStatus]) -> String {
         let reason = xdp_mode_reason
             .as_ref()
             .map_or_else(String::new, |reason| format!(" ({reason})"));
-        let mut notes = notes.iter().map(String::as_str);
+        let mut notes = notes.iter().map(|note| Tone::Attention.paint(note));
         table.row([
-            name.as_str(),
-            &role.to_string(),
-            &format!("{xdp_mode}{reason}"),
-            if *fast_path { "yes" } else { "no" },
+            name.into(),
+            role.to_string().into(),
+            format!("{xdp_mode}{reason}").into(),
+            if *fast_path { "yes" } else { "no" }.into(),
             notes.next().unwrap_or_default(),
         ]);
         for note in notes {
-            table.row(["", "", "", "", note]);
+            table.row(["".into(), "".into(), "".into(), "".into(), note]);
         }
     }
     table.render(0)
@@ -72,7 +72,9 @@ mod tests {
             role: InterfaceRole::Both,
             ..underlay.clone()
         };
-        golden::check("interfaces", &interfaces(&[underlay, lan, missing, both]));
+        let text = interfaces(&[underlay, lan, missing, both]);
+        golden::check_both("interfaces", &text);
+        golden::check_folded("interfaces", &text, 80);
         golden::check("interfaces-none", &interfaces(&[]));
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::force::Moved;
 use crate::control::protocol::{
     AgentVersion, ConfigurationStatus, Configured, Finding, HeartbeatStatus, InterfaceStatus,
-    SessionRotation, Status, Transition, TunnelStatus,
+    LogLine, SessionRotation, Status, Transition, TunnelStatus,
 };
 
 /// Raised when a field changes its meaning or goes away; new ones may come at any time.
@@ -38,6 +38,9 @@ pub enum View<'a> {
     Interfaces(&'a [InterfaceStatus]),
     Heartbeat(&'a [HeartbeatStatus]),
     LogLevel(&'a str),
+    Log(&'a [LogLine]),
+    /// Names of tunnels.
+    Cleared(&'a [String]),
     Rotation(&'a [SessionRotation]),
     Version(Versions<'a>),
     Force(&'a Moved),

@@ -1,6 +1,7 @@
 //! What an operator reads: text out of the [protocol](crate::control::protocol)'s structs. Pure
-//! functions; the same struct always gives the same text.
+//! functions; the same struct always gives the same text, with colours in it.
 
+mod changes;
 mod cluster;
 pub mod events;
 mod fence;
@@ -10,6 +11,9 @@ mod history;
 mod instant;
 mod interfaces;
 pub mod json;
+mod log;
+pub mod page;
+pub mod paint;
 mod rotation;
 mod table;
 pub mod top;
@@ -19,11 +23,13 @@ mod version;
 #[cfg(test)]
 mod golden;
 
+pub use changes::changes;
 pub use cluster::cluster_status;
 pub use force::{Moved, moved};
 pub use heartbeat::heartbeat;
 pub use history::history;
 pub use interfaces::interfaces;
+pub use log::log;
 pub use rotation::rotation;
 pub use table::Table;
 pub use tunnel::{tunnels_brief, tunnels_detail};

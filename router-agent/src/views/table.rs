@@ -1,18 +1,19 @@
 //! Aligned columns.
 
-use std::iter;
+use super::paint::Painted;
 
 /// A table that is as wide as its widest cells; two blanks between the columns.
 #[derive(Clone, Debug)]
 pub struct Table {
-    rows: Vec<Vec<String>>,
+    rows: Vec<Vec<Painted>>,
 }
 
 impl Table {
     /// A table with a header, underlined.
     pub fn new(header: &[&str]) -> Self {
-        let underline = header.iter().map(|name| "-".repeat(name.len())).collect();
-        let header = header.iter().map(|name| (*name).to_owned()).collect();
+        let underline = header.iter().map(|name| "-".repeat(name.len()).into());
+        let underline = underline.collect();
+        let header = header.iter().map(|name| (*name).into()).collect();
         Self {
             rows: vec![header, underline],
         }
@@ -24,8 +25,11 @@ impl Table {
     }
 
     /// Adds a row. Control characters are shown as `?`, so that no cell can move the cursor.
-    pub fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
-        let cells = cells.into_iter().map(|cell| printable(&cell.into()));
+    pub fn row(&mut self, cells: impl IntoIterator<Item = impl Into<Painted>>) {
+        let cells = cells.into_iter().map(|cell| {
+            let Painted { text, tone } = cell.into();
+            tone.paint(printable(&text))
+        });
         self.rows.push(cells.collect());
     }
 
@@ -35,20 +39,29 @@ impl Table {
         let widths: Vec<usize> = (0..columns)
             .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
-                cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+                cells.map(width).max().unwrap_or(0)
             })
             .collect();
         let mut text = String::new();
         for row in &self.rows {
-            let cells: Vec<String> = iter::zip(row, &widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
-            let line = format!("{:indent$}{}", "", cells.join("  "));
-            text.push_str(line.trim_end());
+            // Blanks that are owed before the next text.
+            let mut blanks = indent;
+            for (cell, widest) in row.iter().zip(&widths) {
+                let width = width(cell);
+                if width > 0 {
+                    text.extend([" ".repeat(blanks), cell.to_string()]);
+                    blanks = 0;
+                }
+                blanks += widest - width + 2;
+            }
             text.push('\n');
         }
         text
     }
+}
+
+fn width(cell: &Painted) -> usize {
+    cell.text.chars().count()
 }
 
 /// `text` with its control characters replaced.
@@ -59,6 +72,7 @@ pub fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::views::paint::Tone;
 
     #[test]
     fn columns_align_and_lines_end_with_text() {
@@ -73,6 +87,17 @@ mod tests {
              東京                      a\n \
              longer than the header\n \
              ?[2J                    b\n"
+        );
+    }
+
+    #[test]
+    fn colours_take_no_room() {
+        let mut table = Table::without_header();
+        table.row([Tone::Bad.paint("down"), "a".into()]);
+        table.row(["further", "b"]);
+        assert_eq!(
+            table.render(0),
+            "\x1b[1m\x1b[31mdown\x1b[0m     a\nfurther  b\n"
         );
     }
 }

@@ -1,7 +1,12 @@
 //! `show interfaces tunnel`, brief as Vyatta shows it and in detail.
 
-use super::{Table, table::printable};
-use crate::control::protocol::{EpochKeyStatus, KeepaliveStatus, TunnelStatus};
+use super::{
+    Table,
+    instant::span,
+    paint::{Painted, Tone},
+    table::printable,
+};
+use crate::control::protocol::{ClearedStatus, EpochKeyStatus, KeepaliveStatus, TunnelStatus};
 
 const LEGEND: &str = "Codes: S - State, L - Link, u - Up, D - Down, A - Admin Down\n";
 const HEADER: [&str; 4] = ["Interface", "IP Address", "S/L", "Description"];
@@ -12,10 +17,10 @@ pub fn tunnels_brief(tunnels: &[TunnelStatus]) -> String {
     for tunnel in tunnels {
         let mut addresses = tunnel.addresses.iter().map(String::as_str);
         table.row([
-            &tunnel.name,
-            addresses.next().unwrap_or("-"),
+            (&tunnel.name).into(),
+            addresses.next().unwrap_or("-").into(),
             codes(tunnel),
-            &tunnel.description,
+            (&tunnel.description).into(),
         ]);
         for address in addresses {
             table.row(["", address]);
@@ -24,11 +29,11 @@ pub fn tunnels_brief(tunnels: &[TunnelStatus]) -> String {
     format!("{LEGEND}{}", table.render(0))
 }
 
-fn codes(tunnel: &TunnelStatus) -> &'static str {
+fn codes(tunnel: &TunnelStatus) -> Painted {
     match (tunnel.admin_up, tunnel.link_up) {
-        (true, true) => "u/u",
-        (true, false) => "u/D",
-        (false, _) => "A/D",
+        (true, true) => Tone::Good.paint("u/u"),
+        (true, false) => Tone::Bad.paint("u/D"),
+        (false, _) => Tone::Faint.paint("A/D"),
     }
 }
 
@@ -61,6 +66,7 @@ fn detail(tunnel: &TunnelStatus) -> String {
         path_mtu_age_ms,
         keepalive,
         notes,
+        cleared,
         counters: _,
     } = tunnel;
     let key = match epoch_key {
@@ -71,10 +77,13 @@ fn detail(tunnel: &TunnelStatus) -> String {
         .as_ref()
         .map_or_else(String::new, |reason| format!(" ({reason})"));
     let mut facts = Table::without_header();
-    facts.row([
-        "State:",
-        &format!("admin {}, link {}", up(*admin_up), up(*link_up)),
-    ]);
+    let tone = if *admin_up {
+        Tone::of_up(*link_up)
+    } else {
+        Tone::Faint
+    };
+    let state = format!("admin {}, link {}", up(*admin_up), up(*link_up));
+    facts.row(["State:".into(), tone.paint(state)]);
     if !description.is_empty() {
         facts.row(["Description:", description]);
     }
@@ -96,7 +105,8 @@ fn detail(tunnel: &TunnelStatus) -> String {
         ]);
     }
     if let Some(keepalive) = keepalive {
-        facts.row(["Keepalive:", &keepalive_words(keepalive)]);
+        let tone = Tone::of_up(keepalive.up);
+        facts.row(["Keepalive:".into(), tone.paint(keepalive_words(keepalive))]);
     }
     facts.row([
         "Multicast:",
@@ -105,23 +115,29 @@ fn detail(tunnel: &TunnelStatus) -> String {
     facts.row(["Underlay:", &format!("{underlay}, XDP {xdp_mode}{reason}")]);
 
     for note in notes {
-        facts.row(["Note:", note]);
+        facts.row(["Note:".into(), Tone::Attention.paint(note)]);
+    }
+
+    if let Some(ClearedStatus { ms_ago, .. }) = cleared {
+        facts.row(["Counters:", &format!("cleared {} ago", span(*ms_ago))]);
     }
 
     let mut counters = Table::new(&["", "Bytes", "Packets", "Errors", "Unsupported"]);
     for (direction, prefix) in [("RX:", "rx"), ("TX:", "tx")] {
         let mut cells = vec![direction.to_owned()];
-        cells.extend(IN_TABLE.map(|name| tunnel.counter(&format!("{prefix}_{name}")).to_string()));
+        let counter = |name| tunnel.since_cleared(&format!("{prefix}_{name}"));
+        cells.extend(IN_TABLE.map(|name| counter(name).to_string()));
         counters.row(cells);
     }
-    for (name, value) in &tunnel.counters {
-        if !is_in_table(name) && *value != 0 {
+    for name in tunnel.counters.keys().filter(|name| !is_in_table(name)) {
+        let value = tunnel.since_cleared(name);
+        if value != 0 {
             facts.row([&format!("{name}:"), &value.to_string()]);
         }
     }
     format!(
-        "{}:\n{}\n{}",
-        printable(name),
+        "{}\n{}\n{}",
+        Tone::Title.paint(printable(name) + ":"),
         facts.render(4),
         counters.render(4)
     )
@@ -193,6 +209,7 @@ mod tests {
             path_mtu_age_ms: None,
             keepalive: None,
             notes: Vec::new(),
+            cleared: None,
             counters: [
                 ("rx_packets", 12_345),
                 ("rx_bytes", 9_876_543_210),
@@ -239,6 +256,10 @@ mod tests {
                 newest_received: 6,
                 domain: Some("aws".to_owned()),
             }),
+            cleared: Some(ClearedStatus {
+                ms_ago: 65_000,
+                counters: [("rx_epoch_errors".to_owned(), 4)].into(),
+            }),
             counters: [("rx_epoch_errors".to_owned(), 7)].into(),
             ..tun00.clone()
         };
@@ -247,12 +268,15 @@ mod tests {
 
     #[test]
     fn brief_is_vyattas() {
-        golden::check("tunnels-brief", &tunnels_brief(&tunnels()));
+        golden::check_both("tunnels-brief", &tunnels_brief(&tunnels()));
+        golden::check_folded("tunnels-brief", &tunnels_brief(&tunnels()), 52);
         golden::check("tunnels-brief-none", &tunnels_brief(&[]));
     }
 
     #[test]
     fn detail_tells_all() {
-        golden::check("tunnels-detail", &tunnels_detail(&tunnels()[..3]));
+        let text = tunnels_detail(&tunnels()[..3]);
+        golden::check_both("tunnels-detail", &text);
+        golden::check_folded("tunnels-detail", &text, 50);
     }
 }

@@ -39,6 +39,11 @@ impl Facts {
         let mode_name = mode.as_ref().map_or(NONE, Mode::name);
         let mode_reason = mode.as_ref().and_then(Mode::reason);
         let slow = self.slow_path.counters(&tunnel::key(tunnel));
+        let counters = counters
+            .named()
+            .chain(slow.iter().flat_map(|slow| slow.named()))
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
         TunnelStatus {
             name: tunnel.name.clone(),
             addresses: tunnel.addresses.iter().map(ToString::to_string).collect(),
@@ -73,11 +78,8 @@ impl Facts {
                 }
             }),
             notes,
-            counters: counters
-                .named()
-                .chain(slow.iter().flat_map(|slow| slow.named()))
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect(),
+            cleared: self.cleared.of(&tunnel.name, &counters, now),
+            counters,
         }
     }
 }

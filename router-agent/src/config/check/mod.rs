@@ -15,12 +15,12 @@ mod tunnels;
 
 use std::net::SocketAddr;
 
-use super::Config;
 use super::Facts;
 use super::diagnostic::{Problem, Report};
 use super::schema::{self, Kind, Node};
 use super::tree::{Branch, Stated};
 use super::value::Value;
+use super::{Config, Control};
 
 /// The configuration, or none if a part of it could not be had; the report says why.
 pub(super) fn check(root: &Branch, facts: &Facts, report: &mut Report) -> Option<Config> {
@@ -44,7 +44,20 @@ pub(super) fn check(root: &Branch, facts: &Facts, report: &mut Report) -> Option
             None => None,
         },
         metrics: metrics(root),
+        control: control(root),
     })
+}
+
+fn control(root: &Branch) -> Control {
+    let control = root.branch("service").and_then(|s| s.branch("control"));
+    let group = |name| match &control?.value(name)?.value {
+        Value::Text(group) => Some(group.clone()),
+        _ => None,
+    };
+    Control {
+        socket_group: group("socket-group"),
+        read_only_group: group("read-only-group"),
+    }
 }
 
 fn metrics(root: &Branch) -> Option<SocketAddr> {

@@ -52,7 +52,7 @@ static SYSTEM: &[Node] = &[
 ];
 
 static SERVICE: &[Node] = &[
-    later("control", "The control socket"),
+    branch("control", "The control socket", CONTROL),
     branch("metrics", "Metrics for Prometheus", METRICS),
     foreign("dhcp-relay"),
     foreign("dhcp-server"),
@@ -67,6 +67,22 @@ static SERVICE: &[Node] = &[
     foreign("ssh"),
     foreign("telnet"),
     foreign("webproxy"),
+];
+
+static CONTROL: &[Node] = &[
+    leaf(
+        "socket-group",
+        Type::Name,
+        "Group of users who may do all that routerctl does",
+    )
+    .rule(
+        "As good as root: a configuration names scripts. Without it only root and the agent's user",
+    ),
+    leaf(
+        "read-only-group",
+        Type::Name,
+        "Group of users who may look, but not at secrets",
+    ),
 ];
 
 static METRICS: &[Node] = &[leaf(

@@ -11,6 +11,7 @@ mod force;
 mod heartbeat;
 mod history;
 mod interface;
+mod log;
 mod rotation;
 mod status;
 mod tunnel;
@@ -25,12 +26,13 @@ pub use force::{Force, ForceBegun, Forced};
 pub use heartbeat::HeartbeatStatus;
 pub use history::{Finding, Known, Stages, Step, Transition};
 pub use interface::{InterfaceRole, InterfaceStatus};
+pub use log::{LogLine, LogSeverity, LogWanted};
 pub use rotation::{Rotation, SessionRotation};
 pub use status::{
     Authority, FenceStatus, GateState, GroupStatus, MonitorState, MonitorStatus, NodeState,
     NodeStatus, PathStatus, ServiceStatus, Status,
 };
-pub use tunnel::{EpochKeyStatus, KeepaliveStatus, TunnelStatus};
+pub use tunnel::{ClearedStatus, EpochKeyStatus, KeepaliveStatus, TunnelStatus};
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
@@ -49,7 +51,7 @@ pub struct Request {
     /// Of [`Command::Configure`] alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuring: Option<Configuring>,
-    /// Of [`Command::Configuration`]: to show the secrets, of root and the agent's user only.
+    /// Of [`Command::Configuration`]: to show the secrets, of those who may change something only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub secrets: bool,
     /// Of [`Command::Configuration`]: to show the defaults that hold, too.
@@ -58,6 +60,12 @@ pub struct Request {
     /// Of [`Command::LogLevel`] alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
+    /// Of [`Command::Log`]; all lines if it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogWanted>,
+    /// Of [`Command::ClearCounters`]; all tunnels if it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<String>,
 }
 
 impl Request {
@@ -72,6 +80,8 @@ impl Request {
             secrets: false,
             defaults: false,
             level: None,
+            log: None,
+            tunnel: None,
         }
     }
 
@@ -115,6 +125,22 @@ impl Request {
             ..Self::new(Command::LogLevel)
         }
     }
+
+    /// Lines of the log.
+    pub fn log(wanted: LogWanted) -> Self {
+        Self {
+            log: Some(wanted),
+            ..Self::new(Command::Log)
+        }
+    }
+
+    /// The counters of one tunnel, or of all.
+    pub fn clear_counters(tunnel: Option<String>) -> Self {
+        Self {
+            tunnel,
+            ..Self::new(Command::ClearCounters)
+        }
+    }
 }
 
 /// What a client may ask for. Each only reads, unless it says otherwise.
@@ -131,22 +157,27 @@ pub enum Command {
     Heartbeat,
     /// Answered by [`Body::Version`].
     Version,
-    /// Changes which secrets are accepted; of root and the agent's user only. Answered by
+    /// Changes which secrets are accepted; of those who may change something only. Answered by
     /// [`Body::RotateSecret`].
     RotateSecret,
-    /// Moves a group; of root and the agent's user only. Answered by [`Body::Force`].
+    /// Moves a group; of those who may change something only. Answered by [`Body::Force`].
     Force,
     /// Answered by [`Body::Configuration`].
     Configuration,
-    /// Changes what the agent runs by; of root and the agent's user only. Answered by
+    /// Changes what the agent runs by; of those who may change something only. Answered by
     /// [`Body::Configure`].
     Configure,
-    /// Changes what is logged; of root and the agent's user only. Answered by [`Body::LogLevel`].
+    /// Changes what is logged; of those who may change something only. Answered by [`Body::LogLevel`].
     LogLevel,
+    /// Answered by [`Body::Log`].
+    Log,
+    /// Has the counters of tunnels shown from now on; of those who may change something only. Answered
+    /// by [`Body::ClearCounters`].
+    ClearCounters,
 }
 
 impl Command {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Status,
         Self::Tunnels,
         Self::Interfaces,
@@ -157,6 +188,8 @@ impl Command {
         Self::Configuration,
         Self::Configure,
         Self::LogLevel,
+        Self::Log,
+        Self::ClearCounters,
     ];
 
     /// The command's word in a request.
@@ -172,6 +205,8 @@ impl Command {
             Self::Configuration => "configuration",
             Self::Configure => "configure",
             Self::LogLevel => "log-level",
+            Self::Log => "log",
+            Self::ClearCounters => "clear-counters",
         }
     }
 
@@ -232,6 +267,10 @@ pub enum Body {
     Configure(Configured),
     /// The level as it is now.
     LogLevel(String),
+    /// The oldest first.
+    Log(Vec<LogLine>),
+    /// The tunnels whose counters were cleared.
+    ClearCounters(Vec<String>),
 }
 
 /// Which program answers.
@@ -381,6 +420,8 @@ mod tests {
             Response::ok(Body::Force(ForceBegun::default())),
             Response::ok(Body::Configuration(ConfigurationStatus::default())),
             Response::ok(Body::Configure(Configured::default())),
+            Response::ok(Body::Log(vec![LogLine::default()])),
+            Response::ok(Body::ClearCounters(vec!["tun00".to_owned()])),
             Response::error(FailureCode::BadRequest, "no"),
         ];
         for response in responses {

@@ -50,7 +50,10 @@ pub struct TunnelStatus {
     pub keepalive: Option<KeepaliveStatus>,
     /// What an operator should know.
     pub notes: Vec<String>,
-    /// The kernel programs' counters by name, as docs/operations.md lists them.
+    /// If an operator had the counters cleared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleared: Option<ClearedStatus>,
+    /// The kernel programs' counters by name, as docs/operations.md lists them. They only grow.
     #[serde(flatten)]
     pub counters: BTreeMap<String, u64>,
 }
@@ -65,6 +68,14 @@ pub struct EpochKeyStatus {
     pub newest_received: u32,
     /// Tunnels of one domain share what they received.
     pub domain: Option<String>,
+}
+
+/// What a tunnel had counted when its counters were cleared. They themselves go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearedStatus {
+    pub ms_ago: u64,
+    /// Those that were not zero.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// Keepalives of a tunnel.
@@ -82,5 +93,13 @@ impl TunnelStatus {
     /// The counter called `name`; zero if the agent knows none of that name.
     pub fn counter(&self, name: &str) -> u64 {
         self.counters.get(name).copied().unwrap_or_default()
+    }
+
+    /// The same since the counters were cleared.
+    pub fn since_cleared(&self, name: &str) -> u64 {
+        let cleared = self.cleared.as_ref();
+        let before = cleared.and_then(|cleared| cleared.counters.get(name));
+        self.counter(name)
+            .saturating_sub(before.copied().unwrap_or_default())
     }
 }

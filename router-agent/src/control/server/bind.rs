@@ -11,22 +11,23 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, chmod, fchmod},
+    fs::{Gid, chmod, chown, fchmod},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
 };
 use tokio::net::UnixListener;
 
-/// Owner and group read and write; others nothing.
-const SOCKET_MODE: Mode = Mode::from_raw_mode(0o660);
+use crate::control::permission::Access;
+
 const DIRECTORY_MODE: u32 = 0o755;
 const BACKLOG: i32 = 128;
 
 /// Listens at `path`: makes its directory (0755) if need be, clears away a socket on which nobody
-/// listens, and leaves one with mode 0660. Fails with `AddrInUse` if an agent listens there.
+/// listens, and leaves one that lets in whom `access` means. Fails with `AddrInUse` if an agent listens
+/// there.
 ///
 /// Must be called within a tokio runtime.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
+pub fn bind(path: &Path, access: &Access) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         DirBuilder::new()
             .recursive(true)
@@ -39,11 +40,16 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     let socket = stream_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     // Before the bind, so that the socket is at no moment open to others: the file takes the
     // socket's mode less the umask (Linux, net/unix/af_unix.c, unix_bind_bsd).
-    fchmod(&socket, SOCKET_MODE)?;
+    let mode = access.file_mode();
+    fchmod(&socket, mode)?;
     rustix::net::bind(&socket, &address)
         .map_err(|error| explain(&error.into(), "cannot bind the control socket", path))?;
-    // And after it, since the umask may have taken the group's bits.
-    chmod(path, SOCKET_MODE)?;
+    if let Some(gid) = access.file_group() {
+        chown(path, None, Some(Gid::from_raw(gid)))
+            .map_err(|error| explain(&error.into(), "cannot give the group", path))?;
+    }
+    // And after it, since the umask may have taken bits.
+    chmod(path, mode)?;
     rustix::net::listen(&socket, BACKLOG)?;
     UnixListener::from_std(StdUnixListener::from(socket))
 }

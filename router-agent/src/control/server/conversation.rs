@@ -1,6 +1,6 @@
 //! One client: read a line, answer it, until the client has had enough or misbehaves.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -12,21 +12,46 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::{Afterwards, Limits, Source, Step};
 use crate::config::Secrets;
 use crate::control::{
-    permission,
+    peer::Peer,
+    permission::{Access, Rights},
     protocol::{
-        AgentVersion, Body, Command, Configuring, FailureCode, Force, Response, Rotation, VERSION,
+        AgentVersion, Body, Command, Configuring, FailureCode, Force, LogWanted, Response,
+        Rotation, VERSION,
     },
 };
+
+/// Who connected, if the socket is for him; to another the reason is told.
+pub fn admit(stream: &UnixStream, access: &Arc<Access>) -> Option<Client> {
+    let rights = match Peer::of(stream) {
+        Ok(peer) => access.rights(&peer),
+        Err(error) => {
+            tracing::debug!(%error, "the kernel does not tell who a control client is");
+            Rights::Nothing
+        }
+    };
+    let client = Client {
+        rights,
+        access: Arc::clone(access),
+    };
+    if rights > Rights::Nothing {
+        return Some(client);
+    }
+    let refusal = Response::error(FailureCode::Forbidden, access.stranger());
+    if let Ok(mut text) = serde_json::to_vec(&refusal) {
+        text.push(b'\n');
+        // Nothing was sent before it, so that there is room; who has gone need not hear it.
+        let _ = rustix::io::write(stream, &text);
+    }
+    None
+}
 
 /// Talks with a client until it closes the connection or breaks a limit.
 pub async fn hold(
     stream: UnixStream,
+    client: Client,
     source: &(dyn Source + Send + Sync),
     limits: Limits,
 ) -> io::Result<()> {
-    let client = Client {
-        may_change: permission::may_change(stream.peer_cred()?.uid()),
-    };
     let (read, mut write) = stream.into_split();
     let mut reader = BufReader::new(read);
     // A request may bring a secret.
@@ -35,7 +60,7 @@ pub async fn hold(
         line.zeroize();
         let reading = read_line(&mut reader, &mut line, client.longest_request(limits));
         let (answer, goes_on) = match timeout(limits.read, reading).await {
-            Ok(Ok(Line::Whole)) => (answer(&line, client, source, limits).await, true),
+            Ok(Ok(Line::Whole)) => (answer(&line, &client, source, limits).await, true),
             Ok(Ok(Line::TooLong)) => (too_long(client.longest_request(limits)).into(), false),
             Ok(Ok(Line::End)) => return Ok(()),
             Ok(Err(error)) => return Err(error),
@@ -59,17 +84,27 @@ pub async fn hold(
 }
 
 /// Who asks.
-#[derive(Clone, Copy)]
-struct Client {
-    may_change: bool,
+pub struct Client {
+    rights: Rights,
+    access: Arc<Access>,
 }
 
 impl Client {
-    fn longest_request(self, limits: Limits) -> usize {
-        if self.may_change {
-            limits.change_bytes
-        } else {
-            limits.request_bytes
+    fn longest_request(&self, limits: Limits) -> usize {
+        match self.rights {
+            Rights::Change => limits.change_bytes,
+            Rights::Ask | Rights::Nothing => limits.request_bytes,
+        }
+    }
+
+    /// What one hears who may only look.
+    fn refusal(&self, what: &str) -> Option<Response> {
+        match self.rights {
+            Rights::Change => None,
+            Rights::Ask | Rights::Nothing => Some(Response::error(
+                FailureCode::Forbidden,
+                self.access.may_not(what),
+            )),
         }
     }
 }
@@ -123,7 +158,7 @@ async fn send(write: &mut OwnedWriteHalf, response: &Response, limits: Limits) -
 /// Takes a request apart field by field, so that each mistake gets its own answer.
 async fn answer(
     line: &[u8],
-    client: Client,
+    client: &Client,
     source: &(dyn Source + Send + Sync),
     limits: Limits,
 ) -> Answer {
@@ -170,11 +205,13 @@ async fn answer(
         Command::Configuration => return configuration(line, client, source).into(),
         Command::Configure => return configure(line, client, source).await,
         Command::LogLevel => return set_log_level(line, client, source).into(),
+        Command::Log => return log(line, source).into(),
+        Command::ClearCounters => return clear_counters(line, client, source).into(),
     })
     .into()
 }
 
-fn configuration(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
+fn configuration(line: &[u8], client: &Client, source: &(dyn Source + Send + Sync)) -> Response {
     #[derive(serde::Deserialize)]
     struct OnlyWhat {
         #[serde(default)]
@@ -187,11 +224,8 @@ fn configuration(line: &[u8], client: Client, source: &(dyn Source + Send + Sync
         Ok(what) => what,
         Err(error) => return bad_request(&error),
     };
-    if secrets && !client.may_change {
-        return Response::error(
-            FailureCode::Forbidden,
-            "only root and the agent's own user may see the secrets",
-        );
+    if secrets && let Some(refusal) = client.refusal("see the secrets") {
+        return refusal;
     }
     let secrets = if secrets {
         Secrets::Shown
@@ -201,18 +235,14 @@ fn configuration(line: &[u8], client: Client, source: &(dyn Source + Send + Sync
     Response::ok(Body::Configuration(source.configuration(secrets, defaults)))
 }
 
-async fn configure(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Answer {
+async fn configure(line: &[u8], client: &Client, source: &(dyn Source + Send + Sync)) -> Answer {
     #[derive(serde::Deserialize)]
     struct OnlyStep {
         configuring: Configuring,
     }
 
-    if !client.may_change {
-        return Response::error(
-            FailureCode::Forbidden,
-            "only root and the agent's own user may change the configuration",
-        )
-        .into();
+    if let Some(refusal) = client.refusal("change the configuration") {
+        return refusal.into();
     }
     // What is wrong with it is not told: it may be a secret.
     let Ok(OnlyStep { configuring }) = serde_json::from_slice(line) else {
@@ -234,17 +264,14 @@ async fn configure(line: &[u8], client: Client, source: &(dyn Source + Send + Sy
     }
 }
 
-fn set_log_level(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
+fn set_log_level(line: &[u8], client: &Client, source: &(dyn Source + Send + Sync)) -> Response {
     #[derive(serde::Deserialize)]
     struct OnlyLevel {
         level: String,
     }
 
-    if !client.may_change {
-        return Response::error(
-            FailureCode::Forbidden,
-            "only root and the agent's own user may change what is logged",
-        );
+    if let Some(refusal) = client.refusal("change what is logged") {
+        return refusal;
     }
     let level = match serde_json::from_slice(line) {
         Ok(OnlyLevel { level }) => level,
@@ -256,17 +283,47 @@ fn set_log_level(line: &[u8], client: Client, source: &(dyn Source + Send + Sync
     }
 }
 
-fn rotate(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> Response {
+fn log(line: &[u8], source: &(dyn Source + Send + Sync)) -> Response {
+    #[derive(serde::Deserialize)]
+    struct OnlyWanted {
+        #[serde(default)]
+        log: LogWanted,
+    }
+
+    match serde_json::from_slice(line) {
+        Ok(OnlyWanted { log }) => Response::ok(Body::Log(source.log(&log))),
+        Err(error) => bad_request(&error),
+    }
+}
+
+fn clear_counters(line: &[u8], client: &Client, source: &(dyn Source + Send + Sync)) -> Response {
+    #[derive(serde::Deserialize)]
+    struct OnlyTunnel {
+        #[serde(default)]
+        tunnel: Option<String>,
+    }
+
+    if let Some(refusal) = client.refusal("clear counters") {
+        return refusal;
+    }
+    let tunnel = match serde_json::from_slice(line) {
+        Ok(OnlyTunnel { tunnel }) => tunnel,
+        Err(error) => return bad_request(&error),
+    };
+    match source.clear_counters(tunnel.as_deref()) {
+        Ok(names) => Response::ok(Body::ClearCounters(names)),
+        Err(reason) => Response::error(FailureCode::Impossible, reason),
+    }
+}
+
+fn rotate(line: &[u8], client: &Client, source: &(dyn Source + Send + Sync)) -> Response {
     #[derive(serde::Deserialize)]
     struct OnlyRotation {
         rotation: Rotation,
     }
 
-    if !client.may_change {
-        return Response::error(
-            FailureCode::Forbidden,
-            "only root and the agent's own user may change the secret",
-        );
+    if let Some(refusal) = client.refusal("change the secret") {
+        return refusal;
     }
     // What is wrong with it is not told: it may be the secret.
     let Ok(OnlyRotation { rotation }) = serde_json::from_slice(line) else {
@@ -283,7 +340,7 @@ fn rotate(line: &[u8], client: Client, source: &(dyn Source + Send + Sync)) -> R
 
 async fn force(
     line: &[u8],
-    client: Client,
+    client: &Client,
     source: &(dyn Source + Send + Sync),
     limits: Limits,
 ) -> Response {
@@ -292,11 +349,8 @@ async fn force(
         force: Force,
     }
 
-    if !client.may_change {
-        return Response::error(
-            FailureCode::Forbidden,
-            "only root and the agent's own user may move a group",
-        );
+    if let Some(refusal) = client.refusal("move a group") {
+        return refusal;
     }
     let order = match serde_json::from_slice(line) {
         Ok(OnlyForce { force }) => force,

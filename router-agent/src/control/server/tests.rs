@@ -10,6 +10,7 @@ use super::{Limits, bind};
 use crate::config::Secret;
 use crate::control::{
     client::Client,
+    permission::Access,
     protocol::{Body, Configuring, FailureCode, Outcome, Response},
     testing::{Scratch, Serving},
 };
@@ -277,7 +278,7 @@ fn a_request_may_end_with_the_input() {
 async fn the_socket_is_for_owner_and_group() {
     let scratch = Scratch::new();
     let socket = scratch.socket();
-    let _listener = bind(&socket).unwrap();
+    let _listener = bind(&socket, &Access::default()).unwrap();
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o660);
     let directory = std::fs::metadata(socket.parent().unwrap()).unwrap();
@@ -288,12 +289,12 @@ async fn the_socket_is_for_owner_and_group() {
 async fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
     let scratch = Scratch::new();
     let socket = scratch.socket();
-    let living = bind(&socket).unwrap();
-    let error = bind(&socket).unwrap_err();
+    let living = bind(&socket, &Access::default()).unwrap();
+    let error = bind(&socket, &Access::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(error.to_string().contains("another agent listens on"));
     drop(living);
-    bind(&socket).unwrap();
+    bind(&socket, &Access::default()).unwrap();
 }
 
 #[tokio::test]
@@ -302,7 +303,10 @@ async fn a_file_in_the_sockets_place_is_left_alone() {
     let socket = scratch.socket();
     std::fs::create_dir(socket.parent().unwrap()).unwrap();
     std::fs::write(&socket, "precious").unwrap();
-    assert_eq!(bind(&socket).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(
+        bind(&socket, &Access::default()).unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
     assert_eq!(std::fs::read(&socket).unwrap(), b"precious");
 }
 

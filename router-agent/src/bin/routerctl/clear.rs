@@ -1,0 +1,78 @@
+//! `clear`: what the kernel has learnt, and what was counted.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCandidates;
+use router_agent::{
+    dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS},
+    maps::{self, PinnedMaps},
+    views::json::View,
+};
+
+use crate::{names, output::Asking};
+
+#[derive(Debug, Subcommand)]
+pub enum Clear {
+    /// Of interfaces.
+    #[command(subcommand)]
+    Interfaces(Interfaces),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Interfaces {
+    /// Of one tunnel, or of all.
+    #[command(
+        override_usage = "routerctl clear interfaces tunnel [TUNNEL] counters [OPTIONS]\n       \
+                          routerctl clear interfaces tunnel epochs [OPTIONS]"
+    )]
+    Tunnel {
+        /// One tunnel, such as tun00; all if not given.
+        #[arg(value_name = "TUNNEL", add = ArgValueCandidates::new(names::tunnels))]
+        which: Option<String>,
+        #[command(subcommand)]
+        what: OfTunnel,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OfTunnel {
+    /// What `show interfaces tunnel` counts: it begins at zero. Metrics and JSON go on as they were.
+    Counters(Asking),
+    /// The newest epochs received by tunnels whose key they are: lower ones are taken again. Needs no
+    /// agent, but root.
+    Epochs(Clearing),
+}
+
+/// Where the pins are.
+#[derive(Debug, Args)]
+pub struct Clearing {
+    /// Where the BPF file system is mounted.
+    #[arg(long, value_name = "DIRECTORY", env = BPFFS_VARIABLE, default_value = DEFAULT_BPFFS)]
+    bpffs: PathBuf,
+}
+
+pub fn clear(clear: Clear) -> Result<()> {
+    let Clear::Interfaces(Interfaces::Tunnel { which, what }) = clear;
+    match what {
+        OfTunnel::Counters(asking) => {
+            let names = asking.agent().clear_counters(which)?;
+            asking.print(View::Cleared(&names), || match &names[..] {
+                [] => "no tunnel is configured\n".to_owned(),
+                names => format!(
+                    "the counters of {} are shown from now on\n",
+                    names.join(", ")
+                ),
+            })
+        }
+        OfTunnel::Epochs(Clearing { bpffs }) => {
+            if let Some(name) = which {
+                bail!("tunnels share their epochs: leave out {name}");
+            }
+            let cleared = maps::clear_epochs(&PinnedMaps::below(&bpffs)?)?;
+            println!("{cleared} newest epochs forgotten");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `force`: a group moved by hand.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Subcommand, ValueEnum};
+use clap_complete::ArgValueCandidates;
+use router_agent::{
+    control::protocol::{Force, ForceBegun, Forced},
+    views::{self, Moved, json::View},
+};
+
+use crate::{names, output::Asking};
+
+#[derive(Debug, Subcommand)]
+pub enum Forcing {
+    /// Make this node active, or standby, and its peer the other.
+    ///
+    /// The group is handed over as in any planned move. It is refused where it would leave the group
+    /// without an owner, or go against what the arbiter holds.
+    #[command(override_usage = "routerctl force cluster <active|standby> [group GROUP] [OPTIONS]")]
+    Cluster {
+        #[arg(value_name = "active|standby")]
+        to: ForcedState,
+        /// Which group, if there are several.
+        #[arg(value_name = "group GROUP", num_args = 0..=2, add = ArgValueCandidates::new(names::groups))]
+        group: Vec<String>,
+        /// Do it although it would be refused.
+        #[arg(long)]
+        i_know: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ForcedState {
+    Active,
+    Standby,
+}
+
+pub fn force(forcing: Forcing) -> Result<()> {
+    let Forcing::Cluster {
+        to,
+        group,
+        i_know,
+        asking,
+    } = forcing;
+    move_group(to, &group, i_know, &asking)
+}
+
+/// Begins the move, and waits until it has come about.
+fn move_group(to: ForcedState, group: &[String], i_know: bool, asking: &Asking) -> Result<()> {
+    /// A handover takes as long as services take to be taken and released.
+    const PATIENCE: Duration = Duration::from_secs(15);
+    const INTERVAL: Duration = Duration::from_millis(50);
+    let group = match group {
+        [] => None,
+        [word, name] if word == "group" => Some(name.clone()),
+        other => bail!("write `group GROUP`, not `{}`", other.join(" ")),
+    };
+    let to = match to {
+        ForcedState::Active => Forced::Active,
+        ForcedState::Standby => Forced::Standby,
+    };
+    let agent = asking.agent();
+    let ForceBegun { group, text } = agent.force(Force { group, to, i_know })?;
+    let start = Instant::now();
+    loop {
+        let status = agent.status()?;
+        let found = status.groups.into_iter().find(|known| known.group == group);
+        let status = found.with_context(|| format!("the agent has no group {group} any more"))?;
+        if let Some(moved) = Moved::of(&status, to, &text) {
+            return asking.print(View::Force(&moved), || views::moved(&moved));
+        }
+        if start.elapsed() > PATIENCE {
+            bail!(
+                "{text}; after {} s this node is still {}, see `routerctl show cluster history`",
+                PATIENCE.as_secs(),
+                status.state
+            );
+        }
+        sleep(INTERVAL);
+    }
+}

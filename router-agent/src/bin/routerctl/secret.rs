@@ -1,0 +1,84 @@
+//! `rotate-secret`: the pre-shared secret of the running agent.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Read as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use router_agent::{
+    config::Secret,
+    control::protocol::Rotation,
+    views::{self, json::View},
+};
+use zeroize::Zeroizing;
+
+use crate::output::Asking;
+
+/// Bytes; what is longer would not fit a request.
+const LONGEST_SECRET: u64 = 4096;
+
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// Read the new secret from here.
+    #[arg(long, value_name = "FILE", conflicts_with = "finish")]
+    file: Option<PathBuf>,
+    /// Accept the old secret no more.
+    #[arg(long)]
+    finish: bool,
+    /// Although the peer may not have the new one.
+    #[arg(long, requires = "finish")]
+    force: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+pub fn rotate(rotate: Rotate) -> Result<()> {
+    let Rotate {
+        file,
+        finish,
+        force,
+        asking,
+    } = rotate;
+    let rotation = if finish {
+        Rotation::Finish { force }
+    } else {
+        Rotation::Begin(read_secret(file.as_deref())?)
+    };
+    let sessions = asking.agent().rotate(rotation)?;
+    let view = View::Rotation(&sessions);
+    asking.print(view, || views::rotation(&sessions))
+}
+
+/// One line. It never comes by the command line, which others can read.
+fn read_secret(file: Option<&Path>) -> Result<Secret> {
+    let mut text = Zeroizing::new(String::new());
+    match file {
+        Some(file) => {
+            File::open(file)
+                .and_then(|file| file.take(LONGEST_SECRET).read_to_string(&mut text))
+                .with_context(|| format!("cannot read {}", file.display()))?;
+        }
+        None if io::stdin().is_terminal() => {
+            bail!("the secret would be shown: name a --file, or send it to the standard input");
+        }
+        None => {
+            io::stdin()
+                .take(LONGEST_SECRET)
+                .read_to_string(&mut text)
+                .context("cannot read the standard input")?;
+        }
+    }
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    if line.is_empty() {
+        bail!("there is no secret on the first line");
+    }
+    if line.contains(['\n', '\'', '"']) {
+        bail!(
+            "a secret is one line without quotation marks, so that the configuration can state it"
+        );
+    }
+    Ok(Secret::new(line))
+}

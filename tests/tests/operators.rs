@@ -1,0 +1,477 @@
+//! What operators may do and see: groups of users, counters that are cleared, the log, colours, and
+//! names that a shell completes.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Result, ensure};
+use router_agent::control::protocol::{LogLine, LogSeverity, TunnelStatus};
+use router_tests::{
+    agent::{self, Agent},
+    article::{self, ROUTERS, Router},
+    cluster::{Cluster, PATIENCE},
+    lab::{Lab, Node},
+    poll,
+    replacing::tunnels,
+};
+use serde::Deserialize;
+
+const PRIMARY: Router = ROUTERS[0];
+const ADMINS: u32 = 4_242;
+const READERS: u32 = 4_243;
+const NOBODY: u32 = 65_534;
+const SOCKET: &str = "/run/router/control.sock";
+const GROUPS: &str = "set service control socket-group netadmin
+set service control read-only-group netread
+";
+
+/// However slow this machine is, an agent begins anew before its peer takes it for dead.
+fn config(router: Router) -> String {
+    router.article_config() + "set cluster agent-dead-interval 60000\n"
+}
+
+/// One agent, whose system has the groups `netadmin` and `netread`.
+struct Alone {
+    // Before the lab, so that the agent ends before the network does.
+    _agent: Agent,
+    lab: Lab,
+}
+
+impl Alone {
+    fn start(config: &str) -> Self {
+        let lab = article::lab().unwrap();
+        let node = lab.node(PRIMARY.name);
+        let groups = node.directory().join("group");
+        let text = format!("root:x:0:\nnetadmin:x:{ADMINS}:\nnetread:x:{READERS}:\n");
+        fs::write(&groups, text).unwrap();
+        let groups = groups.to_str().unwrap();
+        node.exec(&["mount", "--bind", groups, "/etc/group"])
+            .unwrap();
+        let agent = Agent::start(node, config).unwrap();
+        agent::await_running(node, PATIENCE).unwrap();
+        Self { _agent: agent, lab }
+    }
+
+    fn node(&self) -> &Node {
+        self.lab.node(PRIMARY.name)
+    }
+}
+
+/// `routerctl` where any user can reach it, wherever the build is.
+fn reachable_routerctl(node: &Node) -> PathBuf {
+    let program = node.directory().join("routerctl");
+    fs::copy(agent::binary("routerctl").unwrap(), &program).unwrap();
+    program
+}
+
+/// A user of these groups.
+#[derive(Clone, Copy)]
+struct User {
+    gid: u32,
+    further: &'static str,
+}
+
+const ADMIN: User = User {
+    gid: NOBODY,
+    further: "4242",
+};
+const READER: User = User {
+    gid: NOBODY,
+    further: "5,4243",
+};
+const READER_FIRST: User = User {
+    gid: READERS,
+    further: "5",
+};
+const STRANGER: User = User {
+    gid: NOBODY,
+    further: "5",
+};
+
+fn as_user(node: &Node, user: User, words: &[&str]) -> Output {
+    let program = node.directory().join("routerctl");
+    let User { gid, further } = user;
+    let [uid, gid, further] = [
+        format!("--reuid={NOBODY}"),
+        format!("--regid={gid}"),
+        format!("--groups={further}"),
+    ];
+    let mut command = vec!["setpriv", &uid, &gid, &further, program.to_str().unwrap()];
+    command.extend(words);
+    node.output(&command).unwrap()
+}
+
+fn may(node: &Node, user: User, words: &[&str]) {
+    let output = as_user(node, user, words);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {text}");
+}
+
+fn may_not(node: &Node, user: User, words: &[&str], remedy: &str) {
+    let output = as_user(node, user, words);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{words:?}: {text}");
+    assert!(text.contains(remedy), "no {remedy:?} in: {text}");
+}
+
+fn mode_and_group(node: &Node) -> (u32, u32) {
+    let file = node.run(|| fs::metadata(SOCKET)).unwrap().unwrap();
+    (file.mode() & 0o7777, file.gid())
+}
+
+const LOOKS: [&[&str]; 4] = [
+    &["show", "cluster", "status"],
+    &["show", "configuration"],
+    &["show", "log"],
+    &["show", "interfaces", "tunnel", "--json"],
+];
+const CHANGES: [&[&str]; 6] = [
+    &["log", "level", "debug"],
+    &["clear", "interfaces", "tunnel", "counters"],
+    &["show", "configuration", "--secrets"],
+    &["force", "cluster", "standby"],
+    &["rotate-secret", "--finish"],
+    &["configure", "rollback"],
+];
+
+#[test]
+fn members_of_the_two_groups_may_what_they_are_for() {
+    let alone = Alone::start(&(config(PRIMARY) + GROUPS));
+    let node = alone.node();
+    reachable_routerctl(node);
+    assert_eq!(mode_and_group(node), (0o666, ADMINS));
+    for words in LOOKS {
+        may(node, READER, words);
+        may(node, READER_FIRST, words);
+        may_not(node, STRANGER, words, "join netadmin or netread");
+    }
+    for words in CHANGES {
+        may_not(node, READER, words, "join netadmin");
+        may_not(node, STRANGER, words, "join netadmin or netread");
+    }
+    let candidate = node.directory().join("candidate.conf");
+    let described = "set interfaces tunnel tun00 description theirs\n";
+    fs::write(&candidate, config(PRIMARY) + GROUPS + described).unwrap();
+    let apply = ["configure", "apply", candidate.to_str().unwrap()];
+    may_not(node, READER, &apply, "join netadmin");
+    assert_eq!(tunnels(node).unwrap()[0].description, "");
+    for words in &CHANGES[..3] {
+        may(node, ADMIN, words);
+    }
+    may(node, ADMIN, &apply);
+    assert_eq!(tunnels(node).unwrap()[0].description, "theirs");
+    let secrets = as_user(node, ADMIN, &["show", "configuration", "--secrets"]);
+    assert!(String::from_utf8_lossy(&secrets.stdout).contains("cloudpack"));
+    let masked = as_user(node, READER, &["show", "configuration"]);
+    assert!(!String::from_utf8_lossy(&masked.stdout).contains("cloudpack"));
+}
+
+#[test]
+fn one_group_has_the_file_and_groups_change_with_the_configuration() {
+    let alone = Alone::start(&config(PRIMARY));
+    let node = alone.node();
+    reachable_routerctl(node);
+    assert_eq!(mode_and_group(node), (0o660, 0));
+    let status = LOOKS[0];
+    may_not(node, ADMIN, status, "member of the group root");
+    let apply = |lines: &str| {
+        let candidate = node.directory().join("candidate.conf");
+        fs::write(&candidate, config(PRIMARY) + lines).unwrap();
+        let words = ["configure", "apply", candidate.to_str().unwrap()];
+        agent::routerctl_output(node, &words).unwrap()
+    };
+    let applied = |lines: &str| {
+        let output = apply(lines);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}\n{}", agent::log(node));
+    };
+    applied("set service control socket-group netadmin\n");
+    assert_eq!(mode_and_group(node), (0o660, ADMINS));
+    may(node, ADMIN, CHANGES[0]);
+    may_not(node, READER, status, "member of the group netadmin");
+
+    applied("set service control read-only-group netread\n");
+    assert_eq!(mode_and_group(node), (0o660, READERS));
+    may(node, READER, status);
+    may_not(node, READER, CHANGES[0], "`service control socket-group`");
+    may_not(node, ADMIN, status, "member of the group netread");
+
+    let refused = apply("set service control socket-group no-such-group\n");
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("there is no group no-such-group"), "{text}");
+    assert!(text.contains("groupadd"), "{text}");
+    may(node, READER, status);
+}
+
+fn tunnel(node: &Node) -> Result<TunnelStatus> {
+    let mut tunnels = tunnels(node)?;
+    ensure!(tunnels.len() == 1, "one tunnel is configured");
+    Ok(tunnels.remove(0))
+}
+
+fn ping(node: &Node, count: u64) {
+    let count = count.to_string();
+    let words = ["ping", "-c", &count, "-i", "0.05", PRIMARY.peer().tunnel];
+    node.exec(&words).unwrap();
+}
+
+/// The text's `RX` packets.
+fn shown(node: &Node) -> (String, u64) {
+    let text = agent::routerctl(node, &["show", "interfaces", "tunnel", "tun00"]).unwrap();
+    let row = text.lines().find(|line| line.trim().starts_with("RX:"));
+    let packets = row.unwrap().split_whitespace().nth(2).unwrap();
+    let packets = packets.parse().unwrap();
+    (text, packets)
+}
+
+#[test]
+fn cleared_counters_are_shown_from_zero_and_go_on_for_metrics() {
+    const BEFORE: u64 = 20;
+    const AFTER: u64 = 5;
+    let mut cluster = Cluster::start(config).unwrap();
+    cluster.settle(PRIMARY).unwrap();
+    let clear = |node: &Node, words: &[&str]| {
+        let words = [&["clear", "interfaces", "tunnel"], words].concat();
+        agent::routerctl_output(node, &words).unwrap()
+    };
+    let node = cluster.node(PRIMARY);
+    ping(node, BEFORE);
+    assert!(tunnel(node).unwrap().counter("rx_packets") >= BEFORE);
+    let (text, packets) = shown(node);
+    assert!(packets >= BEFORE && !text.contains("cleared"), "{text}");
+
+    let unknown = clear(node, &["tun7", "counters"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no tunnel tun7"));
+    let cleared = clear(node, &["tun00", "counters"]);
+    let said = String::from_utf8_lossy(&cleared.stdout);
+    assert!(said.contains("tun00"), "{said}");
+    let (text, packets) = shown(node);
+    assert!(packets < BEFORE, "{text}");
+    assert!(text.contains("cleared"), "{text}");
+    let total = tunnel(node).unwrap();
+    assert!(total.counter("rx_packets") >= BEFORE);
+    assert!(total.since_cleared("rx_packets") < BEFORE);
+
+    ping(node, AFTER);
+    let whole = tunnel(node).unwrap();
+    assert!(whole.counter("rx_packets") >= BEFORE + AFTER);
+    let (text, packets) = shown(node);
+    assert!((AFTER..BEFORE).contains(&packets), "{text}");
+
+    // So it is for the agent that comes next, whose counters go on.
+    let detached = cluster.take_agent(PRIMARY).unwrap().detach().unwrap();
+    assert!(detached.success());
+    cluster.start_agent(PRIMARY).unwrap();
+    let node = cluster.node(PRIMARY);
+    poll::until(PATIENCE, || tunnel(node)).unwrap();
+    assert!(tunnel(node).unwrap().counter("rx_packets") >= BEFORE + AFTER);
+    let (text, packets) = shown(node);
+    assert!((AFTER..BEFORE).contains(&packets), "{text}");
+
+    let all = clear(node, &["counters"]);
+    assert!(String::from_utf8_lossy(&all.stdout).contains("tun00"));
+    assert!(shown(node).1 < AFTER);
+}
+
+fn log_lines(node: &Node, words: &[&str]) -> Vec<LogLine> {
+    #[derive(Deserialize)]
+    struct Document {
+        log: Vec<LogLine>,
+    }
+    let words = [&["show", "log", "--json"], words].concat();
+    let text = agent::routerctl(node, &words).unwrap();
+    let Document { log } = serde_json::from_str(&text).unwrap();
+    log
+}
+
+#[test]
+fn the_agent_shows_its_log() {
+    let cluster = Cluster::start(config).unwrap();
+    cluster.settle(PRIMARY).unwrap();
+    let node = cluster.node(PRIMARY);
+    let text = agent::routerctl(node, &["show", "log", "--lines", "500"]).unwrap();
+    assert!(
+        text.lines().any(|line| line.ends_with(": running")),
+        "{text}"
+    );
+    assert!(!text.contains('\x1b'), "{text}");
+    let newest = agent::routerctl(node, &["show", "log", "--lines", "2"]).unwrap();
+    assert_eq!(newest.lines().count(), 2);
+    assert!(text.ends_with(&newest), "{newest}\nin\n{text}");
+
+    let decisions = log_lines(node, &["cluster"]);
+    let is_decision = |line: &&LogLine| line.message.contains(" to Active");
+    let activation = decisions.iter().find(is_decision).unwrap();
+    assert_eq!(activation.fields["group"], "aws");
+    assert!(activation.fields.contains_key("epoch"), "{activation:?}");
+    assert!(decisions.iter().all(|line| line.fields["group"] == "aws"));
+    let is_debug = |line: &LogLine| line.level == LogSeverity::Debug;
+    assert!(!log_lines(node, &[]).iter().any(is_debug));
+
+    // What is logged, however much, has no secret in it; not even that of a change.
+    agent::routerctl(node, &["log", "level", "trace"]).unwrap();
+    let candidate = node.directory().join("candidate.conf");
+    let secret = "set cluster previous-pre-shared-secret an0ther\n";
+    fs::write(&candidate, config(PRIMARY) + secret + "set clutser\n").unwrap();
+    let apply = ["configure", "apply", candidate.to_str().unwrap()];
+    assert!(
+        !agent::routerctl_output(node, &apply)
+            .unwrap()
+            .status
+            .success()
+    );
+    let all = agent::routerctl(node, &["show", "log", "--lines", "1000"]).unwrap();
+    for word in ["cloudpack", "an0ther"] {
+        assert!(!all.contains(word), "{word} in {all}");
+    }
+
+    let warnings = log_lines(node, &["--level", "warn", "--lines", "1000"]);
+    assert!(warnings.iter().all(|line| line.level >= LogSeverity::Warn));
+}
+
+#[test]
+fn a_log_that_is_followed_goes_on_with_the_next_agent() {
+    let alone = Alone::start(&config(PRIMARY));
+    let node = alone.node();
+    let mut command = Command::new(agent::binary("routerctl").unwrap());
+    command
+        .args(["show", "log", "--follow", "--lines", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut following = node.run(|| command.spawn()).unwrap().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut until = |words: &str| -> Vec<String> {
+        let mut seen = Vec::new();
+        loop {
+            let line = lines.next().expect("it goes on").unwrap();
+            let is_last = line.contains(words);
+            seen.push(line);
+            if is_last {
+                return seen;
+            }
+        }
+    };
+    until("");
+    agent::routerctl(node, &["log", "level", "info,mark=debug"]).unwrap();
+    until("mark=debug");
+    let candidate = node.directory().join("candidate.conf");
+    let described = "set interfaces tunnel tun00 description new\n";
+    fs::write(&candidate, config(PRIMARY) + described).unwrap();
+    agent::routerctl(node, &["configure", "apply", candidate.to_str().unwrap()]).unwrap();
+    let seen = until("the new configuration runs");
+    let again = seen.iter().any(|line| line.contains("mark=debug"));
+    assert!(!again, "{seen:?}");
+    following.kill().unwrap();
+    following.wait().unwrap();
+}
+
+#[test]
+fn a_terminal_has_colours_and_lines_that_fit() {
+    const RED: &str = "\x1b[31m";
+    let alone = Alone::start(&config(PRIMARY));
+    let node = alone.node();
+    let program = agent::binary("routerctl").unwrap();
+    let program = program.to_str().unwrap();
+    let status = format!("{program} show cluster status");
+    let terminal = |before: &str, options: &str| {
+        let line = format!("stty cols 50; {before} {status} {options}");
+        let output = node
+            .output(&["env", "TERM=xterm", "script", "-qec", &line, "/dev/null"])
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().replace('\r', "")
+    };
+    let piped = |options: &[&str]| {
+        let words = [&["show", "cluster", "status"], options].concat();
+        agent::routerctl(node, &words).unwrap()
+    };
+    let coloured = terminal("", "");
+    assert!(coloured.contains(RED), "{coloured:?}");
+    for plain in [terminal("NO_COLOR=1", ""), terminal("", "--color never")] {
+        assert!(!plain.contains('\x1b'), "{plain:?}");
+        let longest = plain.lines().map(|line| line.chars().count()).max();
+        assert!(longest <= Some(50), "{plain}");
+    }
+    let plain = piped(&[]);
+    assert!(!plain.contains('\x1b'), "{plain:?}");
+    let longest = plain.lines().map(|line| line.chars().count()).max();
+    assert!(longest > Some(50), "{plain}");
+    assert!(piped(&["--color", "always"]).contains(RED));
+    assert!(!piped(&["--color", "always", "--json"]).contains('\x1b'));
+}
+
+/// What bash offers for the last of these words.
+fn offered(node: &Node, words: &[&str]) -> Vec<String> {
+    let program = agent::binary("routerctl").unwrap();
+    let directory = program.parent().unwrap().to_str().unwrap();
+    let script = format!(
+        "PATH={directory}:$PATH
+source <(COMPLETE=bash routerctl)
+COMP_WORDS=(routerctl \"$@\")
+COMP_CWORD=$#
+COMP_TYPE=9
+_clap_complete_routerctl routerctl
+printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    );
+    let mut command = vec!["bash", "-c", &script, "bash"];
+    command.extend(words);
+    let text = node.exec(&command).unwrap();
+    text.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+/// What the script of another shell asks the program for, and gets.
+fn answered(node: &Node, shell: &str, words: &[&str]) -> Vec<String> {
+    let program = agent::binary("routerctl").unwrap();
+    let program = program.to_str().unwrap();
+    let shell = format!("COMPLETE={shell}");
+    let index = format!("_CLAP_COMPLETE_INDEX={}", words.len());
+    let mut command = vec!["env", &shell, &index, program, "--", "routerctl"];
+    command.extend(words);
+    let text = node.exec(&command).unwrap();
+    // Behind a name may come what it means.
+    let names = text.lines().map(|line| line.split([':', '\t']).next());
+    names
+        .map(|name| name.unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
+fn shells_complete_the_names_of_what_there_is() {
+    let alone = Alone::start(&config(PRIMARY));
+    let node = alone.node();
+    for (words, expected) in [
+        (&["show", "interfaces", "tunnel", ""][..], "tun00"),
+        (&["clear", "interfaces", "tunnel", "tu"], "tun00"),
+        (&["clear", "interfaces", "tunnel", "tun00", "c"], "counters"),
+        (&["force", "cluster", "active", "group", ""], "aws"),
+        (&["maps", "dump", "tunn"], "tunnels"),
+        (&["show", "log", "--level", "w"], "warn"),
+        (&["show", "lo"], "log"),
+    ] {
+        let offered = offered(node, words);
+        assert!(
+            offered.iter().any(|o| o == expected),
+            "{words:?}: {offered:?}"
+        );
+        for shell in ["zsh", "fish"] {
+            let answered = answered(node, shell, words);
+            let is_there = answered.iter().any(|o| o == expected);
+            assert!(is_there, "{shell} {words:?}: {answered:?}");
+        }
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = node
+            .exec(&[
+                "env",
+                &format!("COMPLETE={shell}"),
+                agent::binary("routerctl").unwrap().to_str().unwrap(),
+            ])
+            .unwrap();
+        assert!(script.contains("COMPLETE"), "{shell}: {script}");
+    }
+}
