@@ -236,11 +236,38 @@ fn a_start_that_fails_brings_the_last_good_configuration_back() {
     assert_eq!(started_with(node), config(PRIMARY));
     let last = status(node).unwrap().last_change.unwrap();
     assert!(last.rolled_back.is_some());
+    // It failed before the kernel was asked to check programs again, which takes the longest.
+    let log = agent::log(node);
+    assert!(!log.contains("tunnel=\"tun8\""), "{log}");
+}
+
+/// A start needs more than two thirds of five milliseconds.
+#[test]
+fn a_start_that_leaves_no_time_for_the_way_back_is_given_up() {
+    let quick = config(PRIMARY)
+        + "set cluster keepalive-interval 1
+set cluster dead-interval 4
+set cluster agent-dead-interval 5
+";
+    let (lab, agent) = alone_with(&quick);
+    let node = lab.node(PRIMARY.name);
+    let said = refused(
+        node,
+        &(quick.clone() + "set interfaces tunnel tun00 description late\n"),
+    );
+    assert!(said.contains("two thirds of agent-dead-interval"), "{said}");
+    assert_eq!(description(node), "");
+    assert_eq!(started_with(node), quick);
+    assert!(agent.terminate().unwrap().success());
 }
 
 fn alone() -> (router_tests::lab::Lab, Agent) {
+    alone_with(&config(PRIMARY))
+}
+
+fn alone_with(config: &str) -> (router_tests::lab::Lab, Agent) {
     let lab = article::lab().unwrap();
-    let agent = Agent::start(lab.node(PRIMARY.name), &config(PRIMARY)).unwrap();
+    let agent = Agent::start(lab.node(PRIMARY.name), config).unwrap();
     poll::until(PATIENCE, || status(lab.node(PRIMARY.name))).unwrap();
     (lab, agent)
 }

@@ -276,10 +276,20 @@ impl Configuration {
                 ticket,
                 configuration: self.candidate.clone(),
                 purpose: Purpose::Try {
+                    run_by_ns: clock::now().after(self.trial_start()).as_ns(),
                     confirm_until_ns: confirm_until.map(BootTime::as_ns),
                 },
             }),
         })
+    }
+
+    /// How long a start with another configuration may take: of the time after which the peer takes this
+    /// node's agent for dead, the third that is left is for the way back.
+    fn trial_start(&self) -> Duration {
+        /// Where no peer waits.
+        const LONGEST: Duration = Duration::from_secs(30);
+        let cluster = self.running.config.cluster.as_ref();
+        cluster.map_or(LONGEST, |cluster| cluster.agent_dead_interval * 2 / 3)
     }
 
     fn confirm(&self) -> Result<Step> {

@@ -43,7 +43,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
     sync::{
-        mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel},
+        mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel},
         oneshot,
     },
     task::JoinSet,
@@ -60,7 +60,7 @@ use self::{
     noting::{Noting, Scripts},
     realtime::Priority,
     report::{News, Report},
-    setup::{Asking, Setup},
+    setup::{Asking, OpenSlowPath, Setup},
     succession::Succession,
 };
 use crate::{
@@ -74,12 +74,9 @@ use crate::{
     monitor::{Monitor, Verdict},
     net::{Netlink, announce::Announcer},
     path_mtu::icmp::PathMtu,
-    slow_path::{self, SlowPath},
+    slow_path::SlowPath,
     takeover::{Ears, Engine, GroupResources, Journal, Order, ServiceTarget, Tools},
 };
-
-/// How many words of routers on the path's MTU may wait.
-const PATH_MTUS: usize = 64;
 
 /// Where and how the agent runs.
 #[derive(Clone, Debug)]
@@ -119,9 +116,6 @@ pub enum Outcome {
     },
 }
 
-/// How long an agent that tries a configuration may take to come to run by it.
-const LONGEST_TRIAL_START: Duration = Duration::from_secs(30);
-
 /// Runs the agent until SIGTERM or SIGINT, which mean to leave the cluster and take everything away,
 /// or SIGUSR2, which means to leave everything to the next agent, or until another one is to take its
 /// place: for a new configuration, or because it could not come to run by the one that it was to try.
@@ -159,6 +153,7 @@ async fn attempt(
         .succession
         .as_ref()
         .is_some_and(Succession::is_trial);
+    let run_by = beginning.succession.as_ref().and_then(Succession::run_by);
     let plan = setup::plan(&config, &options, &netlink).await?;
     let _lock = lock::network_namespace()?;
     let doors = Doors::open(&config, &options.control_socket, plan.access.clone()).await?;
@@ -194,14 +189,19 @@ async fn attempt(
         )
         .await
     };
+    let trial_left = run_by.map_or(Duration::MAX, |by| by.since(clock::now()));
     let started = tokio::select! {
         started = starting => started,
         stop = signals.stop() => {
             progress.terminate = true;
             Err(anyhow!("{stop} while starting"))
         }
-        () = sleep(LONGEST_TRIAL_START), if is_trial => {
-            Err(anyhow!("the agent did not come to run within {LONGEST_TRIAL_START:?}"))
+        () = sleep(trial_left), if is_trial => {
+            Err(anyhow!(
+                "the agent did not come to run within two thirds of agent-dead-interval, of which the \
+                 rest is for the way back: set it longer on both nodes, or apply when this machine has \
+                 time"
+            ))
         }
     };
     let outcome = match started.and_then(|started| {
@@ -541,6 +541,7 @@ async fn start(
         targets,
         monitors,
         etcd,
+        slow_path,
     } = setup;
     let (inbox, inbox_receiver) = mpsc::channel();
     let (orders, orders_receiver) = unbounded_channel();
@@ -566,14 +567,11 @@ async fn start(
         ears,
         &ended_sender,
     )?;
-    let enabled = facts.config.tunnels.iter().filter(|tunnel| tunnel.enabled);
-    let (path_mtus, reported) = channel(PATH_MTUS);
-    let (slow_path, worker) = slow_path::open(
-        Arc::clone(&facts.slow_path),
-        Arc::clone(&epochs),
-        enabled,
+    let OpenSlowPath {
+        slow_path,
+        worker,
         path_mtus,
-    )?;
+    } = slow_path;
     let slow = spawn("slow-path", &ended_sender, move || worker.run())?;
     let clock_health = facts.presents.clock();
     info!(source = clock_health.source, "clock source");
@@ -638,7 +636,7 @@ async fn start(
     Ok(Started {
         running,
         keeper,
-        path_mtus: reported,
+        path_mtus,
     })
 }
 

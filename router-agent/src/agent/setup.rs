@@ -20,6 +20,7 @@ use router_common::{
         SessionConfig, SessionKey,
     },
 };
+use tokio::sync::mpsc::{Receiver, channel};
 use tracing::{info, warn};
 
 use super::{
@@ -42,7 +43,8 @@ use crate::{
     heartbeat::{Prober, open_socket, rotation::starting},
     monitor::Monitor,
     net::{Address, Link, Netlink, Pair, dataplane_end},
-    slow_path,
+    path_mtu::icmp::PathMtu,
+    slow_path::{self, SlowPath, Worker},
     takeover::{
         AwsTarget, GroupResources, Resource, RouteTarget, ServiceTarget, find_script,
         notify::Notifier,
@@ -295,6 +297,15 @@ pub struct Setup {
     pub targets: Vec<Vec<ServiceTarget>>,
     pub monitors: Vec<Monitor>,
     pub etcd: Option<Asking>,
+    pub slow_path: OpenSlowPath,
+}
+
+/// The slow path with its sockets open, which do not work yet.
+pub struct OpenSlowPath {
+    pub slow_path: SlowPath,
+    pub worker: Worker,
+    /// What routers on the path say of its MTU.
+    pub path_mtus: Receiver<PathMtu>,
 }
 
 /// Makes the devices and opens the sessions. What it made before it failed is the caller's to take
@@ -306,6 +317,11 @@ pub async fn carry_out(
     netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<Setup> {
+    let slow_path = Arc::new(slow_path::Table::default());
+    let epochs = Arc::new(dataplane.epochs()?);
+    // First what others may have taken: the rest takes its time, which an agent that is to try a
+    // configuration does not have twice.
+    let open_slow_path = open_slow_path(&config, &slow_path, &epochs)?;
     if !keeps_groups(&config, dataplane)? {
         info!("the groups are not those of before, or in other places: their fences are closed");
         dataplane.close_fences()?;
@@ -322,7 +338,6 @@ pub async fn carry_out(
             epochs: state.epochs(),
         })
         .collect();
-    let slow_path = Arc::new(slow_path::Table::default());
     let mut keeper = Keeper::new(
         netlink.clone(),
         states,
@@ -345,7 +360,6 @@ pub async fn carry_out(
     dataplane.forget_other_sessions(&kept)?;
     let places = sessions.iter().map(|session| session.facts.index + 1).max();
     let cluster = config.cluster.as_ref();
-    let epochs = Arc::new(dataplane.epochs()?);
     Ok(Setup {
         keepalive: cluster.map_or(Duration::from_secs(1), |c| c.keepalive_interval),
         monitors: cluster.map_or_else(Vec::new, monitors),
@@ -357,6 +371,7 @@ pub async fn carry_out(
         epochs: Arc::clone(&epochs),
         targets: plan.targets,
         etcd: plan.etcd,
+        slow_path: open_slow_path,
         facts: Facts {
             generation: generation()?,
             started: clock::now(),
@@ -386,6 +401,24 @@ pub async fn carry_out(
         },
         keeper,
         sessions,
+    })
+}
+
+fn open_slow_path(
+    config: &Config,
+    table: &Arc<slow_path::Table>,
+    epochs: &Arc<MappedArray<EpochSlot>>,
+) -> Result<OpenSlowPath> {
+    /// How many words of routers on the path's MTU may wait.
+    const PATH_MTUS: usize = 64;
+    let enabled = config.tunnels.iter().filter(|tunnel| tunnel.enabled);
+    let (words, path_mtus) = channel(PATH_MTUS);
+    let (slow_path, worker) =
+        slow_path::open(Arc::clone(table), Arc::clone(epochs), enabled, words)?;
+    Ok(OpenSlowPath {
+        slow_path,
+        worker,
+        path_mtus,
     })
 }
 

@@ -30,7 +30,9 @@ pub struct Succession {
 pub enum Purpose {
     /// To try a configuration: if the agent does not come to run by it, the one before it comes back.
     Try {
-        /// Instant of the boottime clock in ns; the one before it comes back then, too.
+        /// Instant of the boottime clock in ns; if it does not run by then, the one before it comes back.
+        run_by_ns: u64,
+        /// Likewise, if it is not confirmed.
         confirm_until_ns: Option<u64>,
     },
     /// To go back to a configuration that was good.
@@ -58,7 +60,17 @@ impl Succession {
 
     pub fn confirm_until(&self) -> Option<BootTime> {
         match self.purpose {
-            Purpose::Try { confirm_until_ns } => confirm_until_ns.map(BootTime::from_ns),
+            Purpose::Try {
+                confirm_until_ns, ..
+            } => confirm_until_ns.map(BootTime::from_ns),
+            Purpose::GoBack { .. } => None,
+        }
+    }
+
+    /// Until when it is worth while to go on with a start.
+    pub fn run_by(&self) -> Option<BootTime> {
+        match self.purpose {
+            Purpose::Try { run_by_ns, .. } => Some(BootTime::from_ns(run_by_ns)),
             Purpose::GoBack { .. } => None,
         }
     }
