@@ -60,20 +60,28 @@ fn series(line: &str) -> Option<(String, BTreeSet<String>)> {
     Some((name.to_owned(), labels.collect()))
 }
 
-/// Rows of the table: name, and the names of its labels.
+/// The series of the table's rows: name, and the names of its labels.
 fn documented() -> BTreeSet<(String, BTreeSet<String>)> {
     let text = in_the_project("docs/metrics.md");
     let rows = text.lines().filter(|line| line.starts_with("| `router_"));
-    rows.filter_map(|row| {
+    rows.flat_map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let &[_, name, "counter" | "gauge", labels, _, _] = &cells[..] else {
-            return None;
+        // Other tables have other columns.
+        let (name, kind, labels) = match &cells[..] {
+            &[_, name, kind, labels, _, _] => (name.trim_matches('`'), kind, labels),
+            _ => ("", "", ""),
         };
-        let labels = labels.split(", ").filter(|label| *label != "–");
-        Some((
-            name.trim_matches('`').to_owned(),
-            labels.map(ToOwned::to_owned).collect(),
-        ))
+        // Each with the label that it has of its own.
+        let parts: &[(&str, Option<&str>)] = match kind {
+            "counter" | "gauge" => &[("", None)],
+            "histogram" => &[("_sum", None), ("_count", None), ("_bucket", Some("le"))],
+            _ => &[],
+        };
+        parts.iter().map(move |(suffix, own)| {
+            let labels = labels.split(", ").filter(|label| *label != "–");
+            let labels = labels.chain(*own).map(ToOwned::to_owned);
+            (format!("{name}{suffix}"), labels.collect())
+        })
     })
     .collect()
 }

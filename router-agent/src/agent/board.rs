@@ -28,6 +28,7 @@ use super::{
     fenced, past,
     present::Presents,
     report::{News, Report, Step, StepDone, View},
+    step_times::{self, StepTimes},
     words::{
         KINDS, finding_word, kind_word, own_state, owner_name, peer_state, state_word, unwell,
     },
@@ -107,6 +108,7 @@ struct GroupBoard {
     view: Option<View>,
     monitors: Vec<MonitorStatus>,
     services: Vec<ServiceStatus>,
+    step_times: StepTimes,
     past: Past,
     arbiter: Health,
     /// How many findings there were since the agent started, by kind.
@@ -235,10 +237,12 @@ impl GroupBoard {
 
     /// Keeps what became of a service; the entry for the transition that the step was for.
     fn note_step(&mut self, group: &str, done: StepDone) -> Entry {
+        self.step_times.note(&done);
         let StepDone {
             epoch,
             step,
             resource,
+            kind: _,
             started,
             done,
             held,
@@ -247,11 +251,11 @@ impl GroupBoard {
         let status = &mut self.services[resource];
         status.held = held;
         status.error.clone_from(&error);
-        let (verb, side) = match step {
-            Step::Take => ("take", Side::Into),
-            Step::Verify => ("verify", Side::Into),
-            Step::Release => ("release", Side::OutOf),
+        let side = match step {
+            Step::Take | Step::Verify => Side::Into,
+            Step::Release => Side::OutOf,
         };
+        let verb = step_times::word(step);
         Entry::Step {
             group: group.to_owned(),
             epoch: epoch.0,
@@ -313,6 +317,7 @@ impl Facts {
             prefer: group.prefer.word().to_owned(),
             monitors: board.monitors.clone(),
             services: board.services.clone(),
+            step_times: board.step_times.status(),
             protected: group.protected.clone(),
             fence: self.fence_status(number, now),
             notes: self.notes(number, view, board, now),

@@ -21,6 +21,7 @@ pub mod report;
 mod secrets;
 mod setup;
 pub mod stages;
+mod step_times;
 pub mod succession;
 mod words;
 

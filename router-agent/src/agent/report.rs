@@ -67,6 +67,8 @@ pub struct StepDone {
     pub step: Step,
     /// Place of the resource in its group.
     pub resource: usize,
+    /// What it is: `address`, `route`, `aws`, `unit` or `script`.
+    pub kind: &'static str,
     pub started: BootTime,
     pub done: BootTime,
     /// Whether this node holds it now.

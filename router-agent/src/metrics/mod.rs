@@ -3,6 +3,7 @@
 //! [`table`] has each metric with its meaning, [`server`] answers scrapes. docs/metrics.md lists
 //! them.
 
+mod histograms;
 pub mod server;
 mod table;
 
@@ -15,7 +16,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::table::{METRICS, Metric, Snapshot};
+use self::{
+    histograms::{HISTOGRAMS, Histogram, Spread},
+    table::{METRICS, Metric, Snapshot},
+};
 use crate::control::server::Source;
 
 /// All metrics as they are now, in the OpenMetrics text format.
@@ -60,6 +64,25 @@ impl Collector for Snapshot {
                     Kind::Counter => sample.encode_counter::<NoLabelSet, f64, f64>(&value, None)?,
                     Kind::Gauge => sample.encode_gauge(&value)?,
                 }
+            }
+        }
+        for Histogram {
+            name,
+            help,
+            spreads,
+        } in HISTOGRAMS
+        {
+            let of = MetricType::Histogram;
+            let mut metric = encoder.encode_descriptor(name, help, None, of)?;
+            for Spread {
+                labels,
+                sum,
+                count,
+                buckets,
+            } in spreads(self)
+            {
+                let mut spread = metric.encode_family(&labels)?;
+                spread.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
             }
         }
         Ok(())

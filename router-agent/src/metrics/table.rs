@@ -15,7 +15,7 @@ use crate::control::{
 /// What one scrape sees.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    status: Status,
+    pub status: Status,
     sessions: Vec<HeartbeatStatus>,
     tunnels: Vec<TunnelStatus>,
 }
@@ -532,7 +532,7 @@ fn whole(count: u64) -> f64 {
     count as f64
 }
 
-fn ns(ns: u64) -> f64 {
+pub(super) fn ns(ns: u64) -> f64 {
     whole(ns) / 1e9
 }
 

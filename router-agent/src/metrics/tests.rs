@@ -22,7 +22,8 @@ fn every_metric_is_described_and_ends_well() {
 
 #[test]
 fn names_follow_the_conventions() {
-    for Metric { name, .. } in METRICS {
+    let histograms = HISTOGRAMS.iter().map(|histogram| histogram.name);
+    for name in METRICS.iter().map(|metric| metric.name).chain(histograms) {
         assert!(name.starts_with("router_"), "{name}");
         assert!(!name.ends_with("_total"), "{name}: the library adds that");
         for unit in ["_ms", "_us", "_ns", "percent"] {

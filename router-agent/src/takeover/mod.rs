@@ -357,6 +357,7 @@ impl Engine {
                     Deed::Release => Step::Release,
                 },
                 resource: attempt.resource,
+                kind: resource.kind(),
                 started: begun,
                 done: at,
                 held: members.plan.is_held(attempt.resource),

@@ -127,6 +127,17 @@ impl Resource {
         })
     }
 
+    /// What it is, in a word.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "address",
+            Self::Route(_) => "route",
+            Self::Aws(_) => "aws",
+            Self::Unit(_) => "unit",
+            Self::Script(_) => "script",
+        }
+    }
+
     /// How the journal notes it; none if the kernel keeps a mark.
     pub fn entry(&self, group: &str) -> Option<Entry> {
         let started = match self {

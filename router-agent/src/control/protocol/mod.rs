@@ -14,6 +14,7 @@ mod interface;
 mod log;
 mod rotation;
 mod status;
+mod steps;
 mod tunnel;
 
 use std::fmt;
@@ -32,6 +33,7 @@ pub use status::{
     Authority, FenceStatus, GateState, GroupStatus, MonitorState, MonitorStatus, NodeState,
     NodeStatus, PathStatus, ServiceStatus, Status,
 };
+pub use steps::{StepBucket, StepTimes};
 pub use tunnel::{ClearedStatus, EpochKeyStatus, KeepaliveStatus, TunnelStatus};
 
 /// Version of the protocol.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     arbiter::ArbiterStatus,
     history::{Finding, Transition},
+    steps::StepTimes,
 };
 
 /// The answer to [`Command::Status`](super::Command::Status).
@@ -55,6 +56,9 @@ pub struct GroupStatus {
     pub monitors: Vec<MonitorStatus>,
     /// In the order in which they start.
     pub services: Vec<ServiceStatus>,
+    /// How long it took to move them.
+    #[serde(default)]
+    pub step_times: Vec<StepTimes>,
     /// Interfaces whose transit only the active node forwards.
     pub protected: Vec<String>,
     pub fence: FenceStatus,
