@@ -21,5 +21,6 @@ pub mod path_mtu;
 pub mod slow_path;
 pub mod takeover;
 pub mod terminal;
+pub mod track;
 pub mod tunnel;
 pub mod views;

@@ -12,12 +12,14 @@ use tracing::{debug, info, warn};
 use crate::control::protocol::MonitorState;
 
 /// What a monitor's change of state looks like to whoever started it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Verdict {
     pub group: usize,
     /// Place among the group's monitors.
     pub index: usize,
     pub state: MonitorState,
+    /// Why it is not reachable, if more is known than that.
+    pub why: Option<String>,
 }
 
 /// An address that is asked again and again.
@@ -81,6 +83,7 @@ impl Monitor {
                         group,
                         index,
                         state,
+                        why: None,
                     })
                     .is_err()
                 {

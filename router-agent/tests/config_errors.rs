@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use router_agent::config::{
     AdjustMss, BridgePort, Cluster, Config, Control, Encapsulation, Ethernet, Facts, FlowLabel,
-    Form, GreKey, Group, HeaderByte, Keepalive, Loaded, Prefer, Refused, Role, Secret, Secrets,
-    Severity, Tunnel, XdpMode, load, parse,
+    Form, GreKey, Group, HeaderByte, Keepalive, Loaded, Pace, Prefer, Refused, Role, Secret,
+    Secrets, Severity, Track, Tunnel, XdpMode, load, parse,
 };
 
 fn fixtures() -> PathBuf {
@@ -82,6 +82,7 @@ fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config
                 prefer: Prefer::Availability,
                 protected: Vec::new(),
                 monitors: vec![],
+                tracks: vec![],
                 services: vec![],
                 routes: vec![],
                 aws: None,
@@ -299,6 +300,43 @@ set cluster group b primary vyatta-c\r\n",
         "10.0.0.254/24/eth1"
     );
     assert_eq!(cluster.groups[1].role_of("vyatta-a"), Some(Role::Secondary));
+}
+
+#[test]
+fn tracks_keep_what_is_stated_and_have_defaults_besides() {
+    let text = read("article-a.conf")
+        + "set cluster group aws track script check command '/usr/local/bin/check  -x a'
+set cluster group aws track script check timeout 500
+set cluster group aws track script check fall 3
+set cluster group aws track process bird
+set cluster group aws track interface eth1
+set cluster group aws track interface eth2
+";
+    let config = accepted(&text).config;
+    let second = Duration::from_secs(1);
+    let usual = Pace {
+        interval: second,
+        rise: 1,
+        fall: 1,
+    };
+    assert_eq!(
+        config.cluster.unwrap().groups[0].tracks,
+        [
+            Track::Interface("eth1".to_owned()),
+            Track::Interface("eth2".to_owned()),
+            Track::Process {
+                name: "bird".to_owned(),
+                pace: usual,
+            },
+            Track::Script {
+                name: "check".to_owned(),
+                program: "/usr/local/bin/check".into(),
+                arguments: vec!["-x".to_owned(), "a".to_owned()],
+                timeout: second / 2,
+                pace: Pace { fall: 3, ..usual },
+            },
+        ]
+    );
 }
 
 #[test]

@@ -165,8 +165,9 @@ impl Board {
                 board.view = Some(view);
                 return None;
             }
-            News::Monitor { index, state } => {
-                board.monitors[index].state = state;
+            News::Monitor { index, state, why } => {
+                let status = &mut board.monitors[index];
+                (status.state, status.why) = (state, why);
                 return None;
             }
             News::Check { resource, error } => {
@@ -213,13 +214,11 @@ impl GroupBoard {
     fn new(group: &Group) -> Self {
         Self {
             monitors: group
-                .monitors
-                .iter()
-                .map(ToString::to_string)
-                .chain(group.is_checked().then(|| "resources".to_owned()))
+                .monitor_names()
                 .map(|address| MonitorStatus {
                     address,
                     state: MonitorState::Initializing,
+                    why: None,
                 })
                 .collect(),
             services: group

@@ -9,8 +9,9 @@ use crate::control::protocol::MonitorState;
 pub struct Monitors {
     /// The addresses, in the order of the configuration.
     addresses: Vec<MonitorState>,
-    /// Whether the group's resources could be taken, if that is checked. Its place is behind the addresses.
-    resources: Option<MonitorState>,
+    /// What is tracked, and whether the group's resources could be taken if that is checked. Their places
+    /// are behind the addresses.
+    others: Vec<MonitorState>,
     /// An agent before this one found the node fit a moment ago: what has said nothing yet is not missing.
     was_fit: bool,
 }
@@ -34,33 +35,33 @@ impl Fitness {
 }
 
 impl Monitors {
-    pub fn new(addresses: usize, has_checked_resources: bool, was_fit: bool) -> Self {
+    pub fn new(addresses: usize, others: usize, was_fit: bool) -> Self {
         Self {
             addresses: vec![MonitorState::Initializing; addresses],
-            resources: has_checked_resources.then_some(MonitorState::Initializing),
+            others: vec![MonitorState::Initializing; others],
             was_fit,
         }
     }
 
     /// Takes in what the monitor at `place` says.
     pub fn note(&mut self, place: usize, state: MonitorState) {
-        let monitor = self.addresses.get_mut(place).or(self.resources.as_mut());
-        if let Some(monitor) = monitor {
+        let mut monitors = self.addresses.iter_mut().chain(&mut self.others);
+        if let Some(monitor) = monitors.nth(place) {
             *monitor = state;
         }
     }
 
-    /// A majority of the addresses must be reachable, and what the group moves must be there to take.
+    /// A majority of the addresses must be reachable, and all else must be well.
     pub fn fitness(&self) -> Fitness {
         let reachable = |state: &MonitorState| self.is_reachable(*state);
         let answering = self.addresses.iter().copied().filter(reachable).count();
         Fitness {
             is_fit: is_majority(answering, self.addresses.len())
-                && self.resources.as_ref().is_none_or(reachable),
+                && self.others.iter().all(reachable),
             missing: self
                 .addresses
                 .iter()
-                .chain(&self.resources)
+                .chain(&self.others)
                 .enumerate()
                 .filter(|(_, state)| !self.is_reachable(**state))
                 .map(|(place, _)| place)
@@ -89,9 +90,9 @@ mod tests {
         *,
     };
 
-    fn fitness(states: &[MonitorState], resources: Option<MonitorState>, was_fit: bool) -> Fitness {
-        let mut monitors = Monitors::new(states.len(), resources.is_some(), was_fit);
-        for (place, state) in states.iter().copied().chain(resources).enumerate() {
+    fn fitness(states: &[MonitorState], others: &[MonitorState], was_fit: bool) -> Fitness {
+        let mut monitors = Monitors::new(states.len(), others.len(), was_fit);
+        for (place, state) in states.iter().chain(others).copied().enumerate() {
             monitors.note(place, state);
         }
         monitors.fitness()
@@ -115,7 +116,7 @@ mod tests {
         ] {
             let mut states = vec![Reachable; reachable];
             states.resize(of, Unreachable);
-            let found = fitness(&states, None, false);
+            let found = fitness(&states, &[], false);
             assert_eq!(found.is_fit, fit, "{reachable} of {of}");
             assert_eq!(*found.missing, *(reachable..of).collect::<Vec<_>>());
         }
@@ -124,26 +125,27 @@ mod tests {
     #[test]
     fn who_has_not_answered_counts_as_the_agent_before_found_it() {
         let starting = [Reachable, Initializing, Initializing];
-        assert_eq!(*fitness(&starting, None, false).missing, [1, 2]);
-        assert!(!fitness(&starting, None, false).is_fit);
-        assert_eq!(fitness(&starting, None, true), Fitness::unmonitored());
+        assert_eq!(*fitness(&starting, &[], false).missing, [1, 2]);
+        assert!(!fitness(&starting, &[], false).is_fit);
+        assert_eq!(fitness(&starting, &[], true), Fitness::unmonitored());
         let lost = [Unreachable, Unreachable, Initializing];
-        assert!(!fitness(&lost, None, true).is_fit);
+        assert!(!fitness(&lost, &[], true).is_fit);
     }
 
     #[test]
-    fn resources_are_no_voice_among_others() {
+    fn what_is_no_address_has_no_voice_among_them() {
         let answering = [Reachable; 3];
-        let found = fitness(&answering, Some(Unreachable), false);
+        let found = fitness(&answering, &[Unreachable], false);
         assert!(
             !found.is_fit,
             "what cannot be taken, no address makes up for"
         );
         assert_eq!(*found.missing, [3]);
         let most = [Reachable, Reachable, Unreachable];
-        assert!(fitness(&most, Some(Reachable), false).is_fit);
+        assert!(fitness(&most, &[Reachable], false).is_fit);
         let half = [Reachable, Unreachable];
-        assert!(!fitness(&half, Some(Reachable), false).is_fit);
-        assert!(fitness(&[], Some(Reachable), false).is_fit);
+        assert!(!fitness(&half, &[Reachable], false).is_fit);
+        assert!(fitness(&[], &[Reachable], false).is_fit);
+        assert!(!fitness(&[], &[Reachable, Unreachable], false).is_fit);
     }
 }

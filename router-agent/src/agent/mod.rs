@@ -77,6 +77,7 @@ use crate::{
     path_mtu::icmp::PathMtu,
     slow_path::SlowPath,
     takeover::{Ears, Engine, GroupResources, Journal, Order, ServiceTarget, Tools},
+    track,
 };
 
 /// Where and how the agent runs.
@@ -596,10 +597,11 @@ async fn start(
     )?;
     let facts = noting.board.facts();
     let sources = Sources { monitors, verdicts };
-    let of_groups =
-        facts.groups().iter().zip(&beginnings).map(|(group, it)| {
-            Monitors::new(group.monitors.len(), group.is_checked(), it.was_well)
-        });
+    let of_groups = facts.groups().iter().zip(&beginnings).map(|(group, it)| {
+        let others = group.monitor_names().count() - group.monitors.len();
+        Monitors::new(group.monitors.len(), others, it.was_well)
+    });
+    track::begin(setup::tracks(&facts.config), netlink, &sources.verdicts);
     watch(
         sources,
         verdicts_receiver,
@@ -718,10 +720,11 @@ fn watch(
                 group,
                 index,
                 state,
+                why,
             } = verdict;
             groups[group].note(index, state);
             // Who is shown what follows from it is shown it, too.
-            let news = News::Monitor { index, state };
+            let news = News::Monitor { index, state, why };
             let _ = reports.send(Report { group, news });
             tell(group, groups[group].fitness());
         }

@@ -33,6 +33,7 @@ pub enum News {
     Monitor {
         index: usize,
         state: MonitorState,
+        why: Option<String>,
     },
     Arbiter(Exchange),
 }

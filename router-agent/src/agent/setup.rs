@@ -37,7 +37,7 @@ use crate::{
     clock,
     cloud::Cloud,
     cluster::{ArbiterPolicy, Core, FormerLife, Policy, State},
-    config::{Cluster, Config, Group, Role, Secret, Service, Tunnel, Way, XdpMode},
+    config::{Cluster, Config, Group, Role, Secret, Service, Track, Tunnel, Way, XdpMode},
     control::permission::Access,
     dataplane::{Dataplane, MappedArray, ModeChoice},
     heartbeat::{Prober, open_socket, rotation::starting},
@@ -46,9 +46,10 @@ use crate::{
     path_mtu::icmp::PathMtu,
     slow_path::{self, SlowPath, Worker},
     takeover::{
-        AwsTarget, GroupResources, Resource, RouteTarget, ServiceTarget, find_script,
-        notify::Notifier,
+        AwsTarget, GroupResources, Resource, RouteTarget, ServiceTarget, command::check_executable,
+        find_script, notify::Notifier,
     },
+    track,
     tunnel::{
         self, HeartbeatListener, Transit,
         epoch::{self, EpochSlots},
@@ -157,6 +158,16 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
             ));
         }
         targets.push(found);
+        for track in &group.tracks {
+            if let Track::Script { program, .. } = track
+                && let Err(error) = check_executable(program)
+            {
+                problems.push(Problem::new(
+                    format!("group {}: {track}: {error:#}", group.name),
+                    "install the script, or correct its path",
+                ));
+            }
+        }
     }
     let etcd = asking(config).unwrap_or_else(|unusable| {
         problems.push(Problem::new(
@@ -834,6 +845,26 @@ fn monitors(cluster: &Cluster) -> Vec<Monitor> {
     monitors
 }
 
+/// What the groups track.
+pub fn tracks(config: &Config) -> Vec<track::Target> {
+    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    groups
+        .enumerate()
+        .flat_map(|(number, group)| {
+            let name: Arc<str> = group.name.as_str().into();
+            let first = group.monitors.len();
+            (first..)
+                .zip(&group.tracks)
+                .map(move |(index, track)| track::Target {
+                    group: number,
+                    group_name: Arc::clone(&name),
+                    index,
+                    track: track.clone(),
+                })
+        })
+        .collect()
+}
+
 /// Clears away what an earlier agent left and is not to go on; what moves with each group.
 pub async fn gather(
     config: &Config,
@@ -878,7 +909,9 @@ fn resources(group: &Group, targets: Vec<ServiceTarget>, is_active: bool) -> Gro
             .chain(routes.map(Resource::Route))
             .chain(aws.map(Resource::Aws))
             .collect(),
-        check: group.is_checked().then_some(group.monitors.len()),
+        check: group
+            .is_checked()
+            .then(|| group.monitor_names().count() - 1),
         is_active,
     }
 }

@@ -21,6 +21,7 @@ mod secret_place;
 mod set_form;
 mod source;
 mod statement;
+mod track;
 mod tree;
 mod value;
 
@@ -48,6 +49,7 @@ pub use reference::{Possible, possible, reference};
 pub use secret::Secrets;
 pub use source::Form;
 pub use statement::{Origin, Statement};
+pub use track::{Pace, Track};
 
 /// A larger file is not a configuration. Bytes.
 pub const LARGEST_FILE: u64 = 10_000_000;

@@ -11,6 +11,7 @@ use router_common::lease::Length;
 
 use super::resources::{Aws, KernelRoute, Service};
 pub use super::secret::Secret;
+use super::track::Track;
 pub use crate::cluster::Prefer;
 use crate::cluster::wanted_answer;
 
@@ -285,7 +286,9 @@ pub struct Group {
     /// Interfaces whose transit traffic only the active node forwards; none is a tunnel's, and none
     /// is another group's.
     pub protected: Vec<String>,
+    /// Addresses that are pinged.
     pub monitors: Vec<IpAddr>,
+    pub tracks: Vec<Track>,
     /// In the order in which they start. They, `routes` and `aws` may be empty: such a group only
     /// decides who is active.
     pub services: Vec<Service>,
@@ -305,8 +308,16 @@ impl Group {
         services.chain(routes).chain(aws.map(ToString::to_string))
     }
 
-    /// Whether a node can lack what it takes to hold them. Then that is one more monitor, behind
-    /// `monitors`.
+    /// The names of all its monitors: `monitors`, `tracks`, and if [`Self::is_checked`], what it takes to
+    /// hold its resources.
+    pub fn monitor_names(&self) -> impl Iterator<Item = String> {
+        let addresses = self.monitors.iter().map(ToString::to_string);
+        let tracks = self.tracks.iter().map(ToString::to_string);
+        let resources = self.is_checked().then(|| "resources".to_owned());
+        addresses.chain(tracks).chain(resources)
+    }
+
+    /// Whether a node can lack what it takes to hold them. Then that is one more monitor, the last.
     pub fn is_checked(&self) -> bool {
         let has_aws = self
             .aws

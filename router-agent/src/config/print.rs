@@ -340,7 +340,7 @@ interfaces {
             Type::Endpoint | Type::Address => "10\\.0\\.0\\.[1-9]|2001:db8::[1-9]".boxed(),
             Type::Listen => "(127\\.0\\.0\\.1:|\\[::1\\]:)?[1-9][0-9]{0,3}".boxed(),
             Type::Prefix => "10\\.0\\.0\\.[1-9]/24|2001:db8::[1-9]/64".boxed(),
-            Type::File => "/[a-z ]{1,5}".boxed(),
+            Type::File | Type::Command => "/[a-z ]{1,5}".boxed(),
             Type::Server => "https://[a-z]{1,5}:[1-9]".boxed(),
             Type::KeyPrefix => "/[a-z]{1,5}".boxed(),
             Type::McastGroup => "239\\.1\\.1\\.[1-9]".boxed(),

@@ -99,6 +99,8 @@ pub(super) enum Type {
     McastGroup,
     /// The path of a file of this host.
     File,
+    /// The same, and arguments behind it, divided by blanks.
+    Command,
     /// A URL of scheme, host and port.
     Server,
     /// The beginning of keys in a store.

@@ -15,7 +15,7 @@ mod location;
 mod number;
 mod resource;
 
-use location::{file, key_prefix, server};
+use location::{command, file, key_prefix, server};
 use number::{bits_or, number, number_or};
 
 /// A value in its proper type. `Debug` shows no secret.
@@ -117,6 +117,7 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
             )),
         },
         Type::File => file(word),
+        Type::Command => command(word),
         Type::Server => server(word),
         Type::KeyPrefix => key_prefix(word),
         Type::Service => resource::service(word).map(Value::Service),

@@ -161,7 +161,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "router_group_monitor_reachable",
         kind: Gauge,
-        help: "1 if the monitored address answers",
+        help: "1 if the monitored address answers, or what else is monitored is well",
         samples: |snapshot| {
             of_groups(snapshot, |group| {
                 let monitors = group.monitors.iter();

@@ -54,6 +54,8 @@ impl Check {
                     group,
                     index,
                     state,
+                    // Each service says so itself.
+                    why: None,
                 };
                 if self.verdicts.send(verdict).is_err() {
                     return;

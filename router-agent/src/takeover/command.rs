@@ -2,13 +2,14 @@
 //! own.
 
 use std::{
-    fmt, io,
-    os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
+    fmt, fs, io,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
+use anyhow::{Context as _, Result, bail};
 use futures::future::join;
 use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 use thiserror::Error;
@@ -45,6 +46,16 @@ pub enum CallError {
         limit: Duration,
         output: Output,
     },
+}
+
+/// Whether a program can be run, as far as its file shows.
+pub fn check_executable(program: &Path) -> Result<()> {
+    let shown = program.display();
+    let metadata = fs::metadata(program).with_context(|| format!("cannot look at {shown}"))?;
+    if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
+        bail!("{shown} is not an executable file: `chmod +x` makes it one");
+    }
+    Ok(())
 }
 
 /// How a program ended, and what it had printed.
@@ -238,12 +249,12 @@ mod tests {
             .await
             .unwrap_err();
         assert!(error.to_string().ends_with(": first"), "{error}");
-        let grandchild = std::fs::read_to_string(&directory).unwrap();
-        std::fs::remove_file(directory).unwrap();
+        let grandchild = fs::read_to_string(&directory).unwrap();
+        fs::remove_file(directory).unwrap();
         let state = format!("/proc/{}/stat", grandchild.trim());
         let begun = Instant::now();
         // A zombie whose parent has not looked yet is dead, too.
-        while std::fs::read_to_string(&state).is_ok_and(|text| !text.contains(") Z ")) {
+        while fs::read_to_string(&state).is_ok_and(|text| !text.contains(") Z ")) {
             assert!(begun.elapsed() < LONG, "it lives on");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

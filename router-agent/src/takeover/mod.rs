@@ -6,7 +6,7 @@
 
 mod address;
 mod check;
-mod command;
+pub mod command;
 mod journal;
 pub mod notify;
 mod plan;

@@ -1,8 +1,6 @@
 //! Scripts in the calling form of heartbeat and LSB: `NAME ARGUMENT… start|stop|status`.
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +9,7 @@ use anyhow::{Result, bail};
 use router_common::identity::Epoch;
 use tracing::info;
 
-use super::command::{Call, Ended};
+use super::command::{Call, Ended, check_executable};
 use crate::config::ScriptCall;
 
 /// Where heartbeat looked for resources, in its order.
@@ -49,16 +47,10 @@ impl Verb {
 pub fn find(call: &ScriptCall) -> Result<PathBuf> {
     for directory in [HEARTBEAT, LSB] {
         let path = Path::new(directory).join(&call.name);
-        let Ok(metadata) = fs::metadata(&path) else {
-            continue;
-        };
-        if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
-            bail!(
-                "{} is not an executable file: `chmod +x` makes it one",
-                path.display()
-            );
+        if path.exists() {
+            check_executable(&path)?;
+            return Ok(path);
         }
-        return Ok(path);
     }
     bail!(
         "there is no script {name} in {HEARTBEAT} or {LSB}; a systemd unit is written with its suffix, \

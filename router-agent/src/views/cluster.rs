@@ -147,6 +147,11 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
     for path in status.paths.iter().filter(of_group) {
         table.row([format!("Path {}:", path.interface).into(), session(path)]);
     }
+    for monitor in &group.monitors {
+        if let Some(why) = &monitor.why {
+            table.row(["Monitor:", &format!("{}: {why}", monitor.address)]);
+        }
+    }
     for service in &group.services {
         table.row(["Service:".into(), held(service)]);
     }

@@ -11,7 +11,7 @@ use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::{Value, is_tunnel_name};
 use super::secrets::{self, Secrets};
 use super::tunnels::Checked;
-use super::{Host, arbiter, nodes_at, or_default, resources, text};
+use super::{Host, arbiter, nodes_at, or_default, resources, text, track};
 
 pub(super) fn check(
     branch: &Branch,
@@ -379,6 +379,7 @@ fn group(instance: &Instance, host: Option<&Host>, report: &mut Report) -> Optio
                 _ => None,
             })
             .collect(),
+        tracks: track::check(branch)?,
         services: resources::services(branch),
         routes: resources::routes(branch, report),
         aws: resources::aws(branch, report),

@@ -11,6 +11,7 @@ mod ethernets;
 mod fit;
 mod resources;
 mod secrets;
+mod track;
 mod tunnels;
 
 use std::net::SocketAddr;

@@ -29,6 +29,7 @@ impl Type {
             Self::AwsDestination => "NETWORK/LENGTH or pl-…".to_owned(),
             Self::Url => "URL".to_owned(),
             Self::File => "/PATH/OF/FILE".to_owned(),
+            Self::Command => "'/PATH/OF/FILE ARGUMENT'".to_owned(),
             Self::Server => "https://HOST:PORT".to_owned(),
             Self::KeyPrefix => "/PREFIX".to_owned(),
         }
@@ -70,6 +71,7 @@ impl Type {
             Self::Listen => "`ADDRESS:PORT`, or a port of 127.0.0.1".to_owned(),
             Self::McastGroup => "IPv4 address in 239.0.0.0/8".to_owned(),
             Self::File => "absolute path of a file".to_owned(),
+            Self::Command => "absolute path of a file, and arguments, divided by blanks".to_owned(),
             Self::Server => "`http://HOST:PORT` or `https://HOST:PORT`".to_owned(),
             Self::KeyPrefix => "path of keys, as `/router`".to_owned(),
             Self::Service => "`ADDRESS/LENGTH[/INTERFACE[/BROADCAST]]`, \

@@ -236,6 +236,11 @@ static GROUP: &[Node] = &[
         "Address that must answer for a node to be fit",
     )
     .rule("It is pinged. Of several more than half must answer, so of two both"),
+    branch(
+        "track",
+        "What of this host must be well for it to be fit",
+        TRACK,
+    ),
     multi(
         "service",
         Type::Service,
@@ -264,6 +269,62 @@ static GROUP: &[Node] = &[
     later("priority", "Order among several nodes"),
     branch("aws", "What of AWS belongs to the active node", AWS),
     branch("protect", "What only the active node forwards", PROTECT),
+];
+
+static TRACK: &[Node] = &[
+    multi(
+        "interface",
+        Type::InterfaceName,
+        "Interface that must be up and have a carrier",
+    )
+    .rule("See [failover.md](failover.md#monitors)"),
+    tag("process", Type::Name, "Process of which one must run", PACE),
+    tag("script", Type::Name, "Script that must succeed", SCRIPT),
+];
+
+const INTERVAL: Node = leaf(
+    "interval",
+    milliseconds(100, 60_000),
+    "Time between two looks",
+)
+.default("1000");
+const RISE: Node = leaf(
+    "rise",
+    TIMES,
+    "Looks in a row that must find it well, to count as well again",
+)
+.default("1");
+const FALL: Node = leaf(
+    "fall",
+    TIMES,
+    "Looks in a row that must find it not well, to count as such",
+)
+.default("1");
+const TIMES: Type = Type::Number {
+    min: 1,
+    max: 255,
+    unit: "",
+};
+
+static PACE: &[Node] = &[INTERVAL, RISE, FALL];
+
+static SCRIPT: &[Node] = &[
+    leaf(
+        "command",
+        Type::Command,
+        "What is run; exit status 0 means well",
+    )
+    .required("/PATH/OF/FILE")
+    .rule("Without a shell"),
+    leaf(
+        "timeout",
+        milliseconds(100, 60_000),
+        "Time after which it is killed, which counts as not well",
+    )
+    .default("1000"),
+    INTERVAL,
+    RISE,
+    FALL,
 ];
 
 static PREFER: &[Word] = &[word("availability"), word("consistency")];

@@ -17,6 +17,24 @@ pub(super) fn file(word: &str) -> Result<Value, Bad> {
     }
 }
 
+/// A file of this host with arguments. There is no shell to take quotation marks for what they are.
+pub(super) fn command(word: &str) -> Result<Value, Bad> {
+    let is_command = word.len() <= LONGEST && word.starts_with('/');
+    if !is_command || word.chars().any(char::is_control) {
+        return Err(bad(
+            "is not the path of a file with arguments",
+            "write the whole path, from `/` on, then the arguments, divided by blanks",
+        ));
+    }
+    if word.contains(['\'', '"', '\\', '$', '`', ';', '|', '&', '<', '>']) {
+        return Err(bad(
+            "is written for a shell, and none reads it",
+            "write a script that does it, and state that",
+        ));
+    }
+    Ok(Value::Text(word.to_owned()))
+}
+
 /// `http` or `https`, a host and a port.
 pub(super) fn server(word: &str) -> Result<Value, Bad> {
     const FORM: &str = "write it as `https://HOST:PORT`, or `http://HOST:PORT` without encryption; etcd's port is 2379 as a rule";

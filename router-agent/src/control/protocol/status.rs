@@ -122,14 +122,18 @@ impl fmt::Display for NodeState {
     }
 }
 
-/// An address that this node pings for a group.
+/// What tells this node whether it is fit for a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorStatus {
+    /// An address that is pinged, what is tracked (`interface eth1`), or `resources`.
     pub address: String,
     pub state: MonitorState,
+    /// Why it is not reachable, if more is known than that.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
-/// Whether a monitored address answers; displayed in Vyatta's words.
+/// Whether a monitored address answers, or what else is monitored is well; displayed in Vyatta's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MonitorState {

@@ -97,6 +97,7 @@ fn with_services(mut status: Status, held: bool) -> Status {
         .map(|address| MonitorStatus {
             address: address.to_owned(),
             state: MonitorState::Reachable,
+            why: None,
         })
         .to_vec();
     group.services = ["10.0.0.254/24/eth1", "squid"]

@@ -1,0 +1,172 @@
+//! What of a host must be well for it to own a group: an interface, a process, what a script finds.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use router_agent::control::protocol::{MonitorState, MonitorStatus};
+use router_tests::{
+    article::{ROUTERS, Router, SWITCH},
+    cluster::{Cluster, PATIENCE},
+    lab::Process,
+    poll,
+};
+
+const TRACKS: [&str; 3] = ["interface eth2", "process tracked", "script fit"];
+/// What the script looks for.
+const FIT: &str = "/run/fit";
+
+fn config(router: Router) -> String {
+    router.tunnel_config()
+        + &format!(
+            "
+set cluster interface tun00
+set cluster pre-shared-secret cloudpack
+set cluster keepalive-interval 20
+set cluster dead-interval 100
+set cluster group g primary vyatta-a
+set cluster group g secondary vyatta-c
+set cluster group g service 10.0.0.254/24/eth1
+set cluster group g monitor 127.0.0.1
+set cluster group g track interface eth2
+set cluster group g track process tracked interval 100
+set cluster group g track process tracked fall 2
+set cluster group g track script fit command '/usr/bin/test -e {FIT}'
+set cluster group g track script fit interval 100
+"
+        )
+}
+
+/// A pair both of which are fit, and their tracked processes.
+struct Pair {
+    processes: [Option<Process>; 2],
+    cluster: Cluster,
+}
+
+impl Pair {
+    fn start() -> Self {
+        let lab = router_tests::article::lab().unwrap();
+        let processes = ROUTERS.map(|router| {
+            let node = lab.node(router.name);
+            node.exec(&["touch", FIT]).unwrap();
+            Some(node.spawn("tracked", &mut tracked()).unwrap())
+        });
+        let cluster = Cluster::start_in(lab, config).unwrap();
+        Self { processes, cluster }
+    }
+
+    /// Takes away what `track` wants of a router.
+    fn damage(&mut self, track: &str, router: Router) -> Result<()> {
+        let node = self.cluster.node(router);
+        match track {
+            "interface eth2" => self.cable(router, "down"),
+            "process tracked" => {
+                let process = self.processes[place(router)].take();
+                process.context("it has ended before")?.kill()
+            }
+            _ => node.exec(&["rm", FIT]).map(drop),
+        }
+    }
+
+    fn mend(&mut self, track: &str, router: Router) -> Result<()> {
+        let node = self.cluster.node(router);
+        match track {
+            "interface eth2" => self.cable(router, "up"),
+            "process tracked" => {
+                let process = node.spawn("tracked", &mut tracked())?;
+                self.processes[place(router)] = Some(process);
+                Ok(())
+            }
+            _ => node.exec(&["touch", FIT]).map(drop),
+        }
+    }
+
+    /// Sets the other end of the router's eth2, at the switch.
+    fn cable(&self, router: Router, state: &str) -> Result<()> {
+        let end = ["srv-a", "srv-c"][place(router)];
+        let switch = self.cluster.lab.node(SWITCH);
+        switch.exec(&["ip", "link", "set", end, state]).map(drop)
+    }
+
+    fn track(&self, track: &str, router: Router) -> Result<MonitorStatus> {
+        let monitors = self.cluster.group(router)?.monitors;
+        let found = monitors.into_iter().find(|it| it.address == track);
+        found.with_context(|| format!("{track} is not in the status"))
+    }
+}
+
+fn tracked() -> Command {
+    let mut command = Command::new("/bin/bash");
+    command.args(["-c", "exec -a tracked sleep 1000"]);
+    command
+}
+
+fn place(router: Router) -> usize {
+    usize::from(router != ROUTERS[0])
+}
+
+#[test]
+fn a_node_that_loses_one_leaves_the_group_and_says_which() {
+    let mut pair = Pair::start();
+    for track in TRACKS {
+        let active = pair.cluster.settle_any().unwrap();
+        let successor = active.peer();
+        for router in ROUTERS {
+            let found = pair.track(track, router).unwrap();
+            assert_eq!((found.state, found.why), (MonitorState::Reachable, None));
+        }
+        pair.damage(track, active).unwrap();
+        pair.cluster
+            .await_active(successor, PATIENCE)
+            .unwrap_or_else(|error| panic!("{track}: {error:#}\n{}", pair.cluster.logs()));
+        let why = match track {
+            "interface eth2" => "it has no carrier",
+            "process tracked" => "no process of this name runs",
+            _ => "exit status 1",
+        };
+        poll::until(PATIENCE, || {
+            let text = pair.cluster.status_text(active)?;
+            for line in [
+                "(this node): Down (at least 1 monitor not reachable)\n",
+                &format!("  Monitor {track}: Unreachable\n"),
+                &format!(" {track}: {why}\n"),
+                "  Monitor 127.0.0.1: Reachable\n",
+            ] {
+                ensure!(text.contains(line), "no {line:?} in {text}");
+            }
+            Ok(())
+        })
+        .unwrap();
+        let others = TRACKS.into_iter().filter(|other| *other != track);
+        for other in others {
+            let found = pair.track(other, active).unwrap();
+            assert_eq!(found.state, MonitorState::Reachable, "{other}");
+        }
+        pair.mend(track, active).unwrap();
+        pair.cluster.settle(successor).unwrap();
+    }
+}
+
+#[test]
+fn two_nodes_that_lose_the_same_do_not_both_let_go() {
+    let mut pair = Pair::start();
+    let active = pair.cluster.settle_any().unwrap();
+    let [interface, ..] = TRACKS;
+    pair.damage(interface, active.peer()).unwrap();
+    poll::until(PATIENCE, || {
+        let state = pair.cluster.group(active.peer())?.state;
+        ensure!(state == "fault", "it is {state}");
+        Ok(())
+    })
+    .unwrap();
+    pair.damage(interface, active).unwrap();
+    poll::until(PATIENCE, || {
+        let found = pair.track(interface, active)?;
+        ensure!(found.state == MonitorState::Unreachable);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(pair.cluster.group(active).unwrap().state, "active");
+    // The other one is the better one as soon as it is fit.
+    pair.mend(interface, active.peer()).unwrap();
+    pair.cluster.await_active(active.peer(), PATIENCE).unwrap();
+}
