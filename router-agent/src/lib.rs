@@ -9,6 +9,7 @@ pub mod cloud;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod duplicate;
 pub mod heartbeat;
 pub mod history;
 pub mod live;

@@ -170,6 +170,23 @@ fn what_others_take_away_is_taken_again() {
     holds_all(&cluster, active);
 }
 
+/// As by a script of the operator's, or by hand.
+#[test]
+fn an_address_that_is_there_already_is_taken_and_released_as_any_other() {
+    let (mut cluster, active) = started();
+    let successor = active.peer();
+    holds_all(&cluster, active);
+    let words = ["ip", "address", "add", ADDRESS, "dev", "eth1"];
+    cluster.node(successor).exec(&words).unwrap();
+    let agent = cluster.take_agent(active).unwrap();
+    assert!(agent.terminate().unwrap().success());
+    cluster.await_active(successor, PATIENCE).unwrap();
+    holds_all(&cluster, successor);
+    let agent = cluster.take_agent(successor).unwrap();
+    assert!(agent.terminate().unwrap().success());
+    holds_nothing(&cluster, successor);
+}
+
 /// A place where an agent dies.
 #[derive(Clone, Copy, Debug)]
 enum Amid {

@@ -30,7 +30,8 @@ use super::{
     report::{News, Report, Step, StepDone, View},
     step_times::{self, StepTimes},
     words::{
-        KINDS, finding_word, kind_word, own_state, owner_name, peer_state, state_word, unwell,
+        DUPLICATE_ADDRESS, KINDS, finding_word, kind_word, own_state, owner_name, peer_state,
+        state_word, unwell,
     },
 };
 use crate::{
@@ -40,14 +41,15 @@ use crate::{
     config::{Cluster, Config, Group, Prefer, Role, Secrets, Tunnel},
     control::{
         protocol::{
-            self, ConfigurationStatus, Configuring, FenceStatus, Force, ForceBegun, GroupStatus,
-            HeartbeatStatus, InterfaceStatus, LogLine, LogWanted, MonitorState, MonitorStatus,
-            NodeStatus, PathStatus, Rotation, ServiceStatus, SessionRotation, Status,
-            Step as StepStatus, TunnelStatus,
+            self, ConfigurationStatus, Configuring, DuplicateStatus, FenceStatus, Force,
+            ForceBegun, GroupStatus, HeartbeatStatus, InterfaceStatus, LogLine, LogWanted,
+            MonitorState, MonitorStatus, NodeStatus, PathStatus, Rotation, ServiceStatus,
+            SessionRotation, Status, Step as StepStatus, TunnelStatus,
         },
         server::{self, Source, Step as ConfiguringStep},
     },
     dataplane::{Counters, MappedArray},
+    duplicate::{Duplicate, Mac},
     heartbeat::rotation::Progress,
     history::{Entry, Past, Side},
     logging::Log,
@@ -184,6 +186,20 @@ impl Board {
                 *count.or_default() += 1;
                 past::finding(facts, number, &finding)
             }
+            News::Duplicate {
+                resource,
+                duplicate,
+                is_new,
+            } => {
+                let status = &mut board.services[resource];
+                note_duplicate(&mut status.duplicates, duplicate);
+                if !is_new {
+                    return None;
+                }
+                let entry = past::duplicate(facts, number, &status.service, duplicate);
+                *board.finding_counts.entry(DUPLICATE_ADDRESS).or_default() += 1;
+                entry
+            }
             News::Transition(decided) => past::transition(facts, number, &board.monitors, &decided),
         };
         board.past.note(entry.clone());
@@ -227,6 +243,7 @@ impl GroupBoard {
                     service,
                     held: false,
                     error: None,
+                    duplicates: Vec::new(),
                 })
                 .collect(),
             finding_counts: KINDS.map(|kind| (kind, 0)).into(),
@@ -250,6 +267,10 @@ impl GroupBoard {
         let status = &mut self.services[resource];
         status.held = held;
         status.error.clone_from(&error);
+        // Watching over an address begins anew with each take, and is over with a release.
+        if step != Step::Verify {
+            status.duplicates.clear();
+        }
         let side = match step {
             Step::Take | Step::Verify => Side::Into,
             Step::Release => Side::OutOf,
@@ -267,6 +288,17 @@ impl GroupBoard {
             },
         }
     }
+}
+
+/// Puts what is known of one who uses the address, too, in the place of what was.
+fn note_duplicate(duplicates: &mut Vec<DuplicateStatus>, found: Duplicate) {
+    let mac = Mac(found.mac).to_string();
+    duplicates.retain(|known| known.mac != mac);
+    duplicates.push(DuplicateStatus {
+        mac,
+        claims: found.claims,
+        last_ns: found.last.as_ns(),
+    });
 }
 
 impl Facts {

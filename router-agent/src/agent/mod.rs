@@ -556,11 +556,16 @@ async fn start(
 
     let keeps_services = Arc::new(AtomicBool::new(false));
     let (verdicts, verdicts_receiver) = unbounded_channel();
+    let (addresses, held) = unbounded_channel();
     let ears = Ears {
         outcomes: inbox.clone(),
         reports: reports.clone(),
         verdicts: verdicts.clone(),
+        addresses,
     };
+    if let Some(lookout) = setup::lookout(&facts.config, netlink, &reports)? {
+        tokio::spawn(lookout.run(held));
+    }
     let engine = spawn_engine(
         resources,
         journal,

@@ -9,12 +9,13 @@ use super::{
     fitness::Fitness,
     report::Decided,
     stages,
-    words::{finding_word, kind_word, record, state_word, trouble},
+    words::{DUPLICATE_ADDRESS, finding_word, kind_word, record, state_word, trouble},
 };
 use crate::{
     clock,
     cluster::{Finding, State, Transition},
     control::protocol::{self, FenceStatus, MonitorStatus},
+    duplicate::{self, Duplicate},
     history::{Entry, Past},
 };
 
@@ -99,6 +100,17 @@ pub(super) fn finding(facts: &Facts, group: usize, finding: &Finding) -> Entry {
         kind: kind_word(finding).to_owned(),
         text: finding.to_string(),
         at_unix_ms: unix_ms(finding.at()),
+        boot_id: facts.boot_id.clone(),
+    })
+}
+
+pub(super) fn duplicate(facts: &Facts, group: usize, service: &str, found: Duplicate) -> Entry {
+    Entry::Finding(protocol::Finding {
+        at_ns: found.last.as_ns(),
+        group: facts.groups()[group].name.clone(),
+        kind: DUPLICATE_ADDRESS.to_owned(),
+        text: duplicate::words(service, found.mac),
+        at_unix_ms: unix_ms(found.last),
         boot_id: facts.boot_id.clone(),
     })
 }

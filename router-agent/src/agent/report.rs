@@ -10,6 +10,7 @@ use crate::{
     arbiter::Exchange,
     cluster::{ArbiterFinding, Cause, Finding, PeerFinding, Record, State, Transition},
     control::protocol::MonitorState,
+    duplicate::Duplicate,
 };
 
 /// Something that happened in group number `group`.
@@ -36,6 +37,13 @@ pub enum News {
         why: Option<String>,
     },
     Arbiter(Exchange),
+    /// Somebody else uses an address that this node holds.
+    Duplicate {
+        resource: usize,
+        duplicate: Duplicate,
+        /// It was not told of before.
+        is_new: bool,
+    },
 }
 
 /// A transition, the way to it, and what was known.

@@ -20,7 +20,7 @@ use router_common::{
         SessionConfig, SessionKey,
     },
 };
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, UnboundedSender, channel};
 use tracing::{info, warn};
 
 use super::{
@@ -31,6 +31,7 @@ use super::{
     ethernets,
     keeper::{ChooseMode, HeartbeatSocket, Keeper, fences},
     preflight::{self, Problem, Unfit},
+    report::Report,
 };
 use crate::{
     arbiter::{self, Etcd, Unusable},
@@ -40,6 +41,7 @@ use crate::{
     config::{Cluster, Config, Group, Role, Secret, Service, Track, Tunnel, Way, XdpMode},
     control::permission::Access,
     dataplane::{Dataplane, MappedArray, ModeChoice},
+    duplicate::Lookout,
     heartbeat::{Prober, open_socket, rotation::starting},
     monitor::Monitor,
     net::{Address, Link, Netlink, Pair, dataplane_end},
@@ -914,6 +916,27 @@ fn resources(group: &Group, targets: Vec<ServiceTarget>, is_active: bool) -> Gro
             .then(|| group.monitor_names().count() - 1),
         is_active,
     }
+}
+
+/// What watches over the groups' service addresses, if they have any.
+pub fn lookout(
+    config: &Config,
+    netlink: &Netlink,
+    reports: &UnboundedSender<Report>,
+) -> Result<Option<Lookout>> {
+    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let mut addresses = groups
+        .flat_map(|group| &group.services)
+        .filter_map(|service| match service {
+            Service::Address(service) => Some(service.address),
+            Service::Unit(_) | Service::Script(_) => None,
+        })
+        .peekable();
+    if addresses.peek().is_none() {
+        return Ok(None);
+    }
+    let has_ipv6 = addresses.any(|address| address.addr().is_ipv6());
+    Lookout::open(has_ipv6, netlink.clone(), reports.clone()).map(Some)
 }
 
 /// Starts what tells the scripts of those groups that have one.

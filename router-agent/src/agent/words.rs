@@ -125,8 +125,18 @@ pub(super) fn finding_word(finding: PeerFinding) -> &'static str {
     }
 }
 
-/// The words of [`kind_word`].
-pub(super) const KINDS: [&str; 5] = ["stopped", "dual-activity", "peer", "clock", "arbiter"];
+/// A finding that is not the core's.
+pub(super) const DUPLICATE_ADDRESS: &str = "duplicate-address";
+
+/// [`DUPLICATE_ADDRESS`], and the words of [`kind_word`].
+pub(super) const KINDS: [&str; 6] = [
+    "stopped",
+    "dual-activity",
+    DUPLICATE_ADDRESS,
+    "peer",
+    "clock",
+    "arbiter",
+];
 
 pub(super) fn kind_word(finding: &Finding) -> &'static str {
     match finding {

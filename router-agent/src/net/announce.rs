@@ -1,5 +1,5 @@
 //! Tells a LAN that an address has moved here: gratuitous ARP (RFC 5227 §3) and unsolicited
-//! neighbour advertisement (RFC 4861 §7.2.6).
+//! neighbour advertisement (RFC 4861 §7.2.6). Asks it who else has it.
 
 use std::{
     io,
@@ -8,7 +8,8 @@ use std::{
 };
 
 use etherparse::{
-    ArpEthIpv4Packet, ArpOperation, Icmpv6Type, PacketBuilder, icmpv6::NeighborAdvertisementHeader,
+    ArpEthIpv4Packet, ArpOperation, Icmpv6Header, Icmpv6Type, PacketBuilder, PacketBuilderStep,
+    icmpv6::NeighborAdvertisementHeader,
 };
 
 use super::Link;
@@ -16,7 +17,9 @@ use super::Link;
 const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
-/// RFC 4861 §4.6.1: option "target link-layer address", one unit of 8 bytes.
+/// RFC 4861 §4.6.1: option "source link-layer address", one unit of 8 bytes.
+const SOURCE_LINK_LAYER_ADDRESS: [u8; 2] = [1, 1];
+/// Option "target link-layer address".
 const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
 
 /// Sends announcements. It holds its socket open, because closing a packet socket waits until the
@@ -42,9 +45,23 @@ impl Announcer {
     /// Announces that `address` is at `link` from now on.
     pub fn announce(&self, link: &Link, address: IpAddr) -> io::Result<()> {
         let frame = match address {
-            IpAddr::V4(address) => gratuitous_arp(link.mac, address),
+            // From the address for the address.
+            IpAddr::V4(address) => arp_request(link.mac, address, address),
             IpAddr::V6(address) => unsolicited_advertisement(link.mac, address)?,
         };
+        self.send(link.index, &frame)
+    }
+
+    /// Has whoever else uses `address` say so to us alone (RFC 5227 §1.1, "ARP probe").
+    pub fn probe_ipv4(&self, link: &Link, address: Ipv4Addr) -> io::Result<()> {
+        let frame = arp_request(link.mac, Ipv4Addr::UNSPECIFIED, address);
+        self.send(link.index, &frame)
+    }
+
+    /// Has whoever else uses `address` say so to `from`, an address of ours. Asked as duplicate address
+    /// detection asks, it would tell all nodes to send to it.
+    pub fn probe_ipv6(&self, link: &Link, from: Ipv6Addr, address: Ipv6Addr) -> io::Result<()> {
+        let frame = solicitation(link.mac, from, address)?;
         self.send(link.index, &frame)
     }
 
@@ -54,12 +71,12 @@ impl Announcer {
     }
 }
 
-/// An ARP announcement: a request from `address` for `address`.
-fn gratuitous_arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+/// An ARP request to all.
+fn arp_request(mac: [u8; 6], from: Ipv4Addr, address: Ipv4Addr) -> Vec<u8> {
     let packet = ArpEthIpv4Packet {
         operation: ArpOperation::REQUEST,
         sender_mac: mac,
-        sender_ipv4: address.octets(),
+        sender_ipv4: from.octets(),
         target_mac: [0; 6],
         target_ipv4: address.octets(),
     };
@@ -84,9 +101,26 @@ fn unsolicited_advertisement(mac: [u8; 6], address: Ipv6Addr) -> io::Result<Vec<
     let builder = PacketBuilder::ethernet2(mac, ALL_NODES_MAC)
         .ipv6(address.octets(), ALL_NODES.octets(), 255)
         .icmpv6(Icmpv6Type::NeighborAdvertisement(header));
+    written(builder, &body)
+}
+
+/// A neighbour solicitation to the group of nodes that may have the address (RFC 4291 §2.7.1).
+fn solicitation(mac: [u8; 6], from: Ipv6Addr, address: Ipv6Addr) -> io::Result<Vec<u8>> {
+    let [.., x, y, z] = address.octets();
+    let group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z];
+    let mut body = address.octets().to_vec();
+    body.extend_from_slice(&SOURCE_LINK_LAYER_ADDRESS);
+    body.extend_from_slice(&mac);
+    let builder = PacketBuilder::ethernet2(mac, [0x33, 0x33, 0xff, x, y, z])
+        .ipv6(from.octets(), group, 255)
+        .icmpv6(Icmpv6Type::NeighborSolicitation);
+    written(builder, &body)
+}
+
+fn written(builder: PacketBuilderStep<Icmpv6Header>, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut frame = Vec::with_capacity(builder.size(body.len()));
     builder
-        .write(&mut frame, &body)
+        .write(&mut frame, body)
         .map_err(|error| io::Error::other(error.to_string()))?;
     Ok(frame)
 }
@@ -118,7 +152,7 @@ fn send(socket: &OwnedFd, link_index: u32, frame: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use etherparse::{Icmpv6Header, NetSlice, SlicedPacket, TransportSlice};
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
     use super::*;
 
@@ -126,7 +160,8 @@ mod tests {
 
     #[test]
     fn gratuitous_arp_is_as_rfc_5227_says() {
-        let frame = gratuitous_arp(MAC, Ipv4Addr::new(10, 0, 0, 254));
+        let address = Ipv4Addr::new(10, 0, 0, 254);
+        let frame = arp_request(MAC, address, address);
         assert_eq!(frame.len(), 42);
         assert_eq!(
             frame[..14],
@@ -159,5 +194,24 @@ mod tests {
         };
         assert!(header.r#override && !header.solicited);
         assert_eq!(icmp.payload()[16..], [2, 1, 2, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_solicitation_asks_the_addresses_group_and_its_checksum_is_right() {
+        let from: Ipv6Addr = "fe80::1".parse().unwrap();
+        let frame = solicitation(MAC, from, "fd00::12:3456".parse().unwrap()).unwrap();
+        assert_eq!(frame[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+        let Some(NetSlice::Ipv6(ip)) = packet.net else {
+            panic!("not IPv6");
+        };
+        let group: Ipv6Addr = "ff02::1:ff12:3456".parse().unwrap();
+        assert_eq!(ip.header().destination_addr(), group);
+        assert_eq!(ip.header().hop_limit(), 255);
+        let Some(TransportSlice::Icmpv6(icmp)) = packet.transport else {
+            panic!("not ICMPv6");
+        };
+        assert!(icmp.is_checksum_valid(ip.header().source(), ip.header().destination()));
+        assert_eq!(icmp.payload()[16..], [1, 1, 2, 0, 0, 0, 0, 1]);
     }
 }

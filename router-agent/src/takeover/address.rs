@@ -81,6 +81,11 @@ impl ServiceTarget {
         }
     }
 
+    /// The interface that it is on, as it was last found.
+    pub fn interface(&self) -> Link {
+        self.link().clone()
+    }
+
     pub fn announce(&self, announcer: &Announcer) -> io::Result<()> {
         announcer.announce(&self.link(), self.service.address.addr())
     }

@@ -53,6 +53,7 @@ use crate::{
         report::{News, Report, Step, StepDone},
     },
     clock,
+    duplicate::{Held, Word},
     monitor::Verdict,
 };
 
@@ -99,6 +100,7 @@ pub struct Ears {
     pub outcomes: Sender<Input>,
     pub reports: UnboundedSender<Report>,
     pub verdicts: UnboundedSender<Verdict>,
+    pub addresses: UnboundedSender<Word>,
 }
 
 /// The takeover thread's state.
@@ -237,6 +239,10 @@ impl Engine {
             Ok(broken_off) => {
                 let is_held = &self.groups[group].is_held;
                 is_held.store(goal == Goal::Held, Ordering::Relaxed);
+                if goal == Goal::Released {
+                    // It ends before this thread, and then nobody needs to know.
+                    let _ = self.ears.addresses.send(Word::LetGo { group });
+                }
                 for under_way in self.under_way.values() {
                     if under_way.group == group && broken_off.contains(&under_way.attempt) {
                         under_way.task.abort();
@@ -343,6 +349,18 @@ impl Engine {
         }
         let doubtful = &mut members.doubtful[attempt.resource];
         let was_doubtful = std::mem::replace(doubtful, result.is_err());
+        let taken = match (attempt.deed, &result, &**resource) {
+            (Deed::Take, Ok(_), Resource::Address(target))
+            | (Deed::Verify, Ok(Found::Lost), Resource::Address(target)) => Some(Held {
+                group,
+                group_name: Arc::clone(&members.name),
+                resource: attempt.resource,
+                service: target.to_string(),
+                link: target.interface(),
+                address: target.address().net.addr(),
+            }),
+            _ => None,
+        };
         let is_news = match (attempt.deed, &result) {
             (Deed::Verify, Ok(Found::AsExpected)) => was_doubtful,
             (Deed::Verify, Ok(Found::Lost) | Err(_)) | (Deed::Take | Deed::Release, _) => true,
@@ -368,6 +386,9 @@ impl Engine {
                 // Without a reader there is nobody to tell.
                 let _ = self.ears.reports.send(Report { group, news });
             }
+        }
+        if let Some(held) = taken {
+            let _ = self.ears.addresses.send(Word::Held(held));
         }
         let epoch = attempt.epoch;
         let outcome = match progress {

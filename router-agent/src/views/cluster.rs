@@ -13,8 +13,8 @@ use super::{
     table::printable,
 };
 use crate::control::protocol::{
-    ArbiterStatus, ArbiterTimes, GroupStatus, NodeState, NodeStatus, PathStatus, ServiceStatus,
-    Status, Transition,
+    ArbiterStatus, ArbiterTimes, DuplicateStatus, GroupStatus, NodeState, NodeStatus, PathStatus,
+    ServiceStatus, Status, Transition,
 };
 
 /// The report on every group.
@@ -154,6 +154,16 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
     }
     for service in &group.services {
         table.row(["Service:".into(), held(service)]);
+        for DuplicateStatus {
+            mac,
+            claims,
+            last_ns,
+        } in &service.duplicates
+        {
+            let last = ago(*last_ns, status.now_ns);
+            let text = format!("{mac} uses it, too: {claims} times, last {last}");
+            table.row(["".into(), Tone::Attention.paint(text)]);
+        }
     }
     if !group.protected.is_empty() {
         table.row(["Protects:", &group.protected.join(" ")]);

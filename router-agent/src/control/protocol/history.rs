@@ -71,7 +71,7 @@ pub struct Known {
 pub struct Finding {
     pub at_ns: u64,
     pub group: String,
-    /// `peer`, `stopped`, `dual-activity`, `clock` or `arbiter`.
+    /// `peer`, `stopped`, `dual-activity`, `duplicate-address`, `clock` or `arbiter`.
     pub kind: String,
     /// In plain words.
     pub text: String,

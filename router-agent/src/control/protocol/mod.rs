@@ -30,8 +30,8 @@ pub use interface::{InterfaceRole, InterfaceStatus};
 pub use log::{LogLine, LogSeverity, LogWanted};
 pub use rotation::{Rotation, SessionRotation};
 pub use status::{
-    Authority, FenceStatus, GateState, GroupStatus, MonitorState, MonitorStatus, NodeState,
-    NodeStatus, PathStatus, ServiceStatus, Status,
+    Authority, DuplicateStatus, FenceStatus, GateState, GroupStatus, MonitorState, MonitorStatus,
+    NodeState, NodeStatus, PathStatus, ServiceStatus, Status,
 };
 pub use steps::{StepBucket, StepTimes};
 pub use tunnel::{ClearedStatus, EpochKeyStatus, KeepaliveStatus, TunnelStatus};

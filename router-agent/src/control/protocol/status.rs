@@ -164,6 +164,19 @@ pub struct ServiceStatus {
     pub held: bool,
     /// Why it could not be taken or released.
     pub error: Option<String>,
+    /// Who else has used the address since it was taken.
+    #[serde(default)]
+    pub duplicates: Vec<DuplicateStatus>,
+}
+
+/// Another node of the LAN that uses a service address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DuplicateStatus {
+    pub mac: String,
+    /// How often it has said that the address is its own.
+    pub claims: u64,
+    /// When it last did.
+    pub last_ns: u64,
 }
 
 /// What keeps this node from forwarding protected packets without authority.

@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
     control::protocol::{
-        ArbiterStatus, ArbiterTimes, Authority, FenceStatus, GateState, MonitorState,
-        MonitorStatus, Step,
+        ArbiterStatus, ArbiterTimes, Authority, DuplicateStatus, FenceStatus, GateState,
+        MonitorState, MonitorStatus, Step,
     },
     views::golden,
 };
@@ -105,6 +105,7 @@ fn with_services(mut status: Status, held: bool) -> Status {
             service: service.to_owned(),
             held,
             error: None,
+            duplicates: Vec::new(),
         })
         .to_vec();
     status
@@ -152,8 +153,19 @@ fn the_peer_is_down() {
 #[test]
 fn with_monitors_and_services() {
     let mut status = with_services(pair(), true);
-    status.groups[0].monitors[1].state = MonitorState::Unreachable;
-    status.groups[0].prefer = "consistency".to_owned();
+    let group = &mut status.groups[0];
+    group.monitors[1].state = MonitorState::Unreachable;
+    group.monitors.push(MonitorStatus {
+        address: "interface eth2".to_owned(),
+        state: MonitorState::Unreachable,
+        why: Some("it has no carrier".to_owned()),
+    });
+    group.services[0].duplicates.push(DuplicateStatus {
+        mac: "02:00:00:00:00:0c".to_owned(),
+        claims: 3,
+        last_ns: 99 * SECOND,
+    });
+    group.prefer = "consistency".to_owned();
     golden::check("cluster-services", &cluster_status(&status));
 }
 
