@@ -86,6 +86,7 @@ fn article(host: &str, address: &str, local: [u8; 4], remote: [u8; 4]) -> Config
                 services: vec![],
                 routes: vec![],
                 aws: None,
+                conntrack_sync: None,
                 notify: None,
             }],
         }),

@@ -37,7 +37,7 @@ const TEST_TOOLS: [(&str, &str); 7] = [
 ];
 
 /// Programs of other projects that peer tests run, where they may be, and their Debian packages.
-const PEERS: [(&[&str], &str); 4] = [
+const PEERS: [(&[&str], &str); 5] = [
     (
         &[
             "/usr/libexec/heartbeat/heartbeat",
@@ -48,6 +48,7 @@ const PEERS: [(&[&str], &str); 4] = [
     (&["/usr/lib/frr/zebra"], "frr"),
     (&["/usr/lib/systemd/systemd"], "systemd"),
     (&["/usr/bin/dbus-daemon"], "dbus-daemon"),
+    (&["/usr/sbin/conntrackd"], "conntrackd"),
 ];
 
 /// The compiler that the client of etcd is generated with, and the definitions that it includes.

@@ -80,7 +80,7 @@ const KERNEL: Tier = Tier {
 const PEERS: Tier = Tier {
     name: "peers: beside other failover software, and with an emulator of AWS",
     packages: &["router-tests"],
-    programs: &["peers", "aws", "units"],
+    programs: &["peers", "aws", "units", "conntrack"],
     needs_root: true,
     guest: None,
     rounds: None,

@@ -76,7 +76,7 @@ use crate::{
     net::{Netlink, announce::Announcer},
     path_mtu::icmp::PathMtu,
     slow_path::SlowPath,
-    takeover::{Ears, Engine, GroupResources, Journal, Order, ServiceTarget, Tools},
+    takeover::{Ears, Engine, GroupResources, Journal, Order, ServiceTarget, Tools, conntrack},
     track,
 };
 
@@ -93,6 +93,13 @@ pub struct Options {
     /// Where the history is kept.
     pub history: PathBuf,
     pub log: Log,
+}
+
+impl Options {
+    /// Where files are that do not outlive the system's run.
+    fn run_directory(&self) -> &Path {
+        self.control_socket.parent().unwrap_or(Path::new("/"))
+    }
 }
 
 /// How a running agent ends.
@@ -157,11 +164,11 @@ async fn attempt(
         .is_some_and(Succession::is_trial);
     let run_by = beginning.succession.as_ref().and_then(Succession::run_by);
     let plan = setup::plan(&config, &options, &netlink).await?;
+    let tells_connections = plan.conntrackd.is_some();
     let _lock = lock::network_namespace()?;
     let doors = Doors::open(&config, &options.control_socket, plan.access.clone()).await?;
     let _socket_file = RemovedAtTheEnd(&options.control_socket);
-    let directory = options.control_socket.parent().unwrap_or(Path::new("/"));
-    let journal = Journal::open(directory)?;
+    let journal = Journal::open(options.run_directory())?;
     // Before anything is changed: a stop must not be missed.
     let mut signals = Signals::catch()?;
     let (successions, mut successors) = unbounded_channel();
@@ -219,6 +226,9 @@ async fn attempt(
         }
         Ok(started) => {
             progress.has_begun = true;
+            if !tells_connections {
+                conntrack::end(options.run_directory()).await;
+            }
             let stop = ending(&mut signals, &configuration, &mut successors);
             run_until(stop, started, dataplane, doors, &options.bpffs).await
         }
@@ -235,9 +245,19 @@ async fn attempt(
         }
         Ok(Ending::Leave) | Err(_) => {}
     }
+    conntrack::end(options.run_directory()).await;
     let outcome = outcome.and(netlink.remove_tunnels(&names).await);
     info!("stopped");
     outcome.map(|()| Outcome::Stopped)
+}
+
+async fn listen_for_metrics(config: &Config) -> Result<Option<TcpListener>> {
+    Ok(match config.metrics {
+        Some(address) => Some(metrics::server::bind(address).await.with_context(|| {
+            format!("cannot serve metrics at {address}: see `service metrics listen`")
+        })?),
+        None => None,
+    })
 }
 
 /// The signals that mean something to an agent.
@@ -541,6 +561,7 @@ async fn start(
         leases,
         epochs,
         targets,
+        conntrackd,
         monitors,
         etcd,
         slow_path,
@@ -551,7 +572,7 @@ async fn start(
     let (reports, reports_receiver) = unbounded_channel();
     let (ended_sender, ended) = unbounded_channel();
     let beginnings = setup::driven_groups(&facts.config, sessions, newest);
-    let resources = setup::gather(&facts.config, &beginnings, targets, netlink).await;
+    let resources = setup::gather(&facts.config, &beginnings, targets, conntrackd, netlink).await;
     realtime::lock_memory();
 
     let keeps_services = Arc::new(AtomicBool::new(false));

@@ -48,8 +48,11 @@ use crate::{
     path_mtu::icmp::PathMtu,
     slow_path::{self, SlowPath, Worker},
     takeover::{
-        AwsTarget, GroupResources, Resource, RouteTarget, ServiceTarget, command::check_executable,
-        find_script, notify::Notifier,
+        AwsTarget, GroupResources, Resource, RouteTarget, ServiceTarget,
+        command::check_executable,
+        conntrack::{self, Conntrackd},
+        find_script,
+        notify::Notifier,
     },
     track,
     tunnel::{
@@ -73,6 +76,8 @@ pub struct Plan {
     underlays: Vec<Link>,
     /// The service addresses of each group.
     pub targets: Vec<Vec<ServiceTarget>>,
+    /// If the connections of a group are told.
+    pub conntrackd: Option<Conntrackd>,
     /// If an arbiter is configured.
     etcd: Option<Asking>,
     /// For whom the control socket is.
@@ -171,6 +176,13 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
             }
         }
     }
+    let conntrackd = conntrackd(config, options, &links, &addresses).unwrap_or_else(|unusable| {
+        problems.push(Problem::new(
+            format!("service conntrack-sync: {unusable}"),
+            unusable.remedy(),
+        ));
+        None
+    });
     let etcd = asking(config).unwrap_or_else(|unusable| {
         problems.push(Problem::new(
             format!("arbiter etcd: {unusable}"),
@@ -189,12 +201,28 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
         Ok(Plan {
             underlays,
             targets,
+            conntrackd,
             etcd,
             access,
         })
     } else {
         Err(Unfit(problems).into())
     }
+}
+
+/// What tells of connections, if they are to be told.
+fn conntrackd(
+    config: &Config,
+    options: &Options,
+    links: &[Link],
+    addresses: &[Address],
+) -> Result<Option<Conntrackd>, conntrack::Unusable> {
+    let mut groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let Some(sync) = groups.find_map(|group| group.conntrack_sync.as_ref()) else {
+        return Ok(None);
+    };
+    let ways = conntrack::Ways::find(sync, config, links, addresses)?;
+    Conntrackd::new(&ways, options.run_directory()).map(Some)
 }
 
 /// Reads what the configuration names of certificates and passwords.
@@ -308,6 +336,7 @@ pub struct Setup {
     pub leases: MappedArray<Lease>,
     pub epochs: Arc<MappedArray<EpochSlot>>,
     pub targets: Vec<Vec<ServiceTarget>>,
+    pub conntrackd: Option<Conntrackd>,
     pub monitors: Vec<Monitor>,
     pub etcd: Option<Asking>,
     pub slow_path: OpenSlowPath,
@@ -383,6 +412,7 @@ pub async fn carry_out(
         leases: dataplane.leases()?,
         epochs: Arc::clone(&epochs),
         targets: plan.targets,
+        conntrackd: plan.conntrackd,
         etcd: plan.etcd,
         slow_path: open_slow_path,
         facts: Facts {
@@ -872,6 +902,7 @@ pub async fn gather(
     config: &Config,
     beginnings: &[Beginning],
     targets: Vec<Vec<ServiceTarget>>,
+    mut conntrackd: Option<Conntrackd>,
     netlink: &Netlink,
 ) -> Vec<GroupResources> {
     let to_clear = beginnings.iter().zip(&targets);
@@ -885,12 +916,23 @@ pub async fn gather(
     groups
         .zip(targets)
         .zip(beginnings)
-        .map(|((group, targets), beginning)| resources(group, targets, beginning.is_active))
+        .map(|((group, targets), beginning)| {
+            let of_group = group
+                .conntrack_sync
+                .as_ref()
+                .and_then(|_| conntrackd.take());
+            resources(group, targets, of_group, beginning.is_active)
+        })
         .collect()
 }
 
 /// What moves with a group, in the order of [`Group::resources`].
-fn resources(group: &Group, targets: Vec<ServiceTarget>, is_active: bool) -> GroupResources {
+fn resources(
+    group: &Group,
+    targets: Vec<ServiceTarget>,
+    conntrackd: Option<Conntrackd>,
+    is_active: bool,
+) -> GroupResources {
     let mut targets = targets.into_iter();
     let services = group.services.iter().filter_map(|service| match service {
         Service::Address(_) => targets.next().map(Resource::Address),
@@ -910,6 +952,7 @@ fn resources(group: &Group, targets: Vec<ServiceTarget>, is_active: bool) -> Gro
         resources: services
             .chain(routes.map(Resource::Route))
             .chain(aws.map(Resource::Aws))
+            .chain(conntrackd.map(Resource::Connections))
             .collect(),
         check: group
             .is_checked()

@@ -7,6 +7,7 @@
 
 mod brace_form;
 mod check;
+mod conntrack_sync;
 mod diagnostic;
 mod diff;
 mod import;
@@ -29,6 +30,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+pub use conntrack_sync::{ConntrackSync, SyncLink};
 pub use diagnostic::{Diagnostic, Position, Refused, Severity, render_all};
 pub use diff::{Change, Sign};
 pub use import::{Account, Imported};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use router_common::lease::Length;
 
+use super::conntrack_sync::ConntrackSync;
 use super::resources::{Aws, KernelRoute, Service};
 pub use super::secret::Secret;
 use super::track::Track;
@@ -289,23 +290,27 @@ pub struct Group {
     /// Addresses that are pinged.
     pub monitors: Vec<IpAddr>,
     pub tracks: Vec<Track>,
-    /// In the order in which they start. They, `routes` and `aws` may be empty: such a group only
+    /// In the order in which they start. They, `routes`, `aws` and `conntrack_sync` may be empty: such a group only
     /// decides who is active.
     pub services: Vec<Service>,
     /// One for each destination.
     pub routes: Vec<KernelRoute>,
     pub aws: Option<Aws>,
+    /// Stated as `service conntrack-sync`, of one group.
+    pub conntrack_sync: Option<ConntrackSync>,
     /// Is run at each change of state; an absolute path.
     pub notify: Option<PathBuf>,
 }
 
 impl Group {
-    /// All that moves with it, as it is written: in the order of services, routes, AWS.
+    /// All that moves with it, as it is written: in the order of services, routes, AWS, connections.
     pub fn resources(&self) -> impl Iterator<Item = String> {
         let services = self.services.iter().map(ToString::to_string);
         let routes = self.routes.iter().map(ToString::to_string);
         let aws = self.aws.iter().flat_map(|aws| &aws.resources);
-        services.chain(routes).chain(aws.map(ToString::to_string))
+        let aws = aws.map(ToString::to_string);
+        let connections = self.conntrack_sync.iter().map(ToString::to_string);
+        services.chain(routes).chain(aws).chain(connections)
     }
 
     /// The names of all its monitors: `monitors`, `tracks`, and if [`Self::is_checked`], what it takes to
@@ -324,6 +329,7 @@ impl Group {
             .as_ref()
             .is_some_and(|aws| !aws.resources.is_empty());
         has_aws
+            || self.conntrack_sync.is_some()
             || self.services.iter().any(|service| match service {
                 Service::Address(_) => false,
                 Service::Unit(_) | Service::Script(_) => true,

@@ -337,12 +337,19 @@ interfaces {
                 let usable = words.iter().filter(|word| word.status == Status::Supported);
                 select(usable.map(|word| word.word.to_owned()).collect::<Vec<_>>()).boxed()
             }
+            Type::Choices(words) => {
+                let words: Vec<_> = words.iter().map(|word| word.word).collect();
+                vec(select(words), 1..3)
+                    .prop_map(|words| words.join(","))
+                    .boxed()
+            }
             Type::Endpoint | Type::Address => "10\\.0\\.0\\.[1-9]|2001:db8::[1-9]".boxed(),
             Type::Listen => "(127\\.0\\.0\\.1:|\\[::1\\]:)?[1-9][0-9]{0,3}".boxed(),
             Type::Prefix => "10\\.0\\.0\\.[1-9]/24|2001:db8::[1-9]/64".boxed(),
             Type::File | Type::Command => "/[a-z ]{1,5}".boxed(),
             Type::Server => "https://[a-z]{1,5}:[1-9]".boxed(),
             Type::KeyPrefix => "/[a-z]{1,5}".boxed(),
+            Type::Ipv4Group => "225\\.0\\.0\\.[1-9]".boxed(),
             Type::McastGroup => "239\\.1\\.1\\.[1-9]".boxed(),
             Type::Service => {
                 "10\\.0\\.0\\.[1-9]/24(/eth[0-9](/10\\.0\\.0\\.255)?)?|[a-z]{1,5}\\.service|[a-z]{1,5}(::[ -9;-~]{1,5})?".boxed()

@@ -4,6 +4,7 @@
 //! and printing.
 
 mod build;
+mod conntrack_sync;
 mod interfaces;
 mod legal;
 mod nodes;
@@ -88,6 +89,8 @@ pub(super) enum Type {
     },
     Bool,
     Choice(&'static [Word]),
+    /// One of the words, or several divided by commas.
+    Choices(&'static [Word]),
     /// The outer address of a tunnel.
     Endpoint,
     /// An address of this host with the length of its network.
@@ -97,6 +100,8 @@ pub(super) enum Type {
     Listen,
     /// IPv4 in 239.0.0.0/8.
     McastGroup,
+    /// Any IPv4 multicast group.
+    Ipv4Group,
     /// The path of a file of this host.
     File,
     /// The same, and arguments behind it, divided by blanks.

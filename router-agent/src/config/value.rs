@@ -26,6 +26,7 @@ pub(super) enum Value {
     Number(u32),
     Bool(bool),
     Word(&'static str),
+    Words(Vec<&'static str>),
     Ipv4(Ipv4Addr),
     Ip(IpAddr),
     Listen(SocketAddr),
@@ -46,6 +47,7 @@ impl Value {
             Self::Number(number) => number.to_string(),
             Self::Bool(is) => is.to_string(),
             Self::Word(word) => (*word).to_owned(),
+            Self::Words(words) => words.join(","),
             Self::Ipv4(address) => address.to_string(),
             Self::Ip(address) => address.to_string(),
             Self::Net(net) => net.to_string(),
@@ -104,7 +106,12 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
             "false" => Ok(Value::Bool(false)),
             _ => Err(bad("is neither true nor false", "write `true` or `false`")),
         },
-        Type::Choice(words) => choice(word, words),
+        Type::Choice(words) => choice(word, words).map(Value::Word),
+        Type::Choices(words) => word
+            .split(',')
+            .map(|word| choice(word, words))
+            .collect::<Result<_, _>>()
+            .map(Value::Words),
         Type::Endpoint => endpoint(word),
         Type::Prefix => prefix(word).map(Value::Net),
         Type::Address => address(word),
@@ -114,6 +121,13 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
             _ => Err(bad(
                 "is not an IPv4 multicast group in 239.0.0.0/8",
                 "leave the node out: heartbeats are unicast inside the tunnel",
+            )),
+        },
+        Type::Ipv4Group => match word.parse::<Ipv4Addr>() {
+            Ok(group) if group.is_multicast() => Ok(Value::Ipv4(group)),
+            _ => Err(bad(
+                "is not an IPv4 multicast group",
+                "write one of 224.0.0.0/4, the same on both nodes",
             )),
         },
         Type::File => file(word),
@@ -256,7 +270,7 @@ fn other_interface(word: &str) -> Result<Value, Bad> {
     interface_name(word)
 }
 
-fn choice(word: &str, words: &'static [Word]) -> Result<Value, Bad> {
+fn choice(word: &str, words: &'static [Word]) -> Result<&'static str, Bad> {
     let usable = || {
         words
             .iter()
@@ -274,7 +288,7 @@ fn choice(word: &str, words: &'static [Word]) -> Result<Value, Bad> {
     };
     match words.iter().find(|known| known.word == word) {
         Some(known) => match known.status {
-            Status::Supported => Ok(Value::Word(known.word)),
+            Status::Supported => Ok(known.word),
             Status::Later => Err(bad(NOT_YET, format!("this version accepts {}", list()))),
             Status::Foreign => Err(bad(
                 "is known to Vyatta but not to this router",

@@ -7,6 +7,7 @@
 mod address;
 mod check;
 pub mod command;
+pub mod conntrack;
 mod journal;
 pub mod notify;
 mod plan;

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::{
     ServiceTarget,
+    conntrack::Conntrackd,
     journal::{Entry, Started},
     plan::{Deed, Outcome, Spec},
     route::RouteTarget,
@@ -36,11 +37,14 @@ const SERVICE_LIMIT: Duration = Duration::from_mins(2);
 
 /// Several requests, each with a limit of its own.
 const CLOUD_LIMIT: Duration = Duration::from_secs(20);
+/// Several requests, likewise.
+const CONNECTIONS_LIMIT: Duration = Duration::from_secs(5);
 
 const VERIFY_KERNEL: Duration = Duration::from_secs(5);
 const VERIFY_SERVICE: Duration = Duration::from_secs(10);
 
 pub enum Resource {
+    Connections(Conntrackd),
     Address(ServiceTarget),
     Route(RouteTarget),
     Aws(AwsTarget),
@@ -110,6 +114,14 @@ impl From<Error> for Failure {
     }
 }
 
+/// Of connections that are not told of: the peer knows of no more.
+fn of_connections(error: Error) -> Failure {
+    Failure {
+        error,
+        is_everywhere: true,
+    }
+}
+
 impl From<CloudError> for Failure {
     fn from(error: CloudError) -> Self {
         Self {
@@ -141,7 +153,7 @@ impl Resource {
     /// How the journal notes it; none if the kernel keeps a mark.
     pub fn entry(&self, group: &str) -> Option<Entry> {
         let started = match self {
-            Self::Address(_) | Self::Route(_) | Self::Aws(_) => return None,
+            Self::Connections(_) | Self::Address(_) | Self::Route(_) | Self::Aws(_) => return None,
             Self::Unit(name) => Started::Unit(name.clone()),
             Self::Script(Script { call, .. }) => Started::Script {
                 name: call.name.clone(),
@@ -155,24 +167,28 @@ impl Resource {
     }
 
     /// `place` is its place among the group's resources: units and scripts start one after the other,
-    /// when the rest has been tried.
+    /// when the rest has been tried. Connections are there before an address draws their packets.
     pub fn spec(&self, place: usize) -> Spec {
         let place = u32::try_from(place).unwrap_or(u32::MAX);
         match self {
-            Self::Address(_) => Spec {
+            Self::Connections(_) => Spec {
                 rank: 0,
                 verify: VERIFY_KERNEL,
             },
-            Self::Route(_) => Spec {
+            Self::Address(_) => Spec {
                 rank: 1,
                 verify: VERIFY_KERNEL,
             },
+            Self::Route(_) => Spec {
+                rank: 2,
+                verify: VERIFY_KERNEL,
+            },
             Self::Aws(target) => Spec {
-                rank: 1,
+                rank: 2,
                 verify: target.cloud.verify_interval(),
             },
             Self::Unit(_) | Self::Script(_) => Spec {
-                rank: place.saturating_add(2),
+                rank: place.saturating_add(3),
                 verify: VERIFY_SERVICE,
             },
         }
@@ -182,6 +198,7 @@ impl Resource {
         let limit = match self {
             Self::Address(_) | Self::Route(_) => KERNEL_LIMIT,
             Self::Aws(_) => CLOUD_LIMIT,
+            Self::Connections(_) => CONNECTIONS_LIMIT,
             Self::Unit(_) | Self::Script(_) => SERVICE_LIMIT,
         };
         let work = async {
@@ -205,6 +222,9 @@ impl Resource {
 
     async fn take(&self, errand: Errand<'_>, tools: &Tools) -> Result<(), Failure> {
         match self {
+            Self::Connections(daemon) => {
+                daemon.take(errand.epoch).await.map_err(of_connections)?;
+            }
             Self::Address(target) => {
                 target.take(&tools.netlink).await?;
                 self.announce(tools);
@@ -221,6 +241,7 @@ impl Resource {
 
     async fn release(&self, errand: Errand<'_>, tools: &Tools) -> Result<(), Failure> {
         match self {
+            Self::Connections(daemon) => daemon.release().await.map_err(of_connections)?,
             Self::Address(target) => target.release(&tools.netlink).await?,
             Self::Route(target) => target.release(&tools.netlink).await?,
             // It stays until the successor takes it: better a way to a router that is about to go than
@@ -236,6 +257,7 @@ impl Resource {
 
     async fn is_held(&self, errand: Errand<'_>, tools: &Tools) -> Result<bool, Failure> {
         Ok(match self {
+            Self::Connections(daemon) => daemon.is_held().await.map_err(of_connections)?,
             Self::Address(target) => target.is_held(&tools.netlink).await?,
             Self::Route(target) => target.is_held(&tools.netlink).await?,
             Self::Aws(AwsTarget { cloud, resource }) => cloud.is_held(resource).await?,
@@ -260,9 +282,11 @@ impl Resource {
         }
     }
 
-    /// Whether this node could take it, as far as that can be told without doing it.
+    /// Whether this node could take it, as far as that can be told without doing it. Connections must be
+    /// told of before.
     pub async fn check(&self) -> Result<(), Failure> {
         match self {
+            Self::Connections(daemon) => daemon.stand_by().await.map_err(of_connections),
             Self::Address(_) | Self::Route(_) => Ok(()),
             Self::Aws(AwsTarget { cloud, resource }) => Ok(cloud.check(resource).await?),
             Self::Unit(name) => Ok(unit::check(name).await?),
@@ -283,6 +307,7 @@ impl From<&Started> for Resource {
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Connections(_) => f.write_str("conntrack-sync"),
             Self::Address(target) => target.fmt(f),
             Self::Route(target) => target.fmt(f),
             Self::Aws(target) => target.resource.fmt(f),

@@ -383,6 +383,7 @@ fn group(instance: &Instance, host: Option<&Host>, report: &mut Report) -> Optio
         services: resources::services(branch),
         routes: resources::routes(branch, report),
         aws: resources::aws(branch, report),
+        conntrack_sync: None,
         notify: text(branch, "notify").map(|stated| stated.value.into()),
     })
 }

@@ -6,6 +6,7 @@
 mod addresses;
 mod arbiter;
 mod cluster;
+mod conntrack_sync;
 mod endpoints;
 mod ethernets;
 mod fit;
@@ -17,7 +18,9 @@ mod tunnels;
 use std::net::SocketAddr;
 
 use super::Facts;
+use super::conntrack_sync::ConntrackSync;
 use super::diagnostic::{Problem, Report};
+use super::model::Cluster;
 use super::schema::{self, Kind, Node};
 use super::tree::{Branch, Stated};
 use super::value::Value;
@@ -33,6 +36,7 @@ pub(super) fn check(root: &Branch, facts: &Facts, report: &mut Report) -> Option
     let cluster = root
         .branch("cluster")
         .map(|branch| cluster::check(branch, root, host.as_ref(), &tunnels, facts, report));
+    let conntrack_sync = conntrack_sync::check(root, report);
     Some(Config {
         host_name: host?.value,
         tunnels: tunnels
@@ -41,7 +45,7 @@ pub(super) fn check(root: &Branch, facts: &Facts, report: &mut Report) -> Option
             .collect::<Option<_>>()?,
         ethernets: ethernets?,
         cluster: match cluster {
-            Some(cluster) => Some(cluster?),
+            Some(cluster) => Some(with_conntrack_sync(cluster?, conntrack_sync)),
             None => None,
         },
         metrics: metrics(root),
@@ -59,6 +63,15 @@ fn control(root: &Branch) -> Control {
         socket_group: group("socket-group"),
         read_only_group: group("read-only-group"),
     }
+}
+
+fn with_conntrack_sync(mut cluster: Cluster, sync: Option<(String, ConntrackSync)>) -> Cluster {
+    if let Some((name, sync)) = sync
+        && let Some(group) = cluster.groups.iter_mut().find(|group| group.name == name)
+    {
+        group.conntrack_sync = Some(sync);
+    }
+    cluster
 }
 
 fn metrics(root: &Branch) -> Option<SocketAddr> {

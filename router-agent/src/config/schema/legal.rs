@@ -17,9 +17,12 @@ impl Type {
             }
             Self::Bool => "true|false".to_owned(),
             Self::Choice(words) => usable(words).collect::<Vec<_>>().join("|"),
-            Self::Endpoint | Self::Address | Self::McastGroup | Self::Ipv4Address => {
-                "ADDRESS".to_owned()
-            }
+            Self::Choices(words) => usable(words).collect::<Vec<_>>().join(","),
+            Self::Endpoint
+            | Self::Address
+            | Self::McastGroup
+            | Self::Ipv4Group
+            | Self::Ipv4Address => "ADDRESS".to_owned(),
             Self::Listen => "ADDRESS:PORT".to_owned(),
             Self::Prefix => "ADDRESS/LENGTH".to_owned(),
             Self::Service => "SERVICE".to_owned(),
@@ -61,15 +64,14 @@ impl Type {
                 or(format!("0 to {max}, or 0x0 to {max:#x}"), words)
             }
             Self::Bool => "`true`, `false`".to_owned(),
-            Self::Choice(words) => {
-                let words: Vec<_> = usable(words).map(|word| format!("`{word}`")).collect();
-                words.join(", ")
-            }
+            Self::Choice(words) => listed(words),
+            Self::Choices(words) => format!("of {}, divided by commas", listed(words)),
             Self::Endpoint => "IPv4 or IPv6 address, of one host".to_owned(),
             Self::Prefix => "address and length, as `169.254.0.1/24`".to_owned(),
             Self::Address => "IPv4 or IPv6 address".to_owned(),
             Self::Listen => "`ADDRESS:PORT`, or a port of 127.0.0.1".to_owned(),
             Self::McastGroup => "IPv4 address in 239.0.0.0/8".to_owned(),
+            Self::Ipv4Group => "IPv4 address in 224.0.0.0/4".to_owned(),
             Self::File => "absolute path of a file".to_owned(),
             Self::Command => "absolute path of a file, and arguments, divided by blanks".to_owned(),
             Self::Server => "`http://HOST:PORT` or `https://HOST:PORT`".to_owned(),
@@ -90,6 +92,11 @@ impl Type {
 fn usable(words: &'static [Word]) -> impl Iterator<Item = &'static str> {
     let usable = words.iter().filter(|word| word.status == Status::Supported);
     usable.map(|word| word.word)
+}
+
+fn listed(words: &'static [Word]) -> String {
+    let words: Vec<_> = usable(words).map(|word| format!("`{word}`")).collect();
+    words.join(", ")
 }
 
 fn or(mut numbers: String, words: &'static [Word]) -> String {

@@ -1,6 +1,7 @@
 //! The nodes at the top, of the host and of the cluster.
 
 use super::build::{branch, foreign, later, leaf, milliseconds, multi, seconds, tag, word};
+use super::conntrack_sync::CONNTRACK_SYNC;
 use super::interfaces::INTERFACES;
 use super::{Node, Type, Word};
 
@@ -53,6 +54,11 @@ static SYSTEM: &[Node] = &[
 
 static SERVICE: &[Node] = &[
     branch("control", "The control socket", CONTROL),
+    branch(
+        "conntrack-sync",
+        "Connections that outlive a failover",
+        CONNTRACK_SYNC,
+    ),
     branch("metrics", "Metrics for Prometheus", METRICS),
     foreign("dhcp-relay"),
     foreign("dhcp-server"),

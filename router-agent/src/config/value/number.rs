@@ -86,7 +86,7 @@ fn begins_a_number(word: &str) -> bool {
 
 /// One of the `words` where a number could be too.
 fn word_instead(word: &str, words: &'static [Word], range: &str) -> Result<Value, Bad> {
-    choice(word, words).map_err(|error| {
+    choice(word, words).map(Value::Word).map_err(|error| {
         let mut legal = format!("write a whole number, {range}");
         for known in words.iter().filter(|w| w.status == Status::Supported) {
             legal.push_str(", or `");

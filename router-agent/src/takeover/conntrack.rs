@@ -1,0 +1,292 @@
+//! Connections that outlive a failover: drives conntrackd, which tells the peer's of each connection
+//! that the kernel tracks. What it is told to do, and when, is as in its own `primary-backup.sh`.
+//!
+//! The daemon is not a child of the agent: it lives on over an agent that dies or is replaced, and
+//! with it what it knows of the peer's connections.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use router_common::identity::Epoch;
+use thiserror::Error;
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+use super::command::{Call, CallError, Ended};
+
+mod text;
+
+pub use text::Ways;
+
+/// Where distributions have it.
+const PROGRAMS: [&str; 3] = [
+    "/usr/sbin/conntrackd",
+    "/usr/local/sbin/conntrackd",
+    "/sbin/conntrackd",
+];
+/// The daemon answers within milliseconds. One that hangs must not keep addresses from their turn.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Why connections cannot be told of here.
+#[derive(Debug, Error)]
+pub enum Unusable {
+    #[error("conntrackd is not installed")]
+    NotInstalled,
+    #[error("there is no interface {0}")]
+    NoInterface(String),
+    #[error("interface {0} has no IPv4 address")]
+    NoAddress(String),
+    #[error("tunnel {0} carries no multicast, and no peer is stated")]
+    NoMulticast(String),
+}
+
+impl Unusable {
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::NotInstalled => {
+                "install it (`apt-get install conntrackd`), and leave its own service disabled"
+                    .into()
+            }
+            Self::NoInterface(_) => "`ip link` shows what there is".into(),
+            Self::NoAddress(name) => format!("`ip address show {name}` shows what it has"),
+            Self::NoMulticast(name) => format!(
+                "add `set interfaces tunnel {name} multicast enable`, or \
+                 `set service conntrack-sync interface {name} peer ADDRESS`"
+            ),
+        }
+    }
+}
+
+/// The conntrackd of this agent.
+pub struct Conntrackd {
+    program: PathBuf,
+    files: Files,
+    /// Its configuration.
+    text: String,
+    starting: Mutex<()>,
+    /// What was committed last is what the peer knows now.
+    is_told: AtomicBool,
+}
+
+/// In a directory that does not outlive the system's run, as connections do not.
+struct Files {
+    config: PathBuf,
+    lock: PathBuf,
+    socket: PathBuf,
+    /// Under which epoch connections were last committed, while they are this node's.
+    epoch: PathBuf,
+}
+
+impl Files {
+    fn of(directory: &Path) -> Self {
+        let file = |name| directory.join(name);
+        Self {
+            config: file("conntrackd.conf"),
+            lock: file("conntrackd.lock"),
+            socket: file("conntrackd.ctl"),
+            epoch: file("conntrackd.epoch"),
+        }
+    }
+}
+
+/// What the daemon is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    Start,
+    /// Whether it is there.
+    Statistics,
+    /// What the peer has told becomes what the kernel knows.
+    Commit,
+    FlushCaches,
+    ReadKernel,
+    TellAll,
+    /// The kernel is to forget, after a while.
+    Forget,
+    AskPeer,
+    Kill,
+}
+
+impl Request {
+    const fn flag(self) -> &'static str {
+        match self {
+            Self::Start => "-d",
+            Self::Statistics => "-s",
+            Self::Commit => "-c",
+            Self::FlushCaches => "-f",
+            Self::ReadKernel => "-R",
+            Self::TellAll => "-B",
+            Self::Forget => "-t",
+            Self::AskPeer => "-n",
+            Self::Kill => "-k",
+        }
+    }
+}
+
+impl Conntrackd {
+    /// `directory` is where its files are to be. Changes nothing.
+    pub fn new(ways: &Ways, directory: &Path) -> Result<Self, Unusable> {
+        let files = Files::of(directory);
+        Ok(Self {
+            program: program().ok_or(Unusable::NotInstalled)?,
+            text: ways.text(&files.lock, &files.socket),
+            files,
+            starting: Mutex::default(),
+            is_told: AtomicBool::new(false),
+        })
+    }
+
+    /// Commits what the peer has told of its connections; once under each epoch, because what is
+    /// committed replaces what the kernel has, which is newer from then on.
+    pub async fn take(&self, epoch: Epoch) -> Result<()> {
+        self.is_told.store(false, Ordering::Relaxed);
+        if self.committed_under() == Some(epoch) {
+            return self.ensure_running().await;
+        }
+        // One that does not run has nothing to commit.
+        if !self.ask(Request::Commit).await?.status.success() {
+            self.ensure_running().await?;
+        }
+        fs::write(&self.files.epoch, epoch.0.to_string())
+            .with_context(|| format!("cannot write {}", self.files.epoch.display()))
+    }
+
+    /// Whether it runs. What was committed is told to the peer at the first look: nothing waits for
+    /// that, as addresses do for the commit.
+    pub async fn is_held(&self) -> Result<bool> {
+        if !self.ask(Request::Statistics).await?.status.success() {
+            return Ok(false);
+        }
+        if !self.is_told.load(Ordering::Relaxed) {
+            for request in [Request::FlushCaches, Request::ReadKernel, Request::TellAll] {
+                self.demand(request).await?;
+            }
+            self.is_told.store(true, Ordering::Relaxed);
+        }
+        Ok(true)
+    }
+
+    /// Leaves the connections to the peer. Of one that does not run there is nothing to leave.
+    pub async fn release(&self) -> Result<()> {
+        remove(&self.files.epoch)?;
+        for request in [Request::Forget, Request::AskPeer] {
+            self.ask(request).await?;
+        }
+        Ok(())
+    }
+
+    /// Hears what the peer tells, while the connections are not this node's.
+    pub async fn stand_by(&self) -> Result<()> {
+        // Epochs may begin anew.
+        remove(&self.files.epoch)?;
+        self.ensure_running().await
+    }
+
+    /// Starts it unless it runs, by this configuration.
+    async fn ensure_running(&self) -> Result<()> {
+        let _one_at_a_time = self.starting.lock().await;
+        let Files {
+            config,
+            lock,
+            socket: _,
+            epoch: _,
+        } = &self.files;
+        if fs::read_to_string(config).is_ok_and(|text| text == self.text) {
+            if self.ask(Request::Statistics).await?.status.success() {
+                return Ok(());
+            }
+        } else {
+            if config.exists() {
+                self.ask(Request::Kill).await?;
+            }
+            let new = config.with_extension("new");
+            fs::write(&new, &self.text)
+                .and_then(|()| fs::rename(&new, config))
+                .with_context(|| format!("cannot write {}", config.display()))?;
+        }
+        // Of one that died.
+        remove(lock)?;
+        self.demand(Request::Start).await?;
+        info!("conntrackd is started");
+        Ok(())
+    }
+
+    /// What it does must succeed.
+    async fn demand(&self, request: Request) -> Result<()> {
+        let ended = self.ask(request).await?;
+        if !ended.status.success() {
+            bail!("{} {}: {ended}", self.program.display(), request.flag());
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, request: Request) -> Result<Ended> {
+        ask(&self.program, &self.files.config, request).await
+    }
+
+    fn committed_under(&self) -> Option<Epoch> {
+        let text = fs::read_to_string(&self.files.epoch).ok()?;
+        text.parse().ok().map(Epoch)
+    }
+}
+
+/// Ends the daemon that an agent before this one, or this one, has started with files in `directory`.
+pub async fn end(directory: &Path) {
+    let Files {
+        config,
+        lock,
+        socket,
+        epoch,
+    } = Files::of(directory);
+    if !config.exists() {
+        return;
+    }
+    let ended = match program() {
+        Some(program) => ask(&program, &config, Request::Kill).await.map(drop),
+        None => Err(Unusable::NotInstalled.into()),
+    };
+    let removed = [config, lock, socket, epoch]
+        .iter()
+        .try_for_each(|path| remove(path));
+    match ended.and(removed) {
+        Ok(()) => info!("conntrackd is ended"),
+        Err(error) => warn!("cannot end conntrackd: {error:#}"),
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    let mut programs = PROGRAMS.iter().map(PathBuf::from);
+    programs.find(|program| program.is_file())
+}
+
+async fn ask(program: &Path, config: &Path, request: Request) -> Result<Ended> {
+    let call = Call {
+        program: program.to_owned(),
+        arguments: ["-C", &config.to_string_lossy(), request.flag()]
+            .map(ToOwned::to_owned)
+            .to_vec(),
+        environment: Vec::new(),
+        limit: LIMIT,
+    };
+    match call.run().await {
+        Err(CallError::TooLong { .. }) => bail!(
+            "conntrackd has not answered `{}` within {LIMIT:?}: `pkill -KILL conntrackd` ends it, and \
+             it is started again",
+            request.flag()
+        ),
+        result => Ok(result?),
+    }
+}
+
+/// It may have gone already.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}

@@ -1,0 +1,280 @@
+//! A TCP connection through address translation outlives its router where conntrackd tells the other
+//! router of it, and does not where nobody does. Not run by default: it needs the real conntrackd.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use router_tests::{
+    agent,
+    article::{self, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS},
+    cluster::{Cluster, Fault, PATIENCE},
+    lab::Node,
+    poll,
+};
+
+const PORT: u16 = 5001;
+const CONFIG: &str = "/run/router/conntrackd.conf";
+
+/// By multicast in the tunnel.
+const BY_TUNNEL: &str = "set service conntrack-sync failover-mechanism cluster group aws
+set service conntrack-sync interface tun00
+set service conntrack-sync accept-protocol tcp,udp,icmp
+";
+
+/// From the one underlay to the other.
+fn by_underlay(router: Router) -> String {
+    format!(
+        "set service conntrack-sync failover-mechanism cluster group aws
+set service conntrack-sync interface eth0 peer {}
+",
+        router.peer().underlay
+    )
+}
+
+fn config(router: Router, connections: &str) -> String {
+    let [lan, servers] = article::SERVICES;
+    router.article_config()
+        + &format!(
+            "set cluster group aws service {lan}
+set cluster group aws service {servers}
+set cluster keepalive-interval 20
+set cluster dead-interval 100
+set cluster agent-dead-interval 1000
+{connections}"
+        )
+}
+
+/// A cluster whose routers hide the client behind the servers' gateway, and which of them is active.
+fn formed(connections: impl Fn(Router) -> String + 'static) -> (Cluster, Router) {
+    let cluster = Cluster::start(move |router| config(router, &connections(router))).unwrap();
+    let active = cluster
+        .settle_any()
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    cluster.await_active(active, PATIENCE).unwrap();
+    for router in ROUTERS {
+        hide_the_client(cluster.node(router));
+    }
+    (cluster, active)
+}
+
+/// Behind a port that only the router which chose it can know.
+fn hide_the_client(router: &Node) {
+    let rules = "add table ip nat
+add chain ip nat out { type nat hook postrouting priority srcnat; }
+add rule ip nat out oifname eth2 ip saddr 10.0.0.0/24 snat to 10.0.9.254 fully-random";
+    router.exec(&["nft", rules]).unwrap();
+}
+
+/// A connection by which client and server speak in turn, until it breaks or is ended.
+struct Talk {
+    turns: Arc<AtomicU64>,
+    end: Arc<AtomicBool>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Talk {
+    fn begin(cluster: &Cluster) -> Self {
+        let [client, server] = [CLIENT, SERVER].map(|name| cluster.lab.node(name));
+        let listener = server.run(|| TcpListener::bind(("0.0.0.0", PORT)));
+        let listener = listener.unwrap().unwrap();
+        let asking = client
+            .run(|| TcpStream::connect((SERVER_ADDRESS, PORT)))
+            .unwrap()
+            .unwrap();
+        let (answering, hidden) = listener.accept().unwrap();
+        assert_eq!(hidden.ip().to_string(), "10.0.9.254");
+        let (turns, end) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let thread = thread::spawn({
+            let (turns, end) = (Arc::clone(&turns), Arc::clone(&end));
+            move || speak(asking, answering, &turns, &end)
+        });
+        let talk = Self { turns, end, thread };
+        talk.goes_on(cluster);
+        talk
+    }
+
+    /// Sees it take many more turns.
+    fn goes_on(&self, cluster: &Cluster) {
+        let begun = self.turns.load(Ordering::Relaxed);
+        poll::until(PATIENCE, || {
+            let turns = self.turns.load(Ordering::Relaxed) - begun;
+            ensure!(turns > 100, "{turns} turns");
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    }
+
+    fn end(self) -> Result<()> {
+        self.end.store(true, Ordering::Relaxed);
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("the talk panicked"))?
+    }
+}
+
+fn speak(
+    mut asking: TcpStream,
+    mut answering: TcpStream,
+    turns: &AtomicU64,
+    end: &AtomicBool,
+) -> Result<()> {
+    for socket in [&asking, &answering] {
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_nodelay(true)?;
+    }
+    while !end.load(Ordering::Relaxed) {
+        let said = [turns.load(Ordering::Relaxed).to_be_bytes(); 100];
+        let said = said.as_flattened();
+        pass(&mut asking, &mut answering, said)?;
+        pass(&mut answering, &mut asking, said)?;
+        turns.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn pass(from: &mut TcpStream, to: &mut TcpStream, said: &[u8]) -> Result<()> {
+    let mut heard = vec![0; said.len()];
+    from.write_all(said)?;
+    to.read_exact(&mut heard)?;
+    ensure!(heard == said, "something else arrived");
+    Ok(())
+}
+
+fn conntrackd(node: &Node, request: &str) -> Result<String> {
+    node.exec(&["/usr/sbin/conntrackd", "-C", CONFIG, request])
+}
+
+/// Waits until the conntrackd of a standby has heard of the connection.
+fn await_known(cluster: &Cluster, standby: Router) {
+    poll::until(PATIENCE, || {
+        let known = conntrackd(cluster.node(standby), "-e")?;
+        let is_ours = |line: &str| {
+            line.contains("ESTABLISHED") && line.contains(&format!("src={CLIENT_ADDRESS} "))
+        };
+        ensure!(known.lines().any(is_ours), "it knows only: {known}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+}
+
+fn outlives_its_router(connections: impl Fn(Router) -> String + 'static) {
+    let (mut cluster, active) = formed(connections);
+    let successor = active.peer();
+    let talk = Talk::begin(&cluster);
+    await_known(&cluster, successor);
+    cluster.inject(Fault::KillNode, active).unwrap();
+    cluster.await_active(successor, PATIENCE).unwrap();
+    talk.goes_on(&cluster);
+
+    // And moves back in order: the successor has told what it had committed.
+    cluster.heal(Fault::KillNode, active).unwrap();
+    hide_the_client(cluster.node(active));
+    cluster.settle(successor).unwrap();
+    await_known(&cluster, active);
+    agent::routerctl(cluster.node(successor), &["force", "cluster", "standby"]).unwrap();
+    cluster.await_active(active, PATIENCE).unwrap();
+    cluster.settle(active).unwrap();
+    talk.goes_on(&cluster);
+    talk.end().unwrap();
+}
+
+#[test]
+fn a_connection_outlives_its_router_by_the_tunnel() {
+    outlives_its_router(|_| BY_TUNNEL.to_owned());
+}
+
+#[test]
+fn a_connection_outlives_its_router_by_the_underlay() {
+    outlives_its_router(by_underlay);
+}
+
+#[test]
+fn a_connection_that_nobody_tells_of_breaks() {
+    let (mut cluster, active) = formed(|_| String::new());
+    let talk = Talk::begin(&cluster);
+    cluster.inject(Fault::KillNode, active).unwrap();
+    cluster.await_active(active.peer(), PATIENCE).unwrap();
+    poll::until(2 * PATIENCE, || {
+        talk.thread
+            .is_finished()
+            .then_some(())
+            .context("it goes on")
+    })
+    .unwrap();
+    let broken = talk.end().unwrap_err().to_string();
+    println!("without conntrack-sync: {broken}");
+}
+
+/// The process id of a node's conntrackd, in that node.
+fn process(node: &Node) -> Result<String> {
+    let id = node.exec(&["pgrep", "--exact", "--runstates", "RSDT", "conntrackd"])?;
+    ensure!(id.lines().count() == 1, "there are several: {id}");
+    Ok(id.trim().to_owned())
+}
+
+#[test]
+fn the_daemon_lives_on_without_an_agent_and_not_after_one_that_leaves() {
+    let (mut cluster, _) = formed(|_| BY_TUNNEL.to_owned());
+    let before = ROUTERS.map(|router| process(cluster.node(router)).unwrap());
+    for router in ROUTERS {
+        cluster.take_agent(router).unwrap().kill().unwrap();
+        cluster.start_agent(router).unwrap();
+        cluster.settle_any().unwrap();
+    }
+    let after = ROUTERS.map(|router| process(cluster.node(router)).unwrap());
+    assert_eq!(after, before);
+
+    let active = cluster.settle_any().unwrap();
+    let node = cluster.node(active);
+    let died = process(node).unwrap();
+    node.exec(&["kill", "-KILL", &died]).unwrap();
+    poll::until(PATIENCE, || {
+        ensure!(process(cluster.node(active))? != died, "it is the same");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+
+    let agent = cluster.take_agent(active.peer()).unwrap();
+    assert!(agent.terminate().unwrap().success());
+    let node = cluster.node(active.peer());
+    process(node).unwrap_err();
+    node.exec(&["test", "!", "-e", CONFIG]).unwrap();
+}
+
+#[test]
+fn a_daemon_that_hangs_keeps_nobody_from_taking_over() {
+    let (mut cluster, active) = formed(|_| BY_TUNNEL.to_owned());
+    let successor = active.peer();
+    let node = cluster.node(successor);
+    node.exec(&["kill", "-STOP", &process(node).unwrap()])
+        .unwrap();
+    cluster.inject(Fault::KillNode, active).unwrap();
+    poll::until(PATIENCE, || {
+        let group = cluster.group(successor)?;
+        let held = |name: &str| {
+            let mut services = group.services.iter();
+            services.any(|service| service.service == name && service.held)
+        };
+        ensure!(
+            article::SERVICES.into_iter().all(held),
+            "{:?}",
+            group.services
+        );
+        let [.., connections] = group.services.as_slice() else {
+            unreachable!("there are three");
+        };
+        let error = connections.error.as_deref().unwrap_or_default();
+        ensure!(error.contains("has not answered `-c`"), "{connections:?}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    assert_eq!(cluster.group(successor).unwrap().state, "active");
+}
