@@ -43,6 +43,15 @@ const FAREWELL_PROBES: u32 = 3;
 /// Between them, however long the keepalive interval is.
 const FAREWELL_INTERVAL: Duration = Duration::from_millis(50);
 
+/// While nodes that hand a group over wait for each other's word, they probe and look once in this time,
+/// or in the sum of all sessions' shares if that is longer.
+const HANDOVER_INTERVAL: Duration = Duration::from_millis(1);
+const HANDOVER_SHARE: Duration = Duration::from_micros(10);
+/// For so long at most: then what was asked is not answered soon.
+const LONGEST_HANDOVER: Duration = Duration::from_secs(1);
+/// Who took over forwards when the other has heard so and grants it.
+const HANDOVER_END: Duration = Duration::from_millis(20);
+
 /// A stop of our own shorter than this is not worth an operator's attention.
 const NOTABLE_STOP: Duration = Duration::from_millis(100);
 
@@ -98,6 +107,8 @@ pub struct Group {
     pub core: Core,
     pub sessions: Vec<Session>,
     watch: Watch,
+    /// It is being handed over, until then at the latest.
+    hurries_until: BootTime,
     /// What was last reported.
     view: Option<View>,
 }
@@ -110,8 +121,27 @@ impl Group {
             core,
             sessions,
             watch: Watch::default(),
+            hurries_until: BootTime::NEVER,
             view: None,
         }
+    }
+}
+
+impl Group {
+    /// By their own words both may forward for a moment, and nobody waits.
+    fn begins(&mut self, state: State, now: BootTime) {
+        self.hurries_until = match state {
+            _ if !self.core.takes_turns() => BootTime::NEVER,
+            State::Candidate | State::Draining => now.after(LONGEST_HANDOVER),
+            State::Standby | State::Active | State::Fault if self.hurries(now) => {
+                now.after(HANDOVER_END)
+            }
+            State::Initializing | State::Standby | State::Active | State::Fault => BootTime::NEVER,
+        };
+    }
+
+    fn hurries(&self, now: BootTime) -> bool {
+        now < self.hurries_until
     }
 }
 
@@ -206,6 +236,7 @@ impl Driver {
                 }
                 next_probe = self.next_probe(next_probe, now);
             }
+            next_probe = next_probe.min(now.after(self.interval(now)));
             let wait = self.wake_at(next_probe).since(clock::now());
             match self.inbox.recv_timeout(wait) {
                 Ok(Input::Stop) if farewell.is_none() => {
@@ -362,6 +393,9 @@ impl Driver {
     fn tell_and_order(&mut self, index: usize, commands: Vec<Command>, now: BootTime) {
         let group = &mut self.groups[index];
         let transitions: Vec<_> = group.core.transitions().collect();
+        if let Some(last) = transitions.last() {
+            group.begins(last.to, now);
+        }
         let findings: Vec<_> = group.core.findings().filter(is_notable).collect();
         let view = View {
             state: group.core.state(),
@@ -491,6 +525,19 @@ impl Driver {
             next
         } else {
             now.after(self.keepalive)
+        }
+    }
+
+    /// How long the next probe may be away.
+    fn interval(&self, now: BootTime) -> Duration {
+        if self.groups.iter().any(|group| group.hurries(now)) {
+            let sessions = self.groups.iter().map(|group| group.sessions.len());
+            let sessions = u32::try_from(sessions.sum::<usize>()).unwrap_or(u32::MAX);
+            HANDOVER_INTERVAL
+                .max(HANDOVER_SHARE.saturating_mul(sessions))
+                .min(self.keepalive)
+        } else {
+            self.keepalive
         }
     }
 

@@ -460,6 +460,11 @@ impl Core {
         self.own_epoch
     }
 
+    /// Whether an owner lets go before its successor may forward.
+    pub fn takes_turns(&self) -> bool {
+        self.policy.rule() != Rule::OwnWord
+    }
+
     pub fn peer_finding(&self) -> PeerFinding {
         self.peer_finding
     }

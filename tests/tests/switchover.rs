@@ -1,0 +1,162 @@
+//! Planned moves under a stream of packets in each direction, at 10,000 packets a second, through the
+//! service addresses: who hands over loses none.
+
+use std::{thread::sleep, time::Duration};
+
+use anyhow::Result;
+use router_tests::{
+    agent,
+    article::{self, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS},
+    clock,
+    cluster::{Cluster, PATIENCE},
+    poll,
+    traffic::{Report, Traffic},
+};
+
+const PRIMARY: Router = ROUTERS[0];
+const SECONDARY: Router = ROUTERS[1];
+const INTERVAL: Duration = Duration::from_micros(100);
+const PACKETS: usize = 100_000;
+/// Around each move.
+const PAUSE: Duration = Duration::from_secs(2);
+
+const DEFAULT_TIMING: &str = "";
+const FASTEST_TIMING: &str = "set cluster keepalive-interval 1
+set cluster dead-interval 4
+";
+const AUTO_FAILBACK: &str = "set cluster group aws auto-failback true
+";
+const PROTECT: &str = "set cluster group aws protect interface eth1
+set cluster group aws protect interface eth2
+";
+
+/// A cluster whose primary is active and forwards.
+fn formed(lines: &[&str]) -> Cluster {
+    let [lan, servers] = article::SERVICES;
+    let more = lines.concat();
+    let config = move |router: Router| {
+        router.article_config()
+            + &format!(
+                "set cluster group aws service {lan}
+set cluster group aws service {servers}
+{more}"
+            )
+    };
+    let cluster = Cluster::start(config).unwrap();
+    // On a busy machine the secondary may have been the first.
+    let first = cluster.settle_any().unwrap();
+    if first != PRIMARY {
+        agent::routerctl(cluster.node(first), &["force", "cluster", "standby"]).unwrap();
+    }
+    cluster.settle(PRIMARY).unwrap();
+    cluster.await_active(PRIMARY, PATIENCE).unwrap();
+    let client = cluster.lab.node(CLIENT);
+    let ping = ["ping", "-c1", "-W1", SERVER_ADDRESS];
+    poll::until(PATIENCE, || client.exec(&ping)).unwrap();
+    cluster
+}
+
+/// The streams while the group is moved: from the client to the server, and back.
+fn under_traffic(
+    cluster: &mut Cluster,
+    moves: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> [Report; 2] {
+    let began = clock::now();
+    let streams = {
+        let [client, server] = [CLIENT, SERVER].map(|name| cluster.lab.node(name));
+        [
+            Traffic::start(client, server, SERVER_ADDRESS, INTERVAL).unwrap(),
+            Traffic::start(server, client, CLIENT_ADDRESS, INTERVAL).unwrap(),
+        ]
+    };
+    sleep(PAUSE);
+    moves(cluster).unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    let length = INTERVAL * u32::try_from(PACKETS).unwrap() + Duration::from_millis(100);
+    clock::sleep_until(began.after(length)).unwrap();
+    sleep(PAUSE);
+    streams.map(|stream| stream.finish().unwrap())
+}
+
+fn none_lost(reports: &[Report; 2], cluster: &Cluster) {
+    for (report, way) in reports.iter().zip(["client to server", "server to client"]) {
+        println!("{way}: {} sent, {} lost", report.sent(), report.lost());
+        assert!(report.sent() >= PACKETS, "{} sent", report.sent());
+        let missing = report.missing();
+        assert!(
+            missing.is_empty(),
+            "{way}: {} lost, among them {:?}\n{}",
+            missing.len(),
+            &missing[..missing.len().min(20)],
+            cluster.logs()
+        );
+    }
+}
+
+/// Away from the primary, and back again.
+fn by_hand(cluster: &mut Cluster) -> Result<()> {
+    for router in [PRIMARY, SECONDARY] {
+        agent::routerctl(cluster.node(router), &["force", "cluster", "standby"])?;
+        cluster.await_active(router.peer(), PATIENCE)?;
+        cluster.settle(router.peer())?;
+        sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// The primary's agent is stopped in order, and takes the group back when it is started again.
+fn by_failback(cluster: &mut Cluster) -> Result<()> {
+    let agent = cluster.take_agent(PRIMARY)?;
+    anyhow::ensure!(agent.terminate()?.success(), "it did not stop in order");
+    cluster.await_active(SECONDARY, PATIENCE)?;
+    sleep(PAUSE);
+    cluster.start_agent(PRIMARY)?;
+    cluster.await_active(PRIMARY, PATIENCE)?;
+    cluster.settle(PRIMARY)
+}
+
+#[test]
+fn a_move_by_hand_loses_no_packet() {
+    for timing in [DEFAULT_TIMING, FASTEST_TIMING] {
+        let mut cluster = formed(&[timing]);
+        let reports = under_traffic(&mut cluster, by_hand);
+        none_lost(&reports, &cluster);
+    }
+}
+
+#[test]
+fn an_orderly_stop_and_a_failback_lose_no_packet() {
+    for timing in [DEFAULT_TIMING, FASTEST_TIMING] {
+        let mut cluster = formed(&[timing, AUTO_FAILBACK]);
+        let reports = under_traffic(&mut cluster, by_failback);
+        none_lost(&reports, &cluster);
+    }
+}
+
+/// Of a stream under which the group moved: the longest run of packets that were lost, and how many
+/// there were in all.
+fn lost(report: &Report) -> (usize, usize) {
+    let missing = report.missing();
+    let runs = missing.chunk_by(|one, next| one + 1 == *next);
+    let longest = runs.map(<[u64]>::len).max().unwrap_or(0);
+    (longest, missing.len())
+}
+
+/// With a fence, what is sent to the old router after that has closed is lost. It is less than what is sent
+/// in half a keepalive, because nodes that wait for each other do not wait for the next one.
+#[test]
+fn a_move_between_fences_waits_for_no_keepalive() {
+    const HALF_A_KEEPALIVE: usize = 250;
+    for prefer in ["availability", "consistency"] {
+        for timing in [DEFAULT_TIMING, FASTEST_TIMING] {
+            let prefer_line = format!("set cluster group aws prefer {prefer}\n");
+            let mut cluster = formed(&[timing, &prefer_line, PROTECT]);
+            let reports = under_traffic(&mut cluster, by_hand);
+            for report in &reports {
+                let (longest, all) = lost(report);
+                let sent = report.sent();
+                println!("{prefer} {timing:?}: {all} of {sent} lost, {longest} in a row");
+                assert!(longest < HALF_A_KEEPALIVE, "{}", cluster.logs());
+            }
+        }
+    }
+}
