@@ -251,15 +251,6 @@ async fn attempt(
     outcome.map(|()| Outcome::Stopped)
 }
 
-async fn listen_for_metrics(config: &Config) -> Result<Option<TcpListener>> {
-    Ok(match config.metrics {
-        Some(address) => Some(metrics::server::bind(address).await.with_context(|| {
-            format!("cannot serve metrics at {address}: see `service metrics listen`")
-        })?),
-        None => None,
-    })
-}
-
 /// The signals that mean something to an agent.
 struct Signals {
     terminate: Signal,
