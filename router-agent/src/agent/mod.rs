@@ -16,6 +16,7 @@ mod noting;
 mod past;
 pub mod preflight;
 pub mod present;
+pub mod privileges;
 pub mod realtime;
 pub mod report;
 mod secrets;

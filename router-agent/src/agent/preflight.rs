@@ -5,6 +5,8 @@ use std::{fmt, path::Path};
 use aya::util::KernelVersion;
 use rustix::{fs::statfs, process::geteuid};
 
+use super::privileges;
+
 /// The programs need `bpf_xdp_load_bytes` (Linux 5.18) and `bpf_redirect_neigh` (5.10); this is the
 /// first long-term kernel with both.
 const OLDEST_KERNEL: (u8, u8, u16) = (6, 1, 0);
@@ -46,10 +48,14 @@ impl std::error::Error for Unfit {}
 
 /// What is wrong with the process's rights, the kernel and the BPF file system.
 pub fn system_problems(bpffs: &Path) -> Vec<Problem> {
-    [root_problem(), kernel_problem(), bpffs_problem(bpffs)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        root_problem().or_else(capability_problem),
+        kernel_problem(),
+        bpffs_problem(bpffs),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn root_problem() -> Option<Problem> {
@@ -59,6 +65,17 @@ fn root_problem() -> Option<Problem> {
             "start router-agent as root, for example with sudo",
         )
     })
+}
+
+/// Root's power may be less than it was: in a container, or by the limits of a unit.
+fn capability_problem() -> Option<Problem> {
+    let reason = match privileges::missing() {
+        Ok(missing) if missing.is_empty() => return None,
+        Ok(missing) => format!("this process does not have {}", missing.join(", ")),
+        Err(error) => format!("{error:#}"),
+    };
+    let remedy = "let the unit or container that it runs in have these capabilities";
+    Some(Problem::new(reason, remedy))
 }
 
 fn kernel_problem() -> Option<Problem> {

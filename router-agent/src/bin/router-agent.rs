@@ -13,6 +13,7 @@ use router_agent::{
         self, Options, Outcome,
         configuration::{Beginning, way_back},
         preflight::{self, Problem, Unfit},
+        privileges,
         succession::{self, Succession},
     },
     config::{self, Facts, Form, Imported, Loaded, Refused, Secrets},
@@ -126,15 +127,22 @@ fn main() -> ExitCode {
         log_format,
         command,
     } = Arguments::parse();
+    // Before there are threads: each has its own.
+    let dropped = match command {
+        Command::Run { .. } => privileges::drop_the_rest(),
+        _ => Ok(()),
+    };
     let (log, flushed_at_the_end) = logging::begin(log_format);
-    let outcome = carry_out(command, log).and_then(|next| match next {
-        Next::End => Ok(ExitCode::SUCCESS),
-        Next::Incomplete => Ok(ExitCode::from(REFUSED)),
-        Next::Agent { by, terminate } => {
-            drop(flushed_at_the_end);
-            match by.begin(terminate)? {}
-        }
-    });
+    let outcome = dropped
+        .and_then(|()| carry_out(command, log))
+        .and_then(|next| match next {
+            Next::End => Ok(ExitCode::SUCCESS),
+            Next::Incomplete => Ok(ExitCode::from(REFUSED)),
+            Next::Agent { by, terminate } => {
+                drop(flushed_at_the_end);
+                match by.begin(terminate)? {}
+            }
+        });
     match outcome {
         Ok(code) => code,
         Err(error) => {

@@ -15,7 +15,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::{OBJECT, Programs, former, pins::Pins, program};
+use super::{OBJECT, Programs, former, pins::Pins, program, query};
 
 /// Which XDP mode is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -410,9 +410,9 @@ pub(super) fn has_tc(programs: &Ebpf, hook: Hook, interface: &str) -> Result<boo
         .ok_or_else(|| anyhow!("the object has no program {name}"))?
         .try_into()?;
     let id = program.info()?.id();
-    let (_, attached) = SchedClassifier::query_tcx(interface, direction)
+    let attached = query::tcx_programs(index_of(interface)?, direction)
         .with_context(|| format!("cannot ask which TC programs {interface} has"))?;
-    Ok(attached.iter().any(|program| program.id() == id))
+    Ok(attached.contains(&id))
 }
 
 /// The kernel's number for XDP program `name`, which is loaded.

@@ -6,6 +6,7 @@ mod fences;
 mod former;
 mod mapped;
 mod pins;
+mod query;
 mod slots;
 
 use std::{

@@ -147,6 +147,7 @@ impl Resource {
             Self::Aws(_) => "aws",
             Self::Unit(_) => "unit",
             Self::Script(_) => "script",
+            Self::Connections(_) => "connections",
         }
     }
 

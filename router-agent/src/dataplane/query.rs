@@ -1,0 +1,43 @@
+//! Which TC programs an interface has, by the kernel's numbers for them. aya's own query opens each
+//! by its number, which takes CAP_SYS_ADMIN; the agent has given that up.
+
+use std::{io, mem};
+
+use anyhow::{Result, bail};
+use aya::programs::TcAttachType;
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
+
+/// `BPF_MPROG_MAX`, include/linux/bpf_mprog.h: there can be no more at one place.
+const MOST: usize = 64;
+
+/// The programs that the interface with index `ifindex` has by TCX.
+pub(super) fn tcx_programs(ifindex: u32, direction: TcAttachType) -> Result<Vec<u32>> {
+    let place = match direction {
+        TcAttachType::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
+        TcAttachType::Egress => bpf_attach_type::BPF_TCX_EGRESS,
+        TcAttachType::Custom(other) => bail!("TCX has no place {other}"),
+    };
+    let mut ids = [0_u32; MOST];
+    // SAFETY: all of its bits may be zero, and those of no other member mean anything.
+    let mut attr = unsafe { mem::zeroed::<bpf_attr>() };
+    attr.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attr.query.attach_type = place as u32;
+    attr.query.prog_ids = ids.as_mut_ptr() as u64;
+    attr.query.__bindgen_anon_2.prog_cnt = MOST as u32;
+    // SAFETY: `attr` and the array that it points to live through the call, which is told the size
+    // of both.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            bpf_cmd::BPF_PROG_QUERY as libc::c_long,
+            &raw mut attr,
+            size_of::<bpf_attr>(),
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    // SAFETY: the kernel has written it.
+    let count = unsafe { attr.query.__bindgen_anon_2.prog_cnt } as usize;
+    Ok(ids.into_iter().take(count).collect())
+}
