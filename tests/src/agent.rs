@@ -55,6 +55,20 @@ impl Agent {
 
     /// As [`Self::start`], of another build.
     pub fn start_program(program: &Path, node: &Node, config: &str) -> Result<Self> {
+        Self::start_as(program, node, config, &[])
+    }
+
+    /// As [`Self::start`], with these variables beside those of the environment.
+    pub fn start_with(node: &Node, config: &str, variables: &[(&str, &str)]) -> Result<Self> {
+        Self::start_as(&binary("router-agent")?, node, config, variables)
+    }
+
+    fn start_as(
+        program: &Path,
+        node: &Node,
+        config: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let path = write_config(node, config)?;
         let log = File::options()
             .create(true)
@@ -66,6 +80,7 @@ impl Agent {
             .arg(path)
             .arg("--history")
             .arg(node.directory().join("history"))
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

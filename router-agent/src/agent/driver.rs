@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::{
     clock_health::{ClockWatch, Reading},
     fitness::Fitness,
+    pulse::{BEAT, Pulse},
     realtime::{self, Priority},
     report::{Decided, News, Report, View},
     stages::Watch,
@@ -205,6 +206,7 @@ pub struct Driver {
     pub epochs: Arc<MappedArray<EpochSlot>>,
     pub statistics: Arc<ClockStatistics>,
     pub clock_watch: ClockWatch,
+    pub pulse: Pulse,
     pub inbox: Receiver<Input>,
     pub orders: UnboundedSender<Order>,
     /// To the arbiter; without one nobody asks.
@@ -227,6 +229,7 @@ impl Driver {
         let mut next_probe = clock::now();
         while farewell != Some(0) {
             let now = clock::now();
+            self.pulse.beat(now);
             self.tick(now);
             if now >= next_probe {
                 self.probe();
@@ -237,7 +240,7 @@ impl Driver {
                 next_probe = self.next_probe(next_probe, now);
             }
             next_probe = next_probe.min(now.after(self.interval(now)));
-            let wait = self.wake_at(next_probe).since(clock::now());
+            let wait = self.wake_at(next_probe).since(clock::now()).min(BEAT);
             match self.inbox.recv_timeout(wait) {
                 Ok(Input::Stop) if farewell.is_none() => {
                     farewell = Some(self.take_leave());

@@ -17,6 +17,7 @@ mod past;
 pub mod preflight;
 pub mod present;
 pub mod privileges;
+pub mod pulse;
 pub mod realtime;
 pub mod report;
 mod secrets;
@@ -24,6 +25,7 @@ mod setup;
 pub mod stages;
 mod step_times;
 pub mod succession;
+mod supervisor;
 mod words;
 
 use std::{
@@ -60,10 +62,12 @@ use self::{
     fitness::{Fitness, Monitors},
     keeper::Keeper,
     noting::{Noting, Scripts},
+    pulse::{BEAT, Pulse},
     realtime::Priority,
     report::{News, Report},
     setup::{Asking, OpenSlowPath, Setup},
     succession::Succession,
+    supervisor::Supervisor,
 };
 use crate::{
     arbiter::{Desk, Question},
@@ -80,6 +84,9 @@ use crate::{
     takeover::{Ears, Engine, GroupResources, Journal, Order, ServiceTarget, Tools, conntrack},
     track,
 };
+
+const CLOCK_THREAD: &str = "probe-clock";
+const TAKEOVER_THREAD: &str = "takeover";
 
 /// Where and how the agent runs.
 #[derive(Clone, Debug)]
@@ -380,6 +387,7 @@ async fn run_until(
         mut running,
         keeper,
         path_mtus,
+        pulses,
     } = started;
     let (stop_keeper, stopped) = oneshot::channel();
     let mut keeper = tokio::spawn(keeper.run(dataplane, path_mtus, stopped));
@@ -396,6 +404,10 @@ async fn run_until(
             running.noting.board.clone(),
         ));
     }
+    let main = Pulse::new("main", clock::now());
+    servers.spawn(beat(main.clone()));
+    let pulses = pulses.into_iter().chain([main]).collect();
+    let supervisor = Supervisor::tell(running.noting.board.clone(), pulses);
     info!("running");
     let outcome = tokio::select! {
         (reason, ending) = stop => {
@@ -411,6 +423,7 @@ async fn run_until(
         }
     };
     let ending = outcome.as_ref().unwrap_or(&Ending::Leave);
+    supervisor.agent_ends(ending);
     running.stop(ending).await;
     servers.abort_all();
     // One that has panicked need not hear.
@@ -427,6 +440,14 @@ async fn run_until(
         Dataplane::remove_left_over(bpffs)
     };
     removed.and(outcome)
+}
+
+/// Says again and again that the runtime of this thread goes round.
+async fn beat(pulse: Pulse) {
+    loop {
+        pulse.beat(clock::now());
+        sleep(BEAT).await;
+    }
 }
 
 /// Removes what an agent that died or stopped, or `load`, left: programs, fences, maps and devices.
@@ -527,6 +548,8 @@ struct Started {
     running: Running,
     keeper: Keeper,
     path_mtus: Receiver<PathMtu>,
+    /// Of the threads without which nothing is decided, or done about it.
+    pulses: [Pulse; 2],
 }
 
 #[expect(
@@ -567,6 +590,8 @@ async fn start(
     let resources = setup::gather(&facts.config, &beginnings, targets, conntrackd, netlink).await;
     realtime::lock_memory();
 
+    let pulses = [CLOCK_THREAD, TAKEOVER_THREAD].map(|name| Pulse::new(name, clock::now()));
+    let [clock_pulse, takeover_pulse] = pulses.clone();
     let keeps_services = Arc::new(AtomicBool::new(false));
     let (verdicts, verdicts_receiver) = unbounded_channel();
     let (addresses, held) = unbounded_channel();
@@ -583,6 +608,7 @@ async fn start(
         resources,
         journal,
         Arc::clone(&keeps_services),
+        takeover_pulse,
         orders_receiver,
         ears,
         &ended_sender,
@@ -640,12 +666,13 @@ async fn start(
         epochs,
         statistics: Arc::clone(&facts.clock),
         clock_watch: ClockWatch::default(),
+        pulse: clock_pulse,
         inbox: inbox_receiver,
         orders,
         questions,
         reports,
     };
-    let clock = spawn("probe-clock", &ended_sender, move || driver.run())?;
+    let clock = spawn(CLOCK_THREAD, &ended_sender, move || driver.run())?;
     let running = Running {
         inbox,
         keeps_services,
@@ -658,6 +685,7 @@ async fn start(
         running,
         keeper,
         path_mtus,
+        pulses,
     })
 }
 
@@ -683,6 +711,7 @@ fn spawn_engine(
     resources: Vec<GroupResources>,
     journal: Journal,
     keeps_services: Arc<AtomicBool>,
+    pulse: Pulse,
     orders: UnboundedReceiver<Order>,
     ears: Ears,
     ended: &UnboundedSender<&'static str>,
@@ -697,8 +726,8 @@ fn spawn_engine(
         Netlink::open()?
     };
     let tools = Tools { netlink, announcer };
-    let engine = Engine::new(resources, tools, journal, keeps_services, ears)?;
-    spawn("takeover", ended, move || {
+    let engine = Engine::new(resources, tools, journal, keeps_services, pulse, ears)?;
+    spawn(TAKEOVER_THREAD, ended, move || {
         realtime::raise(Priority::Takeover);
         runtime.block_on(engine.run(orders));
     })

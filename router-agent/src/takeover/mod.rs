@@ -23,7 +23,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::Sender,
     },
-    time::Duration,
 };
 
 use anyhow::{Context as _, Error, Result};
@@ -51,6 +50,7 @@ use self::{
 use crate::{
     agent::{
         driver::Input,
+        pulse::{BEAT, Pulse},
         report::{News, Report, Step, StepDone},
     },
     clock,
@@ -113,6 +113,7 @@ pub struct Engine {
     under_way: HashMap<Id, UnderWay>,
     /// At the end, what is held stays held.
     keeps: Arc<AtomicBool>,
+    pulse: Pulse,
     ears: Ears,
 }
 
@@ -135,6 +136,7 @@ impl Engine {
         tools: Tools,
         journal: Journal,
         keeps: Arc<AtomicBool>,
+        pulse: Pulse,
         ears: Ears,
     ) -> Result<Self> {
         let mut groups = groups
@@ -154,6 +156,7 @@ impl Engine {
             tasks: JoinSet::new(),
             under_way: HashMap::new(),
             keeps,
+            pulse,
             ears,
         })
     }
@@ -212,13 +215,8 @@ impl Engine {
 
     fn next_wait(&self) -> impl Future<Output = ()> + use<> {
         let deadlines = self.groups.iter().filter_map(|g| g.plan.next_deadline());
-        let wait: Option<Duration> = deadlines.min().map(|at| at.since(clock::now()));
-        async move {
-            match wait {
-                Some(wait) => sleep(wait).await,
-                None => std::future::pending().await,
-            }
-        }
+        let wait = deadlines.min().map(|at| at.since(clock::now()));
+        sleep(wait.unwrap_or(BEAT).min(BEAT))
     }
 
     fn carry_out(&mut self, order: Order) {
@@ -266,6 +264,7 @@ impl Engine {
 
     fn begin_what_is_due(&mut self) {
         let now = clock::now();
+        self.pulse.beat(now);
         for group in 0..self.groups.len() {
             if self.groups[group].plan.announcement_is_due(now) {
                 self.announce(group);
