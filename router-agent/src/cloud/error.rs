@@ -55,7 +55,8 @@ pub enum CloudError {
         message: String,
     },
     #[error(
-        "no credentials: {0}; give the instance a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
+        "no credentials yet: {0}; see that the instance has a role and that its metadata service \
+         answers, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
     )]
     NoCredentials(String),
     #[error("no region: set `aws region`, AWS_REGION, or allow the instance's metadata service")]
@@ -91,6 +92,25 @@ impl CloudError {
             | Self::NoCredentials(_)
             | Self::NoRegion
             | Self::NoInterface(_)
+            | Self::SourceDestCheck { .. }
+            | Self::NotUnderstood { .. } => false,
+        }
+    }
+
+    /// Whether it lies before any resource: every other one would meet with it.
+    pub fn concerns_all(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Busy { .. }
+            | Self::CredentialsRefused { .. }
+            | Self::ClockSkew { .. }
+            | Self::NoCredentials(_)
+            | Self::NoRegion
+            | Self::NoInterface(_) => true,
+            Self::NotPermitted { .. }
+            | Self::NotFound { .. }
+            | Self::Refused { .. }
             | Self::SourceDestCheck { .. }
             | Self::NotUnderstood { .. } => false,
         }

@@ -36,7 +36,7 @@ const API_VERSION: &str = "2016-11-15";
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Looking for region and credentials, which asks the metadata service.
-const LOOK_LIMIT: Duration = Duration::from_secs(10);
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// Longer than the time between two checks or verifications: a takeover finds a connection open.
 const IDLE_LIMIT: Duration = Duration::from_mins(2);
 /// Credentials are renewed this long before they expire. AWS has new ones five minutes before.
@@ -312,7 +312,7 @@ fn skew_s(response: &HttpResponse) -> i64 {
     }
 }
 
-/// An error with what is behind it; the outer ones of these libraries say little.
+/// An error with what is behind it, in one line; the outer ones of these libraries say little.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -320,5 +320,5 @@ fn chain(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {inner}");
         source = inner.source();
     }
-    text
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

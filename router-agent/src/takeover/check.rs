@@ -9,19 +9,25 @@ use std::{
     time::Duration,
 };
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::{sync::mpsc::UnboundedSender, time::sleep};
 use tracing::{info, warn};
 
 use super::resource::{Failure, Resource};
 use crate::{
     agent::report::{News, Report},
+    cloud::CloudError,
     control::protocol::MonitorState,
     monitor::Verdict,
 };
 
 /// Also keeps the connection to an API open.
 const INTERVAL: Duration = Duration::from_secs(30);
-const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// What failed is looked at again after this, then twice as long, and so on, each with up to as much
+/// by chance. The first tries come quickly: a node that boots may ask before the network, or who gives
+/// it its credentials, answers, and is no standby until then.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// The check of one group.
 pub struct Check {
@@ -41,6 +47,12 @@ impl Check {
     pub async fn run(self) {
         let mut errors = vec![None; self.resources.len()];
         let mut state = MonitorState::Initializing;
+        let retries = ExponentialBuilder::new()
+            .with_min_delay(FIRST_RETRY)
+            .with_max_delay(LAST_RETRY)
+            .without_max_times()
+            .with_jitter();
+        let mut pauses = retries.build();
         loop {
             if self.is_held.load(Ordering::Relaxed) {
                 sleep(INTERVAL).await;
@@ -62,15 +74,31 @@ impl Check {
                 }
             }
             let is_well = errors.iter().all(Option::is_none);
-            sleep(if is_well { INTERVAL } else { AFTER_FAILURE }).await;
+            if is_well {
+                pauses = retries.build();
+                sleep(INTERVAL).await;
+            } else {
+                sleep(pauses.next().unwrap_or(LAST_RETRY)).await;
+            }
         }
     }
 
     /// Checks all; what this node cannot do counts, what nobody can do now is only told.
     async fn look(&self, errors: &mut [Option<String>]) -> MonitorState {
         let mut state = MonitorState::Reachable;
+        let mut at_aws = None;
         for (number, resource) in self.resources.iter().enumerate() {
-            let result = resource.check().await;
+            let result = match (&**resource, &at_aws) {
+                // Each would wait as long for the same.
+                (Resource::Aws(_), Some(error)) => Err(Failure::from(CloudError::clone(error))),
+                _ => resource.check().await,
+            };
+            if let Err(failure) = &result
+                && let Some(error) = failure.error.downcast_ref::<CloudError>()
+                && error.concerns_all()
+            {
+                at_aws = Some(error.clone());
+            }
             if let Err(Failure {
                 is_everywhere: false,
                 ..
