@@ -19,6 +19,7 @@ pub mod frames;
 pub mod interop;
 pub mod kernel;
 pub mod lab;
+pub mod machine;
 pub mod many_tunnels;
 pub mod moto;
 pub mod other_build;

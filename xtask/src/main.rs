@@ -7,7 +7,9 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod check_model;
+mod clean_root;
 mod demo;
+mod dist;
 mod fuzz;
 mod lint;
 mod load;
@@ -70,6 +72,8 @@ enum Cmd {
     Fuzz(fuzz::Args),
     /// Run a command under another kernel, in a virtual machine that sees this machine's files
     Vm(vm::Args),
+    /// Build, then make a Debian package and a tarball under target/dist
+    Dist,
     /// Check formatting and run clippy over host crates and kernel programs
     Lint,
 }
@@ -99,6 +103,7 @@ fn dispatch(cmd: Cmd) -> Result<ExitCode> {
         Cmd::Simulate(args) => simulate::simulate(&args)?,
         Cmd::Fuzz(args) => fuzz::fuzz(&args)?,
         Cmd::Vm(args) => return vm::vm(&args),
+        Cmd::Dist => dist::dist()?,
         Cmd::Lint => lint::lint()?,
     }
     Ok(ExitCode::SUCCESS)

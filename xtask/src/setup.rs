@@ -10,7 +10,7 @@ use crate::packages::{self, NoServices};
 use crate::process::{find_program, heading, note, run_timed, shown};
 use crate::toolchain::{self, DEBIAN_COMPILER, DEBIAN_LLVM, Shortfall, Toolchain};
 use crate::vm::{self, Kernel};
-use crate::workspace;
+use crate::{clean_root, workspace};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -172,6 +172,7 @@ pub fn programs(what: &str, wanted: &[(&str, &str)]) -> Result<()> {
 
 pub fn peers() -> Result<()> {
     provide("peers to compare with", &missing(&PEERS))?;
+    clean_root::provide()?;
     moto()
 }
 

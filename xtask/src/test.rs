@@ -11,7 +11,7 @@ use crate::build::{self, build};
 use crate::process::{heading, is_root, note};
 use crate::summary::Summary;
 use crate::vm::{self, Kernel};
-use crate::{setup, workspace};
+use crate::{dist, setup, workspace};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -80,7 +80,7 @@ const KERNEL: Tier = Tier {
 const PEERS: Tier = Tier {
     name: "peers: beside other failover software, and with an emulator of AWS",
     packages: &["router-tests"],
-    programs: &["peers", "aws", "units", "conntrack"],
+    programs: &["peers", "aws", "units", "conntrack", "package"],
     needs_root: true,
     guest: None,
     rounds: None,
@@ -142,6 +142,9 @@ pub fn test(args: &Args) -> Result<ExitCode> {
         }
     }
     build(&build::Args::default())?;
+    if is_root() && args.peers {
+        dist::dist()?;
+    }
 
     let mut outcomes = Vec::new();
     for tier in &tiers {

@@ -16,12 +16,19 @@ pub enum Priority {
 /// Gives the calling thread real-time priority, and not to what it starts. Without it the agent works,
 /// and is later under load.
 pub fn raise(priority: Priority) {
-    let parameters = libc::sched_param {
-        sched_priority: priority as i32,
-    };
+    // The kernel's sched_param: sched_setscheduler(2).
+    let parameters: libc::c_int = priority as libc::c_int;
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // The call itself, because musl's function of that name refuses.
     // SAFETY: `parameters` lives through the call; thread 0 is the calling one.
-    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            policy,
+            &raw const parameters,
+        )
+    };
     if result != 0 {
         let error = io::Error::last_os_error();
         warn!(%error, ?priority, "no real-time priority: probes may be late under load");

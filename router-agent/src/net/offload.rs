@@ -8,6 +8,9 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+/// As the C library's `ioctl` takes it; they differ.
+const ETHTOOL: libc::Ioctl = libc::SIOCETHTOOL as libc::Ioctl;
+
 // linux/ethtool.h
 const GET_DRIVER_INFO: u32 = 0x03;
 const GET_FLAGS: u32 = 0x25;
@@ -126,8 +129,7 @@ impl Ethtool {
         request.ifr_ifru.ifru_data = std::ptr::from_mut(argument).cast();
         // SAFETY: `request` and the argument live through the call, and the argument is as long as
         // its command says.
-        let outcome =
-            unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+        let outcome = unsafe { libc::ioctl(self.socket.as_raw_fd(), ETHTOOL, &raw mut request) };
         if outcome < 0 {
             return Err(io::Error::last_os_error());
         }

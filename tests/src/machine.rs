@@ -1,0 +1,178 @@
+//! A clean Debian with a systemd of its own in a node of a lab, and the package to be installed there.
+//! What `cargo xtask test --peers` makes is found above the executable, as moto is.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    lab::{Node, Process},
+    poll,
+};
+
+const BOOT: &str = include_str!("machine.sh");
+/// Installing, starting or stopping something on a busy machine.
+const COMMAND_LIMIT: &str = "100";
+const BOOT_LIMIT: Duration = Duration::from_mins(1);
+
+/// Ends when this is dropped.
+pub struct Machine {
+    /// The parent of its process 1, which dies with it.
+    process: Process,
+    /// Of this machine; at /mnt there.
+    share: PathBuf,
+}
+
+impl Machine {
+    /// Boots one in `node`, until its systemd has started all that it starts.
+    pub fn boot(node: &Node) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = |name: &str| {
+            let path = node.directory().join(name);
+            fs::create_dir_all(&path).map(|()| path)
+        };
+        let (work, share) = (directory("machine")?, directory("share")?);
+        let log = fs::File::create(node.directory().join("machine.log"))?;
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", BOOT])
+            .env("work", &work)
+            .env("share", &share)
+            .env("clean", made("clean-root")?)
+            .env(
+                "name",
+                format!("router-machine-{}-{number}", std::process::id()),
+            )
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let process = node.spawn("machine", &mut command)?;
+        let machine = Self { process, share };
+        poll::until(BOOT_LIMIT, || {
+            let (_, state) = machine.output(&["systemctl", "is-system-running"])?;
+            // Degraded: a unit that has no use in here failed.
+            let is_up = ["running", "degraded"].contains(&state.trim());
+            ensure!(is_up, "it is {state}");
+            Ok(())
+        })?;
+        Ok(machine)
+    }
+
+    /// Runs a command that must succeed; what it prints.
+    pub fn exec(&self, words: &[&str]) -> Result<String> {
+        let (success, text) = self.output(words)?;
+        ensure!(success, "{words:?} failed: {text}");
+        Ok(text)
+    }
+
+    /// Whether a command succeeds, and what it prints, its errors as well.
+    pub fn output(&self, words: &[&str]) -> Result<(bool, String)> {
+        let first = self.first_process()?.to_string();
+        let output = Command::new("timeout")
+            .args([COMMAND_LIMIT, "nsenter", "--target", &first])
+            .args([
+                "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/",
+            ])
+            .args(words)
+            .stdin(Stdio::null())
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .output()
+            .with_context(|| format!("cannot run {words:?}"))?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        ))
+    }
+
+    /// A property of a unit, as `systemctl show` has it.
+    pub fn property(&self, unit: &str, name: &str) -> Result<String> {
+        let words = ["systemctl", "show", "--value", "--property", name, unit];
+        Ok(self.exec(&words)?.trim().to_owned())
+    }
+
+    /// Whether there is something at a path.
+    pub fn has(&self, path: &str) -> Result<bool> {
+        Ok(self.output(&["test", "-e", path])?.0)
+    }
+
+    /// Writes a file of root's there.
+    pub fn write(&self, path: &str, content: &str) -> Result<()> {
+        fs::write(self.share.join("file"), content)?;
+        let words = ["install", "-D", "--mode=0600", "/mnt/file", path];
+        self.exec(&words).map(drop)
+    }
+
+    /// Hands over a file of this machine; its path there.
+    pub fn hand_over(&self, file: &Path) -> Result<String> {
+        let name = file.file_name().context("a file has a name")?;
+        fs::copy(file, self.share.join(name))
+            .with_context(|| format!("cannot copy {}", file.display()))?;
+        Ok(format!("/mnt/{}", name.to_string_lossy()))
+    }
+
+    /// Its process 1, as seen from here.
+    fn first_process(&self) -> Result<u32> {
+        let parent = self.process.id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
+        let first = children.split_whitespace().next();
+        Ok(first.context("it has not booted, or is down")?.parse()?)
+    }
+}
+
+/// The package that was made last.
+pub fn package() -> Result<PathBuf> {
+    let made = made("dist")?;
+    let mut files = fs::read_dir(&made)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_package = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "deb");
+    let package = files.find(is_package);
+    package.with_context(|| {
+        format!(
+            "no package in {}: `cargo xtask dist` makes it",
+            made.display()
+        )
+    })
+}
+
+/// The same as a later version; in `directory`.
+pub fn later_version(package: &Path, directory: &Path) -> Result<PathBuf> {
+    let unpacked = directory.join("unpacked");
+    let dpkg = |words: &[&str], from: &Path, to: &Path| {
+        let status = Command::new("dpkg-deb")
+            .args(words)
+            .arg(from)
+            .arg(to)
+            .status()?;
+        ensure!(status.success(), "dpkg-deb {words:?} failed");
+        Ok(())
+    };
+    dpkg(&["--raw-extract"], package, &unpacked)?;
+    let control = unpacked.join("DEBIAN/control");
+    let text = fs::read_to_string(&control)?;
+    let (before, version) = text
+        .split_once("Version: ")
+        .context("a package has a version")?;
+    fs::write(&control, format!("{before}Version: 9.{version}"))?;
+    let later = directory.join("later.deb");
+    dpkg(&["--build", "--root-owner-group"], &unpacked, &later)?;
+    Ok(later)
+}
+
+/// What a command of xtask's left in the target directory.
+fn made(name: &str) -> Result<PathBuf> {
+    let executable = env::current_exe().context("cannot find this executable")?;
+    let above = executable.ancestors().skip(1);
+    let found = above
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_dir());
+    found.with_context(|| format!("there is no {name}: `cargo xtask test --peers` makes it"))
+}

@@ -1,0 +1,273 @@
+//! The package's life in a clean Debian under a real systemd, whose router is one of a pair. Not run by
+//! default: it needs what `cargo xtask dist` makes.
+
+use std::{path::Path, thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use router_agent::control::protocol::GroupStatus;
+use router_tests::{
+    agent::{self, Agent},
+    article::{self, ROUTERS, Router},
+    lab::Lab,
+    machine::{self, Machine},
+    poll,
+    status::{Document, is_active, is_standby},
+};
+
+const UNIT: &str = "router-agent.service";
+const UNIT_FILE: &str = "/usr/lib/systemd/system/router-agent.service";
+/// The systemd of a lab's machine cannot make a /dev of a unit's own.
+const DROP_IN: &str = "/run/systemd/system/router-agent.service.d/lab.conf";
+const CONFIGURATION: &str = "/etc/router/router.conf";
+/// Here the package is installed; it is the pair's primary.
+const PACKAGED: Router = ROUTERS[0];
+const PEER: Router = ROUTERS[1];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A restart may take a while here, so the peer is patient.
+fn config(router: Router) -> String {
+    router.tunnel_config()
+        + "
+set cluster interface tun00
+set cluster pre-shared-secret cloudpack
+set cluster agent-dead-interval 20000
+set cluster group g primary vyatta-a
+set cluster group g secondary vyatta-c
+set cluster group g auto-failback true
+set cluster group g service 10.0.0.254/24/eth1
+"
+}
+
+struct Pair {
+    // Before the lab, which they run in.
+    machine: Machine,
+    _peer: Agent,
+    lab: Lab,
+}
+
+impl Pair {
+    fn form() -> Self {
+        let lab = article::lab().unwrap();
+        let peer = Agent::start(lab.node(PEER.name), &config(PEER)).unwrap();
+        let machine = Machine::boot(lab.node(PACKAGED.name)).unwrap();
+        machine
+            .write(DROP_IN, "[Service]\nPrivateDevices=no\n")
+            .unwrap();
+        Self {
+            machine,
+            _peer: peer,
+            lab,
+        }
+    }
+
+    fn install(&self, package: &Path) -> String {
+        let path = self.machine.hand_over(package).unwrap();
+        self.machine.exec(&["dpkg", "--install", &path]).unwrap()
+    }
+
+    fn start(&self) {
+        self.machine
+            .write(CONFIGURATION, &config(PACKAGED))
+            .unwrap();
+        self.machine.exec(&["systemctl", "start", UNIT]).unwrap();
+        self.until(|| self.settled(PACKAGED));
+    }
+
+    fn property(&self, name: &str) -> String {
+        self.machine.property(UNIT, name).unwrap()
+    }
+
+    fn until<T>(&self, probe: impl FnMut() -> Result<T>) -> T {
+        poll::until(PATIENCE, probe).unwrap_or_else(|error| panic!("{error:#}\n{}", self.journal()))
+    }
+
+    fn journal(&self) -> String {
+        let words = ["journalctl", "--no-pager", "--unit", UNIT];
+        self.machine
+            .exec(&words)
+            .unwrap_or_else(|error| error.to_string())
+    }
+
+    /// The group as each of the two sees it.
+    fn groups(&self) -> Result<[GroupStatus; 2]> {
+        let words = ["routerctl", "show", "cluster", "status", "--json"];
+        let document: Document = serde_json::from_str(&self.machine.exec(&words)?)?;
+        let mut here = document.status.groups;
+        let mut there = agent::status(self.lab.node(PEER.name))?.groups;
+        Ok([
+            here.pop().context("a group")?,
+            there.pop().context("a group")?,
+        ])
+    }
+
+    fn settled(&self, active: Router) -> Result<[GroupStatus; 2]> {
+        let groups = self.groups()?;
+        let [here, there] = &groups;
+        let (active, standby) = if active == PACKAGED {
+            (here, there)
+        } else {
+            (there, here)
+        };
+        ensure!(
+            is_active(active),
+            "{} is {}",
+            active.this_node,
+            active.state
+        );
+        ensure!(
+            is_standby(standby),
+            "{} is {}",
+            standby.this_node,
+            standby.state
+        );
+        Ok(groups)
+    }
+
+    /// How often each of the two changed its state, by their histories.
+    fn changes(&self) -> [usize; 2] {
+        let settled = self.until(|| self.settled(PACKAGED));
+        settled.map(|group| group.transitions.len())
+    }
+}
+
+#[test]
+fn what_is_installed_starts_nothing_until_it_is_configured() {
+    let pair = Pair::form();
+    let machine = &pair.machine;
+    let said = pair.install(&machine::package().unwrap());
+    assert_eq!(pair.property("ActiveState"), "inactive", "{said}");
+    assert_eq!(pair.property("ConditionResult"), "no");
+    assert_eq!(pair.property("UnitFileState"), "enabled");
+    machine.exec(&["getent", "group", "router"]).unwrap();
+    for command in ["router-agent", "routerctl"] {
+        machine.exec(&[command, "--version"]).unwrap();
+        assert!(
+            machine
+                .has(&format!("/usr/share/man/man1/{command}.1.gz"))
+                .unwrap()
+        );
+    }
+    let completion = "/usr/share/bash-completion/completions/routerctl";
+    machine
+        .exec(&["bash", "-c", &format!(". {completion}")])
+        .unwrap();
+    let verified = machine
+        .exec(&["systemd-analyze", "verify", "--man=no", UNIT_FILE])
+        .unwrap();
+    assert!(!verified.contains("router-agent"), "{verified}");
+    // Of the example only its secret is missing.
+    let example = "/usr/share/doc/router-agent/examples/router.conf";
+    machine
+        .write("/etc/router/secret", "long and random\n")
+        .unwrap();
+    machine.exec(&["router-agent", "check", example]).unwrap();
+}
+
+#[test]
+fn the_agent_runs_confined_and_is_replaced_under_traffic() {
+    let pair = Pair::form();
+    let first = machine::package().unwrap();
+    pair.install(&first);
+    pair.start();
+    assert_eq!(pair.property("ActiveState"), "active");
+    pair.until(|| {
+        let status = pair.machine.property(UNIT, "StatusText")?;
+        ensure!(status.starts_with("g: active, epoch "), "{status}");
+        Ok(())
+    });
+    let before = pair.changes();
+    let agent = pair.property("MainPID");
+
+    // The same process, by another configuration.
+    let other = config(PACKAGED) + "set cluster dead-interval 300\n";
+    pair.machine.write(CONFIGURATION, &other).unwrap();
+    pair.machine.exec(&["systemctl", "reload", UNIT]).unwrap();
+    pair.until(|| {
+        let words = ["routerctl", "show", "configuration"];
+        let runs = pair.machine.exec(&words)?;
+        ensure!(runs.contains("dead-interval 300"), "{runs}");
+        Ok(())
+    });
+    assert_eq!(pair.changes(), before);
+    assert_eq!(pair.property("MainPID"), agent);
+
+    // Another process of another version, and no packet lost.
+    let later = machine::later_version(&first, pair.lab.directory()).unwrap();
+    let peer = pair.lab.node(PEER.name);
+    let ping = ["ping", "-q", "-i", "0.002", "-c", "4000", PACKAGED.tunnel];
+    let said = thread::scope(|scope| {
+        let pinged = scope.spawn(|| peer.exec(&ping).unwrap());
+        pair.install(&later);
+        pinged.join().unwrap()
+    });
+    assert!(said.contains(" 0% packet loss"), "{said}");
+    assert_ne!(pair.property("MainPID"), agent);
+    assert!(
+        pair.journal().contains("asked to detach"),
+        "{}",
+        pair.journal()
+    );
+    assert_eq!(pair.changes(), before);
+
+    // A crash.
+    let agent = pair.property("MainPID");
+    pair.machine.exec(&["kill", "-KILL", &agent]).unwrap();
+    pair.until(|| {
+        let now = pair.machine.property(UNIT, "MainPID")?;
+        ensure!(now != agent && now != "0", "{now}");
+        pair.settled(PACKAGED)
+    });
+    assert_eq!(pair.changes(), before);
+}
+
+#[test]
+fn a_version_that_refuses_the_configuration_replaces_no_agent() {
+    let pair = Pair::form();
+    let first = machine::package().unwrap();
+    pair.install(&first);
+    pair.start();
+    let agent = pair.property("MainPID");
+    let wrong = config(PACKAGED) + "set cluster keepalive-interval never\n";
+    pair.machine.write(CONFIGURATION, &wrong).unwrap();
+    let later = machine::later_version(&first, pair.lab.directory()).unwrap();
+    let said = pair.install(&later);
+    assert!(said.contains("mend the file"), "{said}");
+    assert_eq!(pair.property("MainPID"), agent);
+    pair.settled(PACKAGED).unwrap();
+}
+
+#[test]
+fn removal_leaves_the_cluster_and_purging_leaves_nothing() {
+    let pair = Pair::form();
+    pair.install(&machine::package().unwrap());
+    pair.start();
+    let machine = &pair.machine;
+    machine.exec(&["dpkg", "--remove", "router-agent"]).unwrap();
+    pair.until(|| {
+        let group = &agent::status(pair.lab.node(PEER.name))?.groups[0];
+        ensure!(is_active(group), "{} is {}", group.this_node, group.state);
+        Ok(())
+    });
+    let interfaces = machine.exec(&["ls", "/sys/class/net"]).unwrap();
+    assert!(!interfaces.contains("tun00"), "{interfaces}");
+    assert_eq!(machine.exec(&["ls", "/sys/fs/bpf"]).unwrap(), "");
+    let addresses = pair
+        .lab
+        .node(PACKAGED.name)
+        .exec(&["ip", "-brief", "address"])
+        .unwrap();
+    assert!(!addresses.contains("10.0.0.254"), "{addresses}");
+    for kept in [
+        CONFIGURATION,
+        "/var/lib/router/history",
+        "/etc/default/router-agent",
+    ] {
+        assert!(machine.has(kept).unwrap(), "{kept}");
+    }
+
+    machine.exec(&["dpkg", "--purge", "router-agent"]).unwrap();
+    let left = "find / -xdev \\( -name '*router-agent*' -o -path /etc/router -o -path /var/lib/router \\) \
+                -not -path '/mnt/*'";
+    let left = machine.exec(&["sh", "-c", left]).unwrap();
+    assert_eq!(left, "");
+}
