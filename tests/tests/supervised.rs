@@ -191,7 +191,7 @@ fn the_watchdog_is_fed_only_while_every_loop_goes_round() {
 fn a_supervisor_hears_of_a_successor_and_of_the_end() {
     let lab = article::lab().unwrap();
     let node = lab.node(ROUTER.name);
-    let (supervisor, agent) = Supervisor::start(node, Duration::from_secs(60));
+    let (supervisor, agent) = Supervisor::start(node, Duration::from_mins(1));
     let said = supervisor.until("READY=1");
     assert!(!said.contains("RELOADING"), "{said}");
     supervisor.until("STATUS=aws: active, epoch 1");

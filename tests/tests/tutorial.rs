@@ -1,6 +1,7 @@
 //! docs/tutorial.md, word by word: its commands run, and print what it shows.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::Path,
     process::{Command, Stdio},
@@ -81,7 +82,8 @@ fn its_commands_run_and_print_what_it_shows() {
     let node = lab.node(article::PRIMARY);
     let mut script = format!("set -e\nexec 2>&1\nPATH={}:$PATH\n", binaries.display());
     for (number, Section { commands, .. }) in sections.iter().enumerate() {
-        script += &format!("{commands}echo '{MARK}{number}'\n");
+        script.push_str(commands);
+        writeln!(script, "echo '{MARK}{number}'").unwrap();
     }
     // However slow this machine is, an agent begins anew before its peer takes it for dead.
     let first = "set cluster interface tun00\n";

@@ -138,44 +138,10 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
     }
     problems.extend(missing_interfaces(config, &by_name));
     problems.extend(ethernets::unfit(config, &links));
-    let mut targets = Vec::new();
-    for group in config.cluster.iter().flat_map(|cluster| &cluster.groups) {
-        let mut found = Vec::new();
-        for service in &group.services {
-            let remedy = match service {
-                Service::Address(address) => match ServiceTarget::find(address, &links, &addresses)
-                {
-                    Ok(target) => {
-                        found.push(target);
-                        continue;
-                    }
-                    Err(error) => (error, "`ip link` and `ip address` show what there is"),
-                },
-                Service::Script(call) => match find_script(call) {
-                    Ok(_) => continue,
-                    Err(error) => (error, "install the script, or correct its name"),
-                },
-                // Whether systemd knows it is asked again and again.
-                Service::Unit(_) => continue,
-            };
-            let (error, remedy) = remedy;
-            problems.push(Problem::new(
-                format!("group {}: {error}", group.name),
-                remedy,
-            ));
-        }
-        targets.push(found);
-        for track in &group.tracks {
-            if let Track::Script { program, .. } = track
-                && let Err(error) = check_executable(program)
-            {
-                problems.push(Problem::new(
-                    format!("group {}: {track}: {error:#}", group.name),
-                    "install the script, or correct its path",
-                ));
-            }
-        }
-    }
+    let targets = (config.cluster.iter())
+        .flat_map(|cluster| &cluster.groups)
+        .map(|group| targets(group, &links, &addresses, &mut problems))
+        .collect();
     let conntrackd = conntrackd(config, options, &links, &addresses).unwrap_or_else(|unusable| {
         problems.push(Problem::new(
             format!("service conntrack-sync: {unusable}"),
@@ -208,6 +174,48 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
     } else {
         Err(Unfit(problems).into())
     }
+}
+
+/// The service addresses of a group. What else it needs of the system, and lacks, is a problem.
+fn targets(
+    group: &Group,
+    links: &[Link],
+    addresses: &[Address],
+    problems: &mut Vec<Problem>,
+) -> Vec<ServiceTarget> {
+    let mut found = Vec::new();
+    for service in &group.services {
+        let (error, remedy) = match service {
+            Service::Address(address) => match ServiceTarget::find(address, links, addresses) {
+                Ok(target) => {
+                    found.push(target);
+                    continue;
+                }
+                Err(error) => (error, "`ip link` and `ip address` show what there is"),
+            },
+            Service::Script(call) => match find_script(call) {
+                Ok(_) => continue,
+                Err(error) => (error, "install the script, or correct its name"),
+            },
+            // Whether systemd knows it is asked again and again.
+            Service::Unit(_) => continue,
+        };
+        problems.push(Problem::new(
+            format!("group {}: {error}", group.name),
+            remedy,
+        ));
+    }
+    for track in &group.tracks {
+        if let Track::Script { program, .. } = track
+            && let Err(error) = check_executable(program)
+        {
+            problems.push(Problem::new(
+                format!("group {}: {track}: {error:#}", group.name),
+                "install the script, or correct its path",
+            ));
+        }
+    }
+    found
 }
 
 /// What tells of connections, if they are to be told.

@@ -8,7 +8,7 @@ use aya::programs::TcAttachType;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
 
 /// `BPF_MPROG_MAX`, include/linux/bpf_mprog.h: there can be no more at one place.
-const MOST: usize = 64;
+const MOST: u32 = 64;
 
 /// The programs that the interface with index `ifindex` has by TCX.
 pub(super) fn tcx_programs(ifindex: u32, direction: TcAttachType) -> Result<Vec<u32>> {
@@ -17,13 +17,13 @@ pub(super) fn tcx_programs(ifindex: u32, direction: TcAttachType) -> Result<Vec<
         TcAttachType::Egress => bpf_attach_type::BPF_TCX_EGRESS,
         TcAttachType::Custom(other) => bail!("TCX has no place {other}"),
     };
-    let mut ids = [0_u32; MOST];
+    let mut ids = [0_u32; MOST as usize];
     // SAFETY: all of its bits may be zero, and those of no other member mean anything.
     let mut attr = unsafe { mem::zeroed::<bpf_attr>() };
     attr.query.__bindgen_anon_1.target_ifindex = ifindex;
     attr.query.attach_type = place as u32;
     attr.query.prog_ids = ids.as_mut_ptr() as u64;
-    attr.query.__bindgen_anon_2.prog_cnt = MOST as u32;
+    attr.query.__bindgen_anon_2.prog_cnt = MOST;
     // SAFETY: `attr` and the array that it points to live through the call, which is told the size
     // of both.
     let result = unsafe {

@@ -22,7 +22,7 @@ pub enum Log {
 }
 
 #[derive(Debug, Args)]
-pub struct Lines {
+pub struct Excerpt {
     /// Only what is about a group.
     #[arg(value_name = "cluster")]
     cluster: Option<About>,
@@ -44,14 +44,14 @@ enum About {
     Cluster,
 }
 
-pub fn show(lines: Lines) -> Result<()> {
-    let Lines {
+pub fn show(excerpt: Excerpt) -> Result<()> {
+    let Excerpt {
         cluster,
         lines,
         level,
         follow,
         asking,
-    } = lines;
+    } = excerpt;
     let wanted = LogWanted {
         after_ns: 0,
         lines: Some(lines),

@@ -112,7 +112,7 @@ enum Show {
     /// The heartbeat sessions: times, losses, what was refused.
     Heartbeat(Asking),
     /// What the agent logged last.
-    Log(log::Lines),
+    Log(log::Excerpt),
     /// This program's version and the agent's.
     Version(Asking),
     /// What the agent runs by, in brace form.
