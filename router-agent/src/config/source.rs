@@ -189,21 +189,23 @@ fn value_from(line: &str, from: usize) -> usize {
 }
 
 /// The part of a word that can be shown as a name that is not known. The rest may be a secret that
-/// has run together with a misspelt name, so all of a word that begins like one is left out.
+/// has run together with a misspelt name, so all of a word that begins like one is left out. What is in
+/// quotes is nobody's name, and may be a value that has got away from its own.
 pub(super) fn name_part(raw: &str) -> Range<usize> {
     const SECRET: &str = "pre-shared-secret";
     const LIKE: usize = 6;
 
-    let lead = usize::from(raw.starts_with(['\'', '"']));
-    let rest = &raw[lead..];
-    let length = rest
-        .find(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'))
-        .unwrap_or(rest.len());
-    let head: String = rest[..length].chars().take(SECRET.len()).collect();
-    if strsim::levenshtein(&head.to_lowercase(), SECRET) <= LIKE {
-        return lead..lead;
+    if raw.starts_with(['\'', '"']) {
+        return 1..1;
     }
-    lead..lead + length
+    let length = raw
+        .find(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'))
+        .unwrap_or(raw.len());
+    let head: String = raw[..length].chars().take(SECRET.len()).collect();
+    if strsim::levenshtein(&head.to_lowercase(), SECRET) <= LIKE {
+        return 0..0;
+    }
+    0..length
 }
 
 /// `text` without control characters and without those that reorder what is shown, so that a

@@ -72,7 +72,8 @@ impl<'a> List<'a> {
             match node.kind {
                 Kind::Branch(children) => {
                     let stated = branch.and_then(|branch| branch.branch(node.name));
-                    if let Some(stated) = stated {
+                    // One that holds nothing says nothing, and the set form cannot say it.
+                    if let Some(stated) = stated.filter(|stated| !stated.is_empty()) {
                         self.branch(stated, children);
                     } else if self.with_defaults && is_in_effect(node) {
                         self.below(None, children);
