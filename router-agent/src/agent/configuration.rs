@@ -266,6 +266,7 @@ impl Configuration {
             new.config.cluster.as_ref(),
         )?;
         setup::plan(&new.config, &self.options, &self.netlink).await?;
+        let trial_start = self.trial_start(&new.config);
         let ticket = getrandom::u32().context("cannot draw a random number")?;
         write_private(&self.candidate, new.text())?;
         let confirm_until = within.map(|within| clock::now().after(within));
@@ -276,7 +277,7 @@ impl Configuration {
                 ticket,
                 configuration: self.candidate.clone(),
                 purpose: Purpose::Try {
-                    run_by_ns: clock::now().after(self.trial_start()).as_ns(),
+                    run_by_ns: clock::now().after(trial_start).as_ns(),
                     confirm_until_ns: confirm_until.map(BootTime::as_ns),
                 },
             }),
@@ -284,12 +285,17 @@ impl Configuration {
     }
 
     /// How long a start with another configuration may take: of the time after which the peer takes this
-    /// node's agent for dead, the third that is left is for the way back.
-    fn trial_start(&self) -> Duration {
-        /// Where no peer waits.
-        const LONGEST: Duration = Duration::from_secs(30);
-        let cluster = self.running.config.cluster.as_ref();
-        cluster.map_or(LONGEST, |cluster| cluster.agent_dead_interval * 2 / 3)
+    /// node's agent for dead, the third that is left is for the way back. The peer may have either of the two
+    /// configurations.
+    fn trial_start(&self, new: &Config) -> Duration {
+        /// Less than a supervisor's watchdog waits, and than routerctl does.
+        const LONGEST: Duration = Duration::from_secs(20);
+        let dead = |config: &Config| config.cluster.as_ref().map(|c| c.agent_dead_interval);
+        let shortest = dead(&self.running.config)
+            .into_iter()
+            .chain(dead(new))
+            .min();
+        shortest.map_or(LONGEST, |dead| (dead * 2 / 3).min(LONGEST))
     }
 
     fn confirm(&self) -> Result<Step> {

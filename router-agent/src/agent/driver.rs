@@ -126,9 +126,7 @@ impl Group {
             view: None,
         }
     }
-}
 
-impl Group {
     /// By their own words both may forward for a moment, and nobody waits.
     fn begins(&mut self, state: State, now: BootTime) {
         self.hurries_until = match state {
@@ -239,7 +237,10 @@ impl Driver {
                 }
                 next_probe = self.next_probe(next_probe, now);
             }
-            next_probe = next_probe.min(now.after(self.interval(now)));
+            // A farewell keeps its pace, so that a burst of losses does not take all of it.
+            if farewell.is_none() || self.drains() {
+                next_probe = next_probe.min(now.after(self.interval(now)));
+            }
             let wait = self.wake_at(next_probe).since(clock::now()).min(BEAT);
             match self.inbox.recv_timeout(wait) {
                 Ok(Input::Stop) if farewell.is_none() => {

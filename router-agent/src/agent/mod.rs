@@ -216,8 +216,8 @@ async fn attempt(
         () = sleep(trial_left), if is_trial => {
             Err(anyhow!(
                 "the agent did not come to run within two thirds of agent-dead-interval, of which the \
-                 rest is for the way back: set it longer on both nodes, or apply when this machine has \
-                 time"
+                 rest is for the way back: apply when this machine has time, or write a longer one into \
+                 the configuration files of both nodes and restart their agents, the standby's first"
             ))
         }
     };
@@ -645,7 +645,11 @@ async fn start(
         let others = group.monitor_names().count() - group.monitors.len();
         Monitors::new(group.monitors.len(), others, it.was_well)
     });
-    track::begin(setup::tracks(&facts.config), netlink, &sources.verdicts);
+    track::begin(
+        setup::tracks(&facts.config, &beginnings),
+        netlink,
+        &sources.verdicts,
+    );
     watch(
         sources,
         verdicts_receiver,

@@ -886,11 +886,12 @@ fn monitors(cluster: &Cluster) -> Vec<Monitor> {
 }
 
 /// What the groups track.
-pub fn tracks(config: &Config) -> Vec<track::Target> {
+pub fn tracks(config: &Config, beginnings: &[Beginning]) -> Vec<track::Target> {
     let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
     groups
+        .zip(beginnings)
         .enumerate()
-        .flat_map(|(number, group)| {
+        .flat_map(|(number, (group, beginning))| {
             let name: Arc<str> = group.name.as_str().into();
             let first = group.monitors.len();
             (first..)
@@ -899,6 +900,7 @@ pub fn tracks(config: &Config) -> Vec<track::Target> {
                     group: number,
                     group_name: Arc::clone(&name),
                     index,
+                    was_well: beginning.was_well,
                     track: track.clone(),
                 })
         })

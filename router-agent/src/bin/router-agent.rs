@@ -4,6 +4,7 @@ use std::{
     io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -22,7 +23,11 @@ use router_agent::{
     history,
     logging::{self, Log, LogFormat},
 };
+use rustix::process::{WaitOptions, wait};
 use tokio::runtime::{Builder, Runtime};
+
+/// How long work that blocks may hold up the end of an agent.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Makes two routers act as one.
 #[derive(Parser)]
@@ -312,15 +317,28 @@ fn run(options: Options) -> Result<Next> {
         }
         (Err(error), _) => return Err(error),
     };
+    if succession.is_some() {
+        reap_inherited();
+    }
     let beginning = Beginning {
         loaded,
         facts,
         succession,
     };
-    Ok(match runtime()?.block_on(agent::run(beginning, options))? {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(agent::run(beginning, options));
+    // What blocks, such as a look at processes, holds up neither an end nor a successor.
+    runtime.shutdown_timeout(LAST_WORDS);
+    Ok(match outcome? {
         Outcome::Stopped => Next::End,
         Outcome::Succeeded { by, terminate } => Next::Agent { by, terminate },
     })
+}
+
+/// Children of the agent before this one, in the same process, that it killed and could not wait for any
+/// more. This one has none yet.
+fn reap_inherited() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
 fn runtime() -> Result<Runtime> {

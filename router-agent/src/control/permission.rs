@@ -58,19 +58,11 @@ impl Access {
         }
     }
 
-    /// The group of the socket's file, if it is not the agent's.
-    pub fn file_group(&self) -> Option<u32> {
-        self.groups().next().map(|group| group.gid)
-    }
-
-    /// The mode of the socket's file. A file has one group: of two, the agent itself sees who is in
-    /// them.
+    /// The mode of the socket's file. With groups everybody may knock, and the agent looks who it is: to give
+    /// the file to a group takes a capability that it does without.
     pub fn file_mode(&self) -> Mode {
-        Mode::from_raw_mode(if self.groups().count() > 1 {
-            0o666
-        } else {
-            0o660
-        })
+        let has_groups = self.groups().next().is_some();
+        Mode::from_raw_mode(if has_groups { 0o666 } else { 0o660 })
     }
 
     /// Why a client may not do `what`.
@@ -190,15 +182,14 @@ mod tests {
 
     #[test]
     fn the_file_lets_in_whom_the_agent_hears() {
-        for (admins, readers, mode, group) in [
-            (false, false, 0o660, None),
-            (true, false, 0o660, Some(ADMINS)),
-            (false, true, 0o660, Some(READERS)),
-            (true, true, 0o666, Some(ADMINS)),
+        for (admins, readers, mode) in [
+            (false, false, 0o660),
+            (true, false, 0o666),
+            (false, true, 0o666),
+            (true, true, 0o666),
         ] {
             let access = access(admins, readers);
             assert_eq!(access.file_mode().as_raw_mode(), mode);
-            assert_eq!(access.file_group(), group);
         }
     }
 
@@ -218,7 +209,7 @@ mod tests {
             read_only_group: None,
         };
         let root = Access::find(&control("root")).unwrap();
-        assert_eq!(root.file_group(), Some(0));
+        assert_eq!(rights(&root, STRANGER, 0, &[]), Rights::Change);
         let none = Access::find(&control("no-such-group")).unwrap_err();
         assert!(none.contains("no group no-such-group"), "{none}");
     }

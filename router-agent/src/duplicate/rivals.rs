@@ -20,8 +20,10 @@ const FIRST_PROBES: [Duration; 3] = [
     Duration::from_secs(5),
 ];
 const BETWEEN_PROBES: Duration = Duration::from_secs(10);
-/// More who use the same address are not told apart.
+/// More who use the same address at a time are not told apart.
 const MOST_RIVALS: usize = 4;
+/// Who was silent for so long, over many probes, is told of again when he speaks.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 
 /// The addresses that are held, and who claims them besides.
 #[derive(Debug, Default)]
@@ -146,6 +148,7 @@ impl Rivals {
 impl Holding {
     fn note(&mut self, mac: [u8; 6], now: BootTime) {
         let rivals = &mut self.rivals;
+        rivals.retain(|rival| now < rival.duplicate.last.after(FORGOTTEN_AFTER));
         let known = rivals.iter_mut().find(|rival| rival.duplicate.mac == mac);
         let Some(rival) = known else {
             if rivals.len() < MOST_RIVALS {

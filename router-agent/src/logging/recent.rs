@@ -23,8 +23,8 @@ use crate::{
 
 /// So many lines are kept.
 const LINES: usize = 1_000;
-/// Bytes of a message, and of each of its fields. What is longer is cut off.
-const LONGEST: usize = 2_048;
+/// Bytes of a line's message and fields together. What is longer is cut off.
+const LONGEST: usize = 4_096;
 /// Fields of a line. Further ones are left out.
 const FIELDS: usize = 16;
 
@@ -100,11 +100,13 @@ struct Words<'a>(&'a mut LogLine);
 
 impl Words<'_> {
     fn say(&mut self, field: &Field, mut text: String) {
-        if text.len() > LONGEST {
-            text.truncate(text.floor_char_boundary(LONGEST));
+        let Self(line) = self;
+        let fields: usize = line.fields.values().map(String::len).sum();
+        let left = LONGEST.saturating_sub(line.message.len() + fields);
+        if text.len() > left {
+            text.truncate(text.floor_char_boundary(left));
             text.push('…');
         }
-        let Self(line) = self;
         match field.name() {
             "message" => line.message = text,
             name if line.fields.len() < FIELDS => {

@@ -88,6 +88,10 @@ impl Check {
         let mut state = MonitorState::Reachable;
         let mut at_aws = None;
         for (number, resource) in self.resources.iter().enumerate() {
+            // What is taken meanwhile is no longer to be looked at as a standby's.
+            if self.is_held.load(Ordering::Relaxed) {
+                break;
+            }
             let result = match (&**resource, &at_aws) {
                 // Each would wait as long for the same.
                 (Resource::Aws(_), Some(error)) => Err(Failure::from(CloudError::clone(error))),

@@ -273,6 +273,10 @@ async fn ask(program: &Path, config: &Path, request: Request) -> Result<Ended> {
         limit: LIMIT,
     };
     match call.run().await {
+        Err(CallError::TooLong { .. }) if request == Request::Commit => bail!(
+            "conntrackd has not committed what it knows within {LIMIT:?}; it goes on, and takes longer the \
+             more connections there are"
+        ),
         Err(CallError::TooLong { .. }) => bail!(
             "conntrackd has not answered `{}` within {LIMIT:?}: `pkill -KILL conntrackd` ends it, and \
              it is started again",

@@ -5,25 +5,28 @@
 pub struct Level {
     rise: u32,
     fall: u32,
-    /// None until the first look.
+    /// None until the first verdict.
     is_well: Option<bool>,
+    /// An agent before this one found it well a moment ago.
+    was_well: bool,
     /// Looks in a row that found it otherwise.
     otherwise: u32,
 }
 
 impl Level {
     /// `rise` looks in a row make it well again, `fall` not well.
-    pub const fn new(rise: u32, fall: u32) -> Self {
+    pub const fn new(rise: u32, fall: u32, was_well: bool) -> Self {
         Self {
             rise,
             fall,
             is_well: None,
+            was_well,
             otherwise: 0,
         }
     }
 
     /// Takes in what a look has found; whether that is its state from now on, and was not before. The first
-    /// look decides at once: there is nothing yet to hold on to.
+    /// look decides at once, unless it was well before: then there is something to hold on to.
     pub fn changes(&mut self, found_well: bool) -> bool {
         if self.is_well == Some(found_well) {
             self.otherwise = 0;
@@ -31,7 +34,8 @@ impl Level {
         }
         self.otherwise = self.otherwise.saturating_add(1);
         let needed = if found_well { self.rise } else { self.fall };
-        let changes = self.is_well.is_none() || self.otherwise >= needed;
+        let is_first = self.is_well.is_none() && (found_well || !self.was_well);
+        let changes = is_first || self.otherwise >= needed;
         if changes {
             self.is_well = Some(found_well);
             self.otherwise = 0;
@@ -46,7 +50,10 @@ mod tests {
 
     /// What each look said of a change: `+` to well, `-` to not well, `.` none.
     fn changes(rise: u32, fall: u32, looks: &str) -> String {
-        let mut level = Level::new(rise, fall);
+        followed(Level::new(rise, fall, false), looks)
+    }
+
+    fn followed(mut level: Level, looks: &str) -> String {
         looks
             .chars()
             .map(|look| match (level.changes(look == 'w'), look) {
@@ -66,6 +73,13 @@ mod tests {
     fn the_first_look_decides() {
         assert_eq!(changes(9, 9, "wn"), "+.");
         assert_eq!(changes(9, 9, "nw"), "-.");
+    }
+
+    #[test]
+    fn what_was_well_takes_as_many_looks_as_ever() {
+        let level = Level::new(1, 3, true);
+        assert_eq!(followed(level, "nnn"), "..-");
+        assert_eq!(followed(level, "nwnnn"), ".+..-");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Target {
     pub group_name: Arc<str>,
     /// Place among the group's monitors.
     pub index: usize,
+    /// An agent before this one found the node fit a moment ago.
+    pub was_well: bool,
     pub track: Track,
 }
 
@@ -48,6 +50,7 @@ pub fn begin(targets: Vec<Target>, netlink: &Netlink, verdicts: &UnboundedSender
             group,
             group_name,
             index,
+            was_well,
             track,
         } = target;
         let teller = Teller {
@@ -60,7 +63,7 @@ pub fn begin(targets: Vec<Target>, netlink: &Netlink, verdicts: &UnboundedSender
         match track {
             Track::Interface(name) => interfaces.push((name, teller)),
             Track::Process { name, pace } => {
-                tokio::spawn(follow(teller, pace, Process::new(name)));
+                tokio::spawn(follow(teller, pace, was_well, Process::new(name)));
             }
             Track::Script {
                 name: _,
@@ -70,7 +73,7 @@ pub fn begin(targets: Vec<Target>, netlink: &Netlink, verdicts: &UnboundedSender
                 pace,
             } => {
                 let script = Script::new(program, arguments, timeout, &group_name);
-                tokio::spawn(follow(teller, pace, script));
+                tokio::spawn(follow(teller, pace, was_well, script));
             }
         }
     }
@@ -80,13 +83,13 @@ pub fn begin(targets: Vec<Target>, netlink: &Netlink, verdicts: &UnboundedSender
 }
 
 /// Looks again and again.
-async fn follow(teller: Teller, pace: Pace, mut track: impl Look) {
+async fn follow(teller: Teller, pace: Pace, was_well: bool, mut track: impl Look) {
     let Pace {
         interval: between,
         rise,
         fall,
     } = pace;
-    let mut level = Level::new(rise, fall);
+    let mut level = Level::new(rise, fall, was_well);
     let mut ticks = interval(between);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -1,15 +1,21 @@
 //! Whether a process of a name runs.
 
-use std::{fs, os::fd::OwnedFd};
+use std::{fs, os::fd::OwnedFd, time::Duration};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use tokio::task::spawn_blocking;
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 
 use super::{Found, Look};
 
+/// A look at all processes takes no longer. One whose memory is locked up does not tell its command line, and
+/// whoever asks for that waits.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// Characters of a process's name that the kernel keeps: TASK_COMM_LEN less the terminator.
 const LONGEST_NAME: usize = 15;
 
@@ -19,11 +25,17 @@ pub struct Process {
     name: String,
     /// One that ran when it was last looked at.
     known: Option<OwnedFd>,
+    /// A look at all of them that is not over.
+    looking: Option<JoinHandle<Option<OwnedFd>>>,
 }
 
 impl Process {
     pub const fn new(name: String) -> Self {
-        Self { name, known: None }
+        Self {
+            name,
+            known: None,
+            looking: None,
+        }
     }
 }
 
@@ -32,9 +44,18 @@ impl Look for Process {
         if self.known.as_ref().is_some_and(runs) {
             return Ok(());
         }
-        let name = self.name.clone();
+        let looking = self.looking.get_or_insert_with(|| {
+            let name = self.name.clone();
+            spawn_blocking(move || find(&name))
+        });
+        let Ok(found) = timeout(LONGEST_LOOK, looking).await else {
+            return Err(
+                "the processes cannot be looked at: one of them does not answer".to_owned(),
+            );
+        };
+        self.looking = None;
         // A panic there is none found.
-        self.known = spawn_blocking(move || find(&name)).await.ok().flatten();
+        self.known = found.ok().flatten();
         match self.known {
             Some(_) => Ok(()),
             None => Err("no process of this name runs".to_owned()),

@@ -497,8 +497,13 @@ impl Core {
             })
         };
         let solo = Mode::Solo { term: policy.term };
-        let suspected = self.suspected_from();
-        let granted = self.ticked < suspected;
+        let missed = self.missed_from();
+        let granted = self.ticked < missed;
+        // One that was stopped hears what its peer has to say before it takes a record from both.
+        let heard = self.listening_since.after(self.policy.exchange());
+        let paired = seen
+            .record()
+            .is_some_and(|record| record.mode == Mode::Paired);
         let holds = self.ticked < self.arbitration.held_until;
         let renewal = self.arbitration.held_from.after(policy.renewal());
         match (holds, granted) {
@@ -511,8 +516,10 @@ impl Core {
                 )
             }
             (true, false) => write(Purpose::Hold, solo, renewal),
+            (false, false) if paired => write(Purpose::Hold, solo, heard),
             (false, false) => write(Purpose::Hold, solo, BootTime::NEVER),
-            (false, true) if seen.record().is_some_and(|it| it.mode == Mode::Paired) => {
+            (false, true) if paired => {
+                let suspected = missed.max(heard);
                 let watch = self.watch(policy);
                 if watch.due < suspected {
                     Some(watch)
@@ -533,12 +540,10 @@ impl Core {
         })
     }
 
-    /// From when on an active does not count on the next grant any more. One that was stopped hears
-    /// first what its peer has to say.
-    fn suspected_from(&self) -> BootTime {
+    /// From when on an active does not count on the next grant any more.
+    fn missed_from(&self) -> BootTime {
         if self.policy.grants_count() && self.report.leased >= self.active_since {
-            let missed = self.report.leased.after(self.policy.suspicion());
-            missed.max(self.listening_since.after(self.policy.exchange()))
+            self.report.leased.after(self.policy.suspicion())
         } else {
             BootTime::NEVER
         }

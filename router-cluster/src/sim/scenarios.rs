@@ -425,6 +425,26 @@ fn a_stop_of_both_leaves_the_record_as_it_was() {
     }
 }
 
+/// Nobody is there whose grants could replace the record, however long this node was stopped.
+#[test]
+fn a_stop_of_a_lone_owner_costs_nothing() {
+    for seed in 0..50 {
+        for (before, after) in [(Op::Freeze(0), Op::Thaw(0)), (Op::Kill(0), Op::Resume(0))] {
+            let mut sim = pair(Setup::Arbiter, seed);
+            sim.apply(Op::PowerOff(1)).expect("rules hold");
+            sim.run(TERM).expect("rules hold");
+            let epoch = sim.store.record.map(|(_, record)| record.claim);
+            sim.apply(before).expect("rules hold");
+            sim.run(27).expect("rules hold");
+            sim.apply(after).expect("rules hold");
+            let gap = gap(&mut sim, 3 * TERM);
+            assert_eq!(gap, 0, "seed {seed}, {before:?}: {:?}", sim.history(0));
+            let record = sim.store.record.map(|(_, record)| record.claim);
+            assert_eq!(record, epoch, "seed {seed}, {before:?}");
+        }
+    }
+}
+
 /// The owner has lived on the record, which the other has seen, and lives on grants again, which it has not:
 /// it does not wait for a term that nobody lives by.
 #[test]

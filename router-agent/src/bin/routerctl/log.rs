@@ -1,5 +1,7 @@
 //! The running agent's log: what it said, and how much it says.
 
+use std::num::NonZeroUsize;
+
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use router_agent::{
@@ -28,7 +30,7 @@ pub struct Excerpt {
     cluster: Option<About>,
     /// So many of the newest.
     #[arg(long, value_name = "NUMBER", default_value = "100")]
-    lines: usize,
+    lines: NonZeroUsize,
     /// Only what weighs as much, or more.
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "trace")]
     level: LogSeverity,
@@ -54,7 +56,7 @@ pub fn show(excerpt: Excerpt) -> Result<()> {
     } = excerpt;
     let wanted = LogWanted {
         after_ns: 0,
-        lines: Some(lines),
+        lines: Some(lines.get()),
         level,
         cluster: cluster.is_some(),
     };

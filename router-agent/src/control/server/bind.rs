@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Gid, chmod, chown, fchmod},
+    fs::{chmod, fchmod},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
 };
@@ -44,10 +44,6 @@ pub fn bind(path: &Path, access: &Access) -> io::Result<UnixListener> {
     fchmod(&socket, mode)?;
     rustix::net::bind(&socket, &address)
         .map_err(|error| explain(&error.into(), "cannot bind the control socket", path))?;
-    if let Some(gid) = access.file_group() {
-        chown(path, None, Some(Gid::from_raw(gid)))
-            .map_err(|error| explain(&error.into(), "cannot give the group", path))?;
-    }
     // And after it, since the umask may have taken bits.
     chmod(path, mode)?;
     rustix::net::listen(&socket, BACKLOG)?;

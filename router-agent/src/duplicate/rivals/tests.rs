@@ -66,6 +66,16 @@ fn who_speaks_on_is_told_of_once_and_counted() {
 }
 
 #[test]
+fn who_was_silent_for_long_is_told_of_again() {
+    let mut rivals = holding();
+    rivals.note(LINK, claim(OTHER), at(200));
+    assert_eq!(told(&mut rivals, 1_200), [(OTHER, 1, true)]);
+    let later = 200 + u64::try_from(FORGOTTEN_AFTER.as_millis()).unwrap();
+    rivals.note(LINK, claim(OTHER), at(later));
+    assert_eq!(told(&mut rivals, later + 1_000), [(OTHER, 1, true)]);
+}
+
+#[test]
 fn a_former_owners_last_word_is_none() {
     let mut rivals = holding();
     rivals.note(LINK, claim(OTHER), at(99));
