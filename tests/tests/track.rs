@@ -1,5 +1,7 @@
 //! What of a host must be well for it to own a group: an interface, a process, what a script finds.
 
+use std::time::Duration;
+
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::{self, Cluster, Facts, Loaded, Secret, Secrets},
+    config::{self, Cluster, Config, Facts, Loaded, Secret, Secrets},
     control::{
         protocol::{ConfigurationStatus, Configured, Configuring, LastChange},
         server::Step,
