@@ -78,7 +78,7 @@ impl Machine {
         let output = Command::new("timeout")
             .args([COMMAND_LIMIT, "nsenter", "--target", &first])
             .args([
-                "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/",
+                "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wdns=/",
             ])
             .args(words)
             .stdin(Stdio::null())

@@ -24,6 +24,8 @@ mount -t bpf bpf sys/fs/bpf
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=755 tmpfs dev
 mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 for device in null zero full random urandom tty; do
     cp -a "/dev/$device" dev
 done
