@@ -131,13 +131,21 @@ impl Machine {
 
 /// The package that was made last.
 pub fn package() -> Result<PathBuf> {
+    distributed("deb")
+}
+
+/// The tarball that was made last.
+pub fn tarball() -> Result<PathBuf> {
+    distributed("gz")
+}
+
+fn distributed(extension: &str) -> Result<PathBuf> {
     let made = made("dist")?;
     let mut files = fs::read_dir(&made)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let is_package = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "deb");
-    let package = files.find(is_package);
-    package.with_context(|| {
+    let found = files.find(|file| file.extension().is_some_and(|found| found == extension));
+    found.with_context(|| {
         format!(
-            "no package in {}: `cargo xtask dist` makes it",
+            "no .{extension} in {}: `cargo xtask dist` makes it",
             made.display()
         )
     })
