@@ -72,8 +72,9 @@ impl<'a> List<'a> {
             match node.kind {
                 Kind::Branch(children) => {
                     let stated = branch.and_then(|branch| branch.branch(node.name));
-                    // One that holds nothing says nothing, and the set form cannot say it.
-                    if let Some(stated) = stated.filter(|stated| !stated.is_empty()) {
+                    // Most that hold nothing say nothing, and the set form cannot say them.
+                    let says_something = |stated: &&Branch| node.alone || !stated.is_empty();
+                    if let Some(stated) = stated.filter(says_something) {
                         self.branch(stated, children);
                     } else if self.with_defaults && is_in_effect(node) {
                         self.below(None, children);
