@@ -123,6 +123,19 @@ set interfaces tunnel tun00 multicast enable
         self.tunnel_config() + CLUSTER_CONFIG
     }
 
+    /// A pair that finds a death in 100 ms, with the group `g`, of which `lines` say more.
+    pub fn group_config(self, lines: &str) -> String {
+        self.tunnel_config()
+            + "
+set cluster interface tun00
+set cluster pre-shared-secret cloudpack
+set cluster keepalive-interval 20
+set cluster dead-interval 100
+set cluster group g primary vyatta-a
+set cluster group g secondary vyatta-c
+" + lines
+    }
+
     /// The article's configuration with service addresses and the fastest timing.
     pub fn service_config(self) -> String {
         self.tunnel_config() + &service_cluster_config()

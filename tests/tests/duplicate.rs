@@ -16,20 +16,12 @@ const IPV6: &str = "fd00:77::254";
 const KIND: &str = "duplicate-address";
 
 fn config(router: Router) -> String {
-    router.tunnel_config()
-        + &format!(
-            "
-set cluster interface tun00
-set cluster pre-shared-secret cloudpack
-set cluster keepalive-interval 20
-set cluster dead-interval 100
-set cluster agent-dead-interval 1000
-set cluster group g primary vyatta-a
-set cluster group g secondary vyatta-c
+    router.group_config(&format!(
+        "set cluster agent-dead-interval 1000
 set cluster group g service {IPV4}/24/eth1
 set cluster group g service {IPV6}/64/eth1
 "
-        )
+    ))
 }
 
 fn formed() -> (Cluster, Router) {

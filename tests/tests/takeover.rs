@@ -33,21 +33,15 @@ echo "$@ $ROUTER_STATE $ROUTER_FORMER_STATE" >> /run/thing/notified
 "#;
 
 fn config(router: Router) -> String {
-    router.tunnel_config()
-        + "
-set cluster interface tun00
-set cluster pre-shared-secret cloudpack
-set cluster keepalive-interval 20
-set cluster dead-interval 100
-set cluster agent-dead-interval 1000
-set cluster group g primary vyatta-a
-set cluster group g secondary vyatta-c
+    router.group_config(
+        "set cluster agent-dead-interval 1000
 set cluster group g service 10.0.0.254/24/eth1
 set cluster group g service thing::one
 set cluster group g service 'thing::two::a b; reboot'
 set cluster group g route 10.77.0.0/16 next-hop 10.0.0.100
 set cluster group g notify /etc/init.d/told
-"
+",
+    )
 }
 
 /// The routers have the scripts, and nothing of the machine's own. Which of them is active is left to

@@ -18,16 +18,8 @@ const TRACKS: [&str; 3] = ["interface eth2", "process tracked", "script fit"];
 const FIT: &str = "/run/fit";
 
 fn config(router: Router) -> String {
-    router.tunnel_config()
-        + &format!(
-            "
-set cluster interface tun00
-set cluster pre-shared-secret cloudpack
-set cluster keepalive-interval 20
-set cluster dead-interval 100
-set cluster group g primary vyatta-a
-set cluster group g secondary vyatta-c
-set cluster group g service 10.0.0.254/24/eth1
+    router.group_config(&format!(
+        "set cluster group g service 10.0.0.254/24/eth1
 set cluster group g monitor 127.0.0.1
 set cluster group g track interface eth2
 set cluster group g track process tracked interval 100
@@ -35,7 +27,7 @@ set cluster group g track process tracked fall 2
 set cluster group g track script fit command '/usr/bin/test -e {FIT}'
 set cluster group g track script fit interval 100
 "
-        )
+    ))
 }
 
 /// A pair both of which are fit, and their tracked processes.

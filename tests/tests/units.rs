@@ -20,18 +20,7 @@ const RUNTIME: &str = "/run/manager";
 const UNIT: &str = "thing.service";
 
 fn config(router: Router) -> String {
-    router.tunnel_config()
-        + &format!(
-            "
-set cluster interface tun00
-set cluster pre-shared-secret cloudpack
-set cluster keepalive-interval 20
-set cluster dead-interval 100
-set cluster group g primary vyatta-a
-set cluster group g secondary vyatta-c
-set cluster group g service {UNIT}
-"
-        )
+    router.group_config(&format!("set cluster group g service {UNIT}\n"))
 }
 
 /// A node has no systemd of its own as process 1; a user's manager speaks the same interface, here at

@@ -307,7 +307,7 @@ impl Facts {
     }
 
     pub(super) fn groups(&self) -> &[Group] {
-        self.cluster().map_or(&[], |cluster| &cluster.groups)
+        self.config.groups()
     }
 
     fn role(&self, group: &Group) -> Role {

@@ -138,8 +138,7 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
     }
     problems.extend(missing_interfaces(config, &by_name));
     problems.extend(ethernets::unfit(config, &links));
-    let targets = (config.cluster.iter())
-        .flat_map(|cluster| &cluster.groups)
+    let targets = (config.groups().iter())
         .map(|group| targets(group, &links, &addresses, &mut problems))
         .collect();
     let conntrackd = conntrackd(config, options, &links, &addresses).unwrap_or_else(|unusable| {
@@ -225,7 +224,7 @@ fn conntrackd(
     links: &[Link],
     addresses: &[Address],
 ) -> Result<Option<Conntrackd>, conntrack::Unusable> {
-    let mut groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let mut groups = config.groups().iter();
     let Some(sync) = groups.find_map(|group| group.conntrack_sync.as_ref()) else {
         return Ok(None);
     };
@@ -275,7 +274,7 @@ fn missing_interfaces(config: &Config, by_name: &HashMap<&str, &Link>) -> Vec<Pr
             Some(link) => problems.extend(unfit_for_a_fence(link, by_name)),
         }
     }
-    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let groups = config.groups().iter();
     for route in groups.flat_map(|group| &group.routes) {
         if let Way::Interface(name) = &route.way
             && !by_name.contains_key(&**name)
@@ -475,7 +474,7 @@ fn open_slow_path(
 
 /// Whether every session that an agent before this one had is of a group that has the same place now.
 fn keeps_groups(config: &Config, dataplane: &mut Dataplane) -> Result<bool> {
-    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let groups = config.groups().iter();
     let numbers: Vec<_> = groups.map(|group| session_number(&group.name)).collect();
     for (key, index) in dataplane.former_sessions()? {
         let group = dataplane.session_config(index)?.group;
@@ -887,7 +886,7 @@ fn monitors(cluster: &Cluster) -> Vec<Monitor> {
 
 /// What the groups track.
 pub fn tracks(config: &Config, beginnings: &[Beginning]) -> Vec<track::Target> {
-    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let groups = config.groups().iter();
     groups
         .zip(beginnings)
         .enumerate()
@@ -919,7 +918,7 @@ pub async fn gather(
     let to_clear = to_clear.filter(|(beginning, _)| !beginning.is_active);
     clear_services(to_clear.flat_map(|(_, targets)| targets), netlink).await;
     clear_other_services(&targets, netlink).await;
-    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let groups = config.groups().iter();
     let of_active = groups.clone().zip(beginnings).filter(|(_, b)| b.is_active);
     let kept = of_active.flat_map(|(group, _)| &group.routes);
     clear_routes(&kept.map(|route| route.destination).collect(), netlink).await;
@@ -977,7 +976,7 @@ pub fn lookout(
     netlink: &Netlink,
     reports: &UnboundedSender<Report>,
 ) -> Result<Option<Lookout>> {
-    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let groups = config.groups().iter();
     let mut addresses = groups
         .flat_map(|group| &group.services)
         .filter_map(|service| match service {
@@ -996,7 +995,7 @@ pub fn lookout(
 pub fn notifiers(config: &Config) -> Vec<Option<Notifier>> {
     /// As in keepalived, the higher one is preferred.
     const PRIORITIES: (u8, u8) = (100, 50);
-    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let groups = config.groups().iter();
     groups
         .map(|group| {
             let node = &config.host_name;

@@ -32,6 +32,13 @@ pub struct Config {
     pub control: Control,
 }
 
+impl Config {
+    /// None without a cluster.
+    pub fn groups(&self) -> &[Group] {
+        self.cluster.as_ref().map_or(&[], |cluster| &cluster.groups)
+    }
+}
+
 /// `service control`: for whom the control socket is, besides root and the agent's own user. Names of
 /// groups of the system, which may not have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -20,7 +20,7 @@ pub struct Protected {
 
 /// All of a configuration.
 pub fn protected(config: &Config) -> Vec<Protected> {
-    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let groups = config.groups().iter();
     (0..)
         .zip(groups)
         .flat_map(|(group, of)| {

@@ -161,7 +161,7 @@ fn local_address(
             of_link.map(|address| address.net).collect()
         }
     };
-    let groups = config.cluster.iter().flat_map(|cluster| &cluster.groups);
+    let groups = config.groups().iter();
     let moving: Vec<IpAddr> = groups
         .flat_map(|group| &group.services)
         .filter_map(|service| match service {
