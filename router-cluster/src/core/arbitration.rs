@@ -75,6 +75,9 @@ pub(super) struct Pending {
 pub(super) enum Purpose {
     /// To know the record.
     Watch,
+    /// To know by what an owner lives that is suspected: a candidate waits neither for what a watch
+    /// comes to, nor for what was asked in calm times and failed.
+    Look,
     /// To have one, which nobody owns: only from a record can a claim tell that it is unchanged.
     Found,
     /// To own it.
@@ -89,7 +92,7 @@ impl Purpose {
     /// What does not wait for the answer to anything else.
     const fn is_urgent(self) -> bool {
         match self {
-            Self::Found | Self::Claim | Self::Hold => true,
+            Self::Look | Self::Found | Self::Claim | Self::Hold => true,
             Self::Watch | Self::Pair => false,
         }
     }
@@ -319,7 +322,9 @@ impl Core {
     fn still_wants(&self, purpose: Purpose) -> bool {
         match purpose {
             Purpose::Watch => true,
-            Purpose::Found | Purpose::Claim => matches!(self.stage, Stage::Candidate(_)),
+            Purpose::Look | Purpose::Found | Purpose::Claim => {
+                matches!(self.stage, Stage::Candidate(_))
+            }
             Purpose::Hold | Purpose::Pair => self.owns(),
         }
     }
@@ -384,12 +389,12 @@ impl Core {
             .arbitration
             .seen
             .is_some_and(|it| it.checked >= self.entered);
+        if has_looked {
+            return watch;
+        }
         Wish {
-            due: if has_looked {
-                watch.due
-            } else {
-                BootTime::NEVER
-            },
+            due: BootTime::NEVER,
+            purpose: Purpose::Look,
             ..watch
         }
     }

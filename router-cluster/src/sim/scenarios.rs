@@ -3,7 +3,9 @@
 use router_common::{identity::NodeId, lease::Length};
 
 use super::{
-    super::{ArbiterPolicy, Cause, Forced, Mode, PeerReport, State, node::Planted},
+    super::{
+        ArbiterFinding, ArbiterPolicy, Cause, Core, Forced, Mode, PeerReport, State, node::Planted,
+    },
     AGENT_DEAD, DEAD, KEEPALIVE, MAX_DELAY, PER_MS, Setup, TERM,
     fault::Op,
     ms,
@@ -445,30 +447,61 @@ fn a_stop_of_a_lone_owner_costs_nothing() {
     }
 }
 
+/// So long that what is measured by it is much longer, too, than it takes to find a node dead.
+const LONG_TERM: u64 = 40 * TERM;
+
+fn pair_with_long_terms(seed: u64) -> Sim {
+    let mut sim = Sim::new(Setup::Arbiter, seed, false, None);
+    for place in &mut sim.places {
+        let policy = &mut place.node.policy;
+        policy.arbiter = policy.arbiter.map(|arbiter| ArbiterPolicy {
+            term: ms(LONG_TERM),
+            ..arbiter
+        });
+        place.node.start(place.clock(0));
+    }
+    sim.run(2 * LONG_TERM).expect("rules hold");
+    assert!(sim.active(0), "seed {seed}");
+    sim
+}
+
 /// The owner has lived on the record, which the other has seen, and lives on grants again, which it has not:
 /// it does not wait for a term that nobody lives by.
 #[test]
 fn who_finds_the_owner_dead_looks_by_what_it_lived() {
     for seed in 0..50 {
-        let mut sim = Sim::new(Setup::Arbiter, seed, false, None);
-        for place in &mut sim.places {
-            let policy = &mut place.node.policy;
-            policy.arbiter = policy.arbiter.map(|arbiter| ArbiterPolicy {
-                term: ms(10 * TERM),
-                ..arbiter
-            });
-            place.node.start(place.clock(0));
-        }
-        sim.run(3000).expect("rules hold");
-        assert!(sim.active(0), "seed {seed}");
+        let mut sim = pair_with_long_terms(seed);
         let mode = |sim: &Sim| sim.store.record.map(|(_, record)| record.mode);
         sim.apply(Op::Cut(1, true)).expect("rules hold");
-        sim.run(40 * TERM).expect("rules hold");
+        sim.run(4 * LONG_TERM).expect("rules hold");
         assert_ne!(mode(&sim), Some(Mode::Paired), "seed {seed}");
         sim.apply(Op::Cut(1, false)).expect("rules hold");
         while mode(&sim) != Some(Mode::Paired) {
             sim.step().expect("rules hold");
         }
+        sim.apply(Op::PowerOff(0)).expect("rules hold");
+        sim.run(DEAD + 2 * KEEPALIVE).expect("rules hold");
+        assert!(sim.active(1), "seed {seed}");
+    }
+}
+
+/// A standby that has just started has asked in vain, and would ask again a while later: it does not wait
+/// for that when its peer dies.
+#[test]
+fn a_candidate_does_not_wait_because_a_standby_asked_in_vain() {
+    for seed in 0..50 {
+        let mut sim = pair_with_long_terms(seed);
+        sim.apply(Op::Kill(1)).expect("rules hold");
+        sim.store_down = true;
+        sim.apply(Op::Restart(1)).expect("rules hold");
+        sim.run(5 * KEEPALIVE).expect("rules hold");
+        let standby = sim.places[1].node.core.as_ref();
+        let finding = standby.map(Core::arbiter_finding);
+        assert!(
+            matches!(finding, Some(ArbiterFinding::Failing(_))),
+            "seed {seed}: {finding:?}"
+        );
+        sim.store_down = false;
         sim.apply(Op::PowerOff(0)).expect("rules hold");
         sim.run(DEAD + 2 * KEEPALIVE).expect("rules hold");
         assert!(sim.active(1), "seed {seed}");
