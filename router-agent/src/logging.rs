@@ -5,6 +5,7 @@
 //! the standard error, with priorities as sd-daemon(3) has them, and not by its own socket, on which a
 //! writer waits.
 
+pub mod programs;
 mod recent;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use clap::ValueEnum;
 use rustix::fs::fstat;
+use tokio::sync::watch;
 use tracing::{Event, Level, Subscriber};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::{
@@ -51,7 +53,10 @@ pub struct Log {
 
 /// What is logged; may be changed at any time.
 #[derive(Clone)]
-pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+pub struct LogLevel {
+    reload: Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>,
+    changed: watch::Sender<()>,
+}
 
 /// Why the level is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +71,14 @@ pub enum LevelError {
 
 impl LogLevel {
     pub fn set(&self, level: &str) -> Result<(), LevelError> {
-        let filter = filter(level)?;
-        Ok((self.0)(filter)?)
+        (self.reload)(filter(level)?)?;
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    /// Tells from now on when another level has been set.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 }
 
@@ -102,7 +113,10 @@ pub fn begin(format: LogFormat) -> (Log, WorkerGuard) {
     let recent = Recent::default();
     let kept = recent.clone().and_then(lines);
     Registry::default().with(kept.with_filter(level)).init();
-    let level = LogLevel(Arc::new(move |filter| handle.reload(filter)));
+    let level = LogLevel {
+        reload: Arc::new(move |filter| handle.reload(filter)),
+        changed: watch::Sender::default(),
+    };
     (Log { level, recent }, guard)
 }
 

@@ -16,6 +16,7 @@ pub mod identity;
 pub mod kdf;
 pub mod keys;
 pub mod lease;
+pub mod log;
 pub mod map;
 pub mod martian;
 pub mod mss;

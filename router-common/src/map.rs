@@ -109,6 +109,19 @@ pub mod name {
     /// Epoch slot → [`EpochSlot`](super::EpochSlot), memory-mapped, kernel and agent write.
     pub const EPOCHS: &str = "EPOCHS";
 
+    /// Number of a [`Matter`](crate::log::Matter) → [`Gate`](crate::log::Gate), memory-mapped, kernel
+    /// and agent write.
+    pub const LOG_GATES: &str = "LOG_GATES";
+    /// Number of a [`Matter`](crate::log::Matter) → records that were held back, per CPU.
+    pub const LOG_SUPPRESSED: &str = "LOG_SUPPRESSED";
+    /// A ring of [`Record`](crate::log::Record)s, kernel writes. Not pinned: it has one reader.
+    pub const LOG: &str = "LOG";
+
+    /// Of the log: pinned for who wants to look, and made anew with each agent. They are no part of the
+    /// layout.
+    pub const OF_LOG: [&str; 2] = [LOG_GATES, LOG_SUPPRESSED];
+
+    /// Of the layout: an agent goes on with those that another one left.
     pub const ALL: [&str; 24] = [
         TUNNELS,
         TUNNELS6,

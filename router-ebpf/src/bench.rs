@@ -55,7 +55,7 @@ pub fn bench_to_lan(ctx: XdpContext) -> u32 {
 /// start the other way.
 #[xdp]
 pub fn bench_from_lan(ctx: XdpContext) -> u32 {
-    if verdict::of_xdp(from_lan(&ctx)) != XDP_REDIRECT {
+    if verdict::of_xdp(ctx.ctx, from_lan(&ctx)) != XDP_REDIRECT {
         return XDP_ABORTED;
     }
     restore(&ctx, true)

@@ -87,10 +87,10 @@ pub fn receive(ctx: *mut xdp_md, arrived: &mut Option<Arrived>) -> Step {
     match examine(&XdpContext::new(ctx), arrived) {
         Ok(_) if arrived.is_some() => Step::Arrived,
         Err(refusal) if refusal.is_not_ours() => {
-            verdict::of_xdp(Err(refusal));
+            verdict::of_xdp(ctx, Err(refusal));
             Step::NotOurs
         }
-        result => match verdict::of_xdp(result) {
+        result => match verdict::of_xdp(ctx, result) {
             xdp_action::XDP_PASS => Step::Pass,
             xdp_action::XDP_TX => Step::Answer,
             _ => Step::Drop,

@@ -22,7 +22,7 @@ pub fn hand_over(ctx: &TcContext) -> i32 {
     };
     match maps::settings().index_of(ethernet.source) {
         Some(index) => marked(ctx, index),
-        None => verdict::of_layer2(layer2::receive(ctx)),
+        None => verdict::of_layer2(ctx, layer2::receive(ctx)),
     }
 }
 

@@ -122,7 +122,7 @@ impl Passage {
             // SAFETY: a per-CPU value; this program is the only one to write it on this CPU.
             dropped(unsafe { &mut *counters });
         }
-        Err(Fenced)
+        Err(Fenced { group: self.group })
     }
 }
 

@@ -7,6 +7,7 @@ use router_common::{
     identity::NodeId,
     keys::Named,
     lease::{self, Grant, Length, Renewal},
+    log::Matter,
     map::{RoundTrips, SessionKey, SessionState},
     net::{Ipv4, PROTO_UDP, Udp},
     packet::Packet as _,
@@ -16,7 +17,7 @@ use router_common::{
 use crate::{
     decap::Arrived,
     frame::Frame,
-    maps,
+    log, maps,
     verdict::{Action, Refusal},
 };
 
@@ -26,20 +27,34 @@ const TTL: u8 = 255;
 /// Deals with a heartbeat; a probe is given back as its reply.
 #[inline(always)]
 pub fn receive(ctx: &XdpContext, arrived: &Arrived) -> Result<Action, Refusal> {
+    let index = arrived.tunnel.index;
     let mut heard = Heard::default();
-    match admit(ctx.ctx, arrived, &mut heard) {
-        Admitted::Reply => Ok(Action::Consume),
+    let why = match admit(ctx.ctx, arrived, &mut heard) {
+        Admitted::Reply => {
+            if heard.lease != 0 {
+                log::of_frame(ctx.ctx, Matter::LeaseRenewed, heard.session);
+            }
+            return Ok(Action::Consume);
+        }
         Admitted::Probe => {
-            let answered = answer(ctx.ctx, arrived, &heard);
-            answered
+            let answered = answer(ctx.ctx, arrived, &mut heard);
+            if heard.lease != 0 {
+                log::of_frame(ctx.ctx, Matter::LeaseGranted, heard.session);
+            }
+            return answered
                 .and_then(|()| turn_round(ctx.ctx, arrived.outer_offset))
                 .map(|()| Action::Answer)
-                .ok_or(Refusal::NotHeartbeat)
+                .ok_or(Refusal::NotHeartbeat { index });
         }
-        Admitted::NotHeartbeat => Err(Refusal::NotHeartbeat),
-        Admitted::NoSession => Err(Refusal::NoSession),
-        Admitted::Refused => Err(Refusal::Refused),
-    }
+        Admitted::NotHeartbeat => return Err(Refusal::NotHeartbeat { index }),
+        Admitted::NoSession => return Err(Refusal::NoSession { index }),
+        Admitted::Forged => Matter::Forged,
+        Admitted::NotUnderstood => Matter::NotUnderstood,
+        Admitted::Stale => Matter::Stale,
+        Admitted::WrongSender => Matter::WrongSender,
+    };
+    let session = heard.session;
+    Err(Refusal::Refused { session, why })
 }
 
 /// Of a message, what its reply takes from its admission: looking the session up and asking for the
@@ -51,6 +66,8 @@ struct Heard {
     /// When it came. A lease counts from the holder's probe, which was sent before that, so that this
     /// is late enough to note a grant at, and to stamp the reply with.
     at_ns: u64,
+    /// 1 if it granted us a lease, or we its sender.
+    lease: u32,
 }
 
 /// What crosses the call, see [`crate::decap::Step`].
@@ -61,7 +78,10 @@ enum Admitted {
     Probe,
     NotHeartbeat,
     NoSession,
-    Refused,
+    Forged,
+    NotUnderstood,
+    Stale,
+    WrongSender,
 }
 
 /// Verifies the message and keeps what it says.
@@ -73,49 +93,48 @@ fn admit(ctx: *mut xdp_md, arrived: &Arrived, heard: &mut Heard) -> Admitted {
     match verify(&XdpContext::new(ctx), arrived, heard) {
         Ok(Kind::Reply) => Admitted::Reply,
         Ok(Kind::Probe) => Admitted::Probe,
-        Err(Refusal::NoSession) => Admitted::NoSession,
-        Err(Refusal::Refused) => Admitted::Refused,
-        Err(_) => Admitted::NotHeartbeat,
+        Err(refused) => refused,
     }
 }
 
 #[inline(always)]
-fn verify(ctx: &XdpContext, arrived: &Arrived, heard: &mut Heard) -> Result<Kind, Refusal> {
+fn verify(ctx: &XdpContext, arrived: &Arrived, heard: &mut Heard) -> Result<Kind, Admitted> {
     let frame = Frame(ctx);
     let Arrived {
         inner_offset,
         inner_length,
         ..
     } = *arrived;
-    let inner: Ipv4 = frame.read(inner_offset).ok_or(Refusal::NotHeartbeat)?;
+    let inner: Ipv4 = frame.read(inner_offset).ok_or(Admitted::NotHeartbeat)?;
     let udp: Udp = frame
         .read(inner_offset + Ipv4::LEN)
-        .ok_or(Refusal::NotHeartbeat)?;
+        .ok_or(Admitted::NotHeartbeat)?;
     if udp.length() != Heartbeat::UDP_LENGTH
         || inner.total_length() != Heartbeat::IPV4_LENGTH
         || inner_length != usize::from(Heartbeat::IPV4_LENGTH)
     {
-        return Err(Refusal::NotHeartbeat);
+        return Err(Admitted::NotHeartbeat);
     }
     let message_offset = inner_offset + Ipv4::LEN + Udp::LEN;
-    let message: Heartbeat = frame.load(message_offset).ok_or(Refusal::NotHeartbeat)?;
-    let index = session_index(arrived, &message).ok_or(Refusal::NoSession)?;
-    let config = maps::SESSION_CONFIG.get(index).ok_or(Refusal::NoSession)?;
-    let local = maps::LOCAL.get(index).ok_or(Refusal::NoSession)?;
+    let message: Heartbeat = frame.load(message_offset).ok_or(Admitted::NotHeartbeat)?;
+    let index = session_index(arrived, &message).ok_or(Admitted::NoSession)?;
+    let config = maps::SESSION_CONFIG.get(index).ok_or(Admitted::NoSession)?;
+    let local = maps::LOCAL.get(index).ok_or(Admitted::NoSession)?;
     let state = maps::SESSIONS
         .get_ptr_mut(index)
-        .ok_or(Refusal::NoSession)?;
+        .ok_or(Admitted::NoSession)?;
     // SAFETY: an array element; it is aligned, never freed while the program runs, and every
     // reader takes it word by word.
     let state = unsafe { &mut *state };
     if local.generation() == 0 {
-        return Err(Refusal::NoSession);
+        return Err(Admitted::NoSession);
     }
     // SAFETY: a helper without arguments.
     let now = BootTime::from_ns(unsafe { bpf_ktime_get_boot_ns() });
     *heard = Heard {
         session: index,
         at_ns: now.as_ns(),
+        lease: 0,
     };
 
     let used = message.key_number();
@@ -126,11 +145,11 @@ fn verify(ctx: &XdpContext, arrived: &Arrived, heard: &mut Heard) -> Result<Kind
     if !authentic {
         state.mac_failures += 1;
         state.last_mac_failure_ns = now.as_ns();
-        return Err(Refusal::Refused);
+        return Err(Admitted::Forged);
     }
     let Some(content) = message.content() else {
         state.not_understood += 1;
-        return Err(Refusal::Refused);
+        return Err(Admitted::NotUnderstood);
     };
     let known = Known {
         generation: state.generation(),
@@ -142,21 +161,21 @@ fn verify(ctx: &XdpContext, arrived: &Arrived, heard: &mut Heard) -> Result<Kind
     match heartbeat::admit(peer, local.generation(), &known, &content, now) {
         Admission::Fresh => {
             record(state, index, used, &content, &inner, now);
-            renew_lease(config.group, local.generation(), &content, now);
+            heard.lease = renew_lease(config.group, local.generation(), &content, now);
         }
         Admission::NewGeneration => {
             begin_generation(state, &content);
             record(state, index, used, &content, &inner, now);
-            renew_lease(config.group, local.generation(), &content, now);
+            heard.lease = renew_lease(config.group, local.generation(), &content, now);
         }
         Admission::Unproven => state.unproven += 1,
         Admission::Stale => {
             state.stale += 1;
-            return Err(Refusal::Refused);
+            return Err(Admitted::Stale);
         }
         Admission::WrongSender => {
             state.wrong_sender += 1;
-            return Err(Refusal::Refused);
+            return Err(Admitted::WrongSender);
         }
     }
     Ok(content.kind)
@@ -164,10 +183,11 @@ fn verify(ctx: &XdpContext, arrived: &Arrived, heard: &mut Heard) -> Result<Kind
 
 /// Makes the inner packet of an admitted probe that of its reply.
 #[inline(never)]
-fn answer(ctx: *mut xdp_md, arrived: &Arrived, heard: &Heard) -> Option<()> {
+fn answer(ctx: *mut xdp_md, arrived: &Arrived, heard: &mut Heard) -> Option<()> {
     let Heard {
         session: index,
         at_ns,
+        ..
     } = *heard;
     let now = BootTime::from_ns(at_ns);
     let ctx = XdpContext::new(ctx);
@@ -190,6 +210,7 @@ fn answer(ctx: *mut xdp_md, arrived: &Arrived, heard: &Heard) -> Option<()> {
     } else {
         Length::NONE
     };
+    heard.lease = u32::from(!grant.is_none());
     let reply = heartbeat::reply(&content, &slot.tx(), config, local, grant, now);
     put_reply(
         frame,
@@ -211,12 +232,12 @@ fn session_index(arrived: &Arrived, message: &Heartbeat) -> Option<u32> {
     unsafe { maps::SESSION_INDEX.get(key) }.copied()
 }
 
-/// Takes what a believed message grants.
+/// Takes what a believed message grants; 1 if it does.
 #[inline(always)]
-fn renew_lease(group: u32, generation: u32, message: &Content, now: BootTime) {
+fn renew_lease(group: u32, generation: u32, message: &Content, now: BootTime) -> u32 {
     let (Some(fence), Some(lease)) = (maps::FENCES.get(group), maps::LEASES.get_ptr_mut(group))
     else {
-        return;
+        return 0;
     };
     let grant = Grant {
         claim: message.claim.to_word(),
@@ -230,6 +251,7 @@ fn renew_lease(group: u32, generation: u32, message: &Content, now: BootTime) {
         Renewal::From(tx) => unsafe {
             maps::raise(&raw mut (*lease).granted_tx_ns, tx.as_ns());
             (*lease).renewals += 1;
+            return 1;
         },
         Renewal::NotGranted => {}
         // SAFETY: as above; of two at once one may not be counted.
@@ -237,6 +259,7 @@ fn renew_lease(group: u32, generation: u32, message: &Content, now: BootTime) {
         // SAFETY: as above.
         Renewal::TooShort => unsafe { (*lease).too_short += 1 },
     }
+    0
 }
 
 /// What the reply to `receiver` grants, noted before it leaves.

@@ -26,6 +26,7 @@ mod frame;
 mod heartbeat;
 mod keepalive;
 mod layer2;
+mod log;
 mod lookup;
 mod maps;
 mod mss;
@@ -57,8 +58,8 @@ fn on_underlay(ctx: &XdpContext) -> u32 {
     let mut arrived = None;
     let step = decap::receive(ctx.ctx, &mut arrived);
     match (step, &arrived) {
-        (Step::Arrived, Some(arrived)) => verdict::of_xdp(decap::pass_on(ctx, arrived)),
-        (Step::NotOurs, _) => verdict::of_xdp(from_lan(ctx)),
+        (Step::Arrived, Some(arrived)) => verdict::of_xdp(ctx.ctx, decap::pass_on(ctx, arrived)),
+        (Step::NotOurs, _) => verdict::of_xdp(ctx.ctx, from_lan(ctx)),
         (Step::Arrived, None) | (Step::Pass, _) => XDP_PASS,
         (Step::Answer, _) => XDP_TX,
         (Step::Drop, _) => XDP_DROP,
@@ -68,7 +69,7 @@ fn on_underlay(ctx: &XdpContext) -> u32 {
 /// On a LAN that is no underlay: forwards into tunnels what it can, leaves all else.
 #[xdp(frags)]
 pub fn lan(ctx: XdpContext) -> u32 {
-    verdict::of_xdp(from_lan(&ctx))
+    verdict::of_xdp(ctx.ctx, from_lan(&ctx))
 }
 
 #[inline(always)]
@@ -87,20 +88,20 @@ pub fn underlay_handover(ctx: TcContext) -> i32 {
 /// On a tunnel's dataplane end, TC ingress: puts the outer headers before what the stack sent.
 #[classifier]
 pub fn tunnel_egress(ctx: TcContext) -> i32 {
-    verdict::of_tc(encap::send(&ctx))
+    verdict::of_tc(&ctx, encap::send(&ctx))
 }
 
 /// On an interface that a group protects, TC ingress, behind [`underlay_handover`]: forwards nothing
 /// without authority.
 #[classifier]
 pub fn fence_in(ctx: TcContext) -> i32 {
-    verdict::of_fence(fence::inbound(&ctx))
+    verdict::of_fence(&ctx, fence::inbound(&ctx))
 }
 
 /// On an interface that a group protects, TC egress: as [`fence_in`].
 #[classifier]
 pub fn fence_out(ctx: TcContext) -> i32 {
-    verdict::of_fence(fence::outbound(&ctx))
+    verdict::of_fence(&ctx, fence::outbound(&ctx))
 }
 
 /// Does nothing. A veth hands `XDP_TX` and redirected frames to its peer only if the peer runs an

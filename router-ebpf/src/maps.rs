@@ -138,23 +138,34 @@ pub fn accept_sequence(index: u32, number: u32) -> bool {
     };
     // SAFETY: an array element, aligned and never freed while the program runs.
     let word = unsafe { &raw mut (*sequence).received };
-    for _ in 0..TRIES {
-        // SAFETY: as above; other CPUs change the word by one instruction.
-        let before = unsafe { word.read_volatile() };
-        let Some(after) = Sequence::after(before, number) else {
-            return false;
-        };
-        // SAFETY: the same word.
-        if unsafe { compare_exchange(word, before, after) } == before {
-            return true;
-        }
-    }
-    false
+    // SAFETY: as above.
+    unsafe { change(word, |before| Sequence::after(before, number)) }
 }
 
 /// To change a word that other CPUs change too. More in a row would be as many of them, each of
 /// which has just done the same.
 const TRIES: u32 = 4;
+
+/// Makes of `word` what `after` says of it; whether it says so, and it was done.
+///
+/// # Safety
+///
+/// `word` must be valid for reads and writes; others may change it by one instruction.
+#[inline(always)]
+pub unsafe fn change(word: *mut u64, after: impl Fn(u64) -> Option<u64>) -> bool {
+    for _ in 0..TRIES {
+        // SAFETY: the caller vouches for the memory.
+        let before = unsafe { word.read_volatile() };
+        let Some(wanted) = after(before) else {
+            return false;
+        };
+        // SAFETY: the same memory.
+        if unsafe { compare_exchange(word, before, wanted) } == before {
+            return true;
+        }
+    }
+    false
+}
 
 /// The value before. `core`'s atomics are not offered for this target.
 ///

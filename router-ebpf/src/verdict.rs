@@ -1,12 +1,16 @@
 //! The one place where a refusal becomes a verdict.
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md},
+    programs::TcContext,
+};
 use router_common::{
     gre::NotFast,
+    log::Matter,
     map::{Reason, TunnelEvents},
 };
 
-use crate::maps;
+use crate::{log, maps};
 
 /// What to do with a frame that was handled.
 #[derive(Clone, Copy)]
@@ -42,23 +46,26 @@ pub enum Refusal {
     Epoch { index: u32 },
     /// For tunnel `index`, congestion marked where nobody would understand it.
     Congestion { index: u32 },
-    /// A heartbeat of a session that we do not have.
-    NoSession,
-    /// On the heartbeat port, but no heartbeat.
-    NotHeartbeat,
+    /// By tunnel `index`, a heartbeat of a session that we do not have.
+    NoSession { index: u32 },
+    /// By tunnel `index`, on the heartbeat port, but no heartbeat.
+    NotHeartbeat { index: u32 },
     /// A heartbeat that was refused, and counted in its session.
-    Refused,
+    Refused { session: u32, why: Matter },
     /// The packet's start cannot be moved.
     NoHeadroom,
     /// From outside, with our mark.
     Impostor,
     /// Protected, and its group has no authority to forward; counted there.
-    Fenced,
+    Fenced { group: u32 },
 }
 
 /// A protected packet whose group has no authority to forward; counted.
 #[derive(Clone, Copy)]
-pub struct Fenced;
+pub struct Fenced {
+    /// Its index.
+    pub group: u32,
+}
 
 impl Refusal {
     /// It has nothing to do with a tunnel of ours.
@@ -101,12 +108,39 @@ fn fate(refusal: Refusal) -> Fate {
         }
         Refusal::Epoch { index } => dropped_by(index, |counters| counters.rx_epoch_errors += 1),
         Refusal::Congestion { index } => dropped_by(index, |counters| counters.rx_ecn_errors += 1),
-        Refusal::Refused | Refusal::Fenced => Fate::Drop,
-        Refusal::NoSession => dropped(Reason::NoSession),
-        Refusal::NotHeartbeat => dropped(Reason::NotHeartbeat),
+        Refusal::Refused { .. } | Refusal::Fenced { .. } => Fate::Drop,
+        Refusal::NoSession { .. } => dropped(Reason::NoSession),
+        Refusal::NotHeartbeat { .. } => dropped(Reason::NotHeartbeat),
         Refusal::NoHeadroom => dropped(Reason::NoHeadroom),
         Refusal::Impostor => dropped(Reason::Impostor),
     }
+}
+
+/// What is said of the refusal, and of what index; nothing of packets that are not ours, or that the
+/// slow path takes.
+#[inline(always)]
+fn said(refusal: Refusal) -> Option<(Matter, u32)> {
+    Some(match refusal {
+        Refusal::NotFast(
+            NotFast::NotGre | NotFast::OuterOptions | NotFast::OuterFragment | NotFast::UdpChecksum,
+        )
+        | Refusal::Slow { .. } => return None,
+        Refusal::NotFast(NotFast::Version) => (Matter::Version, 0),
+        Refusal::NotFast(NotFast::Truncated) => (Matter::Truncated, 0),
+        Refusal::NoTunnel => (Matter::NoTunnel, 0),
+        Refusal::Malformed { index } => (Matter::Malformed, index),
+        Refusal::Unsupported { index } => (Matter::Unsupported, index),
+        Refusal::Checksum { index } => (Matter::Checksum, index),
+        Refusal::Sequence { index } => (Matter::Sequence, index),
+        Refusal::Epoch { index } => (Matter::Epoch, index),
+        Refusal::Congestion { index } => (Matter::Congestion, index),
+        Refusal::NoSession { index } => (Matter::NoSession, index),
+        Refusal::NotHeartbeat { index } => (Matter::NotHeartbeat, index),
+        Refusal::Refused { session, why } => (why, session),
+        Refusal::NoHeadroom => (Matter::NoHeadroom, 0),
+        Refusal::Impostor => (Matter::Impostor, 0),
+        Refusal::Fenced { group } => (Matter::Fenced, group),
+    })
 }
 
 #[inline(always)]
@@ -129,39 +163,52 @@ fn dropped_by(index: u32, change: impl FnOnce(&mut TunnelEvents)) -> Fate {
 
 /// The verdict of the XDP program.
 #[inline(always)]
-pub fn of_xdp(result: Result<Action, Refusal>) -> u32 {
+pub fn of_xdp(ctx: *mut xdp_md, result: Result<Action, Refusal>) -> u32 {
     match result {
         Ok(Action::ToStack) => xdp_action::XDP_PASS,
         Ok(Action::Answer) => xdp_action::XDP_TX,
         Ok(Action::Redirect) => xdp_action::XDP_REDIRECT,
         Ok(Action::Consume) => xdp_action::XDP_DROP,
-        Err(refusal) => match fate(refusal) {
-            Fate::Stack => xdp_action::XDP_PASS,
-            Fate::Drop => xdp_action::XDP_DROP,
-        },
+        Err(refusal) => {
+            if let Some((matter, subject)) = said(refusal) {
+                log::of_frame(ctx, matter, subject);
+            }
+            match fate(refusal) {
+                Fate::Stack => xdp_action::XDP_PASS,
+                Fate::Drop => xdp_action::XDP_DROP,
+            }
+        }
     }
 }
 
 /// The verdict of TC on the underlay; `Ok` holds the one that the redirect gave. What is left to
 /// the stack was counted by XDP.
 #[inline(always)]
-pub fn of_layer2(result: Result<i32, Refusal>) -> i32 {
+pub fn of_layer2(ctx: &TcContext, result: Result<i32, Refusal>) -> i32 {
     match result {
         Ok(verdict) => verdict,
         Err(Refusal::NotFast(_) | Refusal::NoTunnel | Refusal::Slow { .. }) => TC_ACT_UNSPEC,
-        Err(refusal) => match fate(refusal) {
-            Fate::Stack => TC_ACT_UNSPEC,
-            Fate::Drop => TC_ACT_SHOT,
-        },
+        Err(refusal) => {
+            if let Some((matter, subject)) = said(refusal) {
+                log::of_skb(ctx.skb.skb, matter, subject);
+            }
+            match fate(refusal) {
+                Fate::Stack => TC_ACT_UNSPEC,
+                Fate::Drop => TC_ACT_SHOT,
+            }
+        }
     }
 }
 
 /// The verdict of TC at a protected interface.
 #[inline(always)]
-pub fn of_fence(result: Result<(), Fenced>) -> i32 {
+pub fn of_fence(ctx: &TcContext, result: Result<(), Fenced>) -> i32 {
     match result {
         Ok(()) => TC_ACT_UNSPEC,
-        Err(Fenced) => TC_ACT_SHOT,
+        Err(Fenced { group }) => {
+            log::of_skb(ctx.skb.skb, Matter::Fenced, group);
+            TC_ACT_SHOT
+        }
     }
 }
 
@@ -179,20 +226,25 @@ pub enum SendRefusal {
 /// The verdict for TC at the tunnel; `Ok` holds the one that the redirect gave. What cannot be sent
 /// is dropped: the dataplane end leads nowhere else.
 #[inline(always)]
-pub fn of_tc(result: Result<i32, SendRefusal>) -> i32 {
-    match result {
-        Ok(verdict) => verdict,
-        Err(SendRefusal::NoEgress) => {
+pub fn of_tc(ctx: &TcContext, result: Result<i32, SendRefusal>) -> i32 {
+    let refusal = match result {
+        Ok(verdict) => return verdict,
+        Err(refusal) => refusal,
+    };
+    let (matter, subject) = match refusal {
+        SendRefusal::NoEgress => {
             maps::count_reason(Reason::NoEgress);
-            TC_ACT_SHOT
+            (Matter::NoEgress, 0)
         }
-        Err(SendRefusal::Unsupported { index }) => {
+        SendRefusal::Unsupported { index } => {
             maps::count(index, |counters| counters.tx_unsupported += 1);
-            TC_ACT_SHOT
+            (Matter::UnsupportedSent, index)
         }
-        Err(SendRefusal::NoRoom { index }) => {
+        SendRefusal::NoRoom { index } => {
             maps::count(index, |counters| counters.tx_errors += 1);
-            TC_ACT_SHOT
+            (Matter::NoRoom, index)
         }
-    }
+    };
+    log::of_skb(ctx.skb.skb, matter, subject);
+    TC_ACT_SHOT
 }

@@ -175,6 +175,11 @@ impl Member {
 
 /// Sends a whole Ethernet frame out of an interface.
 pub fn send_frame(node: &Node, interface: &str, frame: &[u8]) -> Result<()> {
+    send_frames(node, interface, frame, 1)
+}
+
+/// Sends the same frame again and again, as fast as it goes.
+pub fn send_frames(node: &Node, interface: &str, frame: &[u8], times: u32) -> Result<()> {
     let index = node.interface_index(interface)?;
     let socket = node.run(|| {
         socket_with(
@@ -189,23 +194,25 @@ pub fn send_frame(node: &Node, interface: &str, frame: &[u8]) -> Result<()> {
     address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET)?;
     address.sll_ifindex = i32::try_from(index)?;
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
-    // SAFETY: `frame` and `address` live through the call, and their lengths are given.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
-            (&raw const address).cast(),
-            length,
-        )
-    };
-    ensure!(
-        usize::try_from(sent) == Ok(frame.len()),
-        "{}: cannot send a frame by {interface}: {}",
-        node.name(),
-        io::Error::last_os_error()
-    );
+    for _ in 0..times {
+        // SAFETY: `frame` and `address` live through the call, and their lengths are given.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const address).cast(),
+                length,
+            )
+        };
+        ensure!(
+            usize::try_from(sent) == Ok(frame.len()),
+            "{}: cannot send a frame by {interface}: {}",
+            node.name(),
+            io::Error::last_os_error()
+        );
+    }
     Ok(())
 }
 

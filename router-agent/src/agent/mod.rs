@@ -17,6 +17,7 @@ mod past;
 pub mod preflight;
 pub mod present;
 pub mod privileges;
+mod program_log;
 pub mod pulse;
 pub mod realtime;
 pub mod report;
@@ -389,9 +390,10 @@ async fn run_until(
         path_mtus,
         pulses,
     } = started;
+    let mut servers = JoinSet::new();
+    servers.spawn(program_log::forward(&dataplane, &running.noting.board));
     let (stop_keeper, stopped) = oneshot::channel();
     let mut keeper = tokio::spawn(keeper.run(dataplane, path_mtus, stopped));
-    let mut servers = JoinSet::new();
     let (listener, access) = doors.control;
     servers.spawn(server::serve(
         listener,

@@ -4,6 +4,7 @@ mod attach;
 mod elements;
 mod fences;
 mod former;
+mod log;
 mod mapped;
 mod pins;
 mod query;
@@ -45,6 +46,7 @@ use self::former::Legacy;
 pub use self::{
     attach::{Mode, ModeChoice, attach_pass},
     former::Former,
+    log::ProgramLog,
     mapped::MappedArray,
     pins::{BPFFS_VARIABLE, DEFAULT_BPFFS, Pins},
 };
@@ -120,7 +122,7 @@ impl Dataplane {
         }
         pins.create()?;
         let mut loader = EbpfLoader::new();
-        // The object holds others, of constants and of what lasts no longer than a packet.
+        // The object holds others: of constants, of what lasts no longer than a packet, and of the log.
         for name in name::ALL {
             loader.map_pin_path(name, pins.map(name));
         }

@@ -2,6 +2,7 @@
 
 use aya::maps::{MapInfo, MapType};
 use router_common::{
+    log::Gate,
     map::{
         EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, RoundTrips,
         Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice,
@@ -12,7 +13,7 @@ use router_common::{
 
 use super::MapsError;
 
-/// The maps of this layout.
+/// The maps of this layout, and those of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     Tunnels,
@@ -39,10 +40,12 @@ pub enum Known {
     FenceCounters,
     Protected,
     Epochs,
+    LogGates,
+    LogSuppressed,
 }
 
 impl Known {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Tunnels,
         Self::Tunnels6,
         Self::Slots,
@@ -67,7 +70,14 @@ impl Known {
         Self::FenceCounters,
         Self::Protected,
         Self::Epochs,
+        Self::LogGates,
+        Self::LogSuppressed,
     ];
+
+    /// The names of all.
+    pub fn names() -> [&'static str; Self::ALL.len()] {
+        Self::ALL.map(Self::name)
+    }
 
     pub fn from_name(name: &str) -> Result<Self, MapsError> {
         Self::ALL
@@ -104,6 +114,8 @@ impl Known {
             Self::FenceCounters => name::FENCE_COUNTERS,
             Self::Protected => name::PROTECTED,
             Self::Epochs => name::EPOCHS,
+            Self::LogGates => name::LOG_GATES,
+            Self::LogSuppressed => name::LOG_SUPPRESSED,
         }
     }
 
@@ -133,7 +145,9 @@ impl Known {
             | Self::Leases
             | Self::FenceCounters
             | Self::Protected
-            | Self::Epochs => size_of::<u32>(),
+            | Self::Epochs
+            | Self::LogGates
+            | Self::LogSuppressed => size_of::<u32>(),
         }
     }
 
@@ -150,7 +164,7 @@ impl Known {
             Self::Settings => size_of::<Settings>(),
             Self::Traffic => size_of::<Traffic>(),
             Self::Counters => size_of::<TunnelEvents>(),
-            Self::Reasons => size_of::<u64>(),
+            Self::Reasons | Self::LogSuppressed => size_of::<u64>(),
             Self::Ends | Self::SessionIndex | Self::Protected => size_of::<u32>(),
             Self::SessionConfig => size_of::<SessionConfig>(),
             Self::Sessions => size_of::<SessionState>(),
@@ -161,6 +175,7 @@ impl Known {
             Self::Leases => size_of::<Lease>(),
             Self::FenceCounters => size_of::<FenceCounters>(),
             Self::Epochs => size_of::<EpochSlot>(),
+            Self::LogGates => size_of::<Gate>(),
         }
     }
 
@@ -172,9 +187,11 @@ impl Known {
             | Self::Interfaces
             | Self::SessionIndex
             | Self::Protected => MapType::Hash,
-            Self::Traffic | Self::Counters | Self::Reasons | Self::FenceCounters => {
-                MapType::PerCpuArray
-            }
+            Self::Traffic
+            | Self::Counters
+            | Self::Reasons
+            | Self::FenceCounters
+            | Self::LogSuppressed => MapType::PerCpuArray,
             Self::Slots
             | Self::Slots6
             | Self::Devices
@@ -188,7 +205,8 @@ impl Known {
             | Self::Granted
             | Self::Fences
             | Self::Leases
-            | Self::Epochs => MapType::Array,
+            | Self::Epochs
+            | Self::LogGates => MapType::Array,
         }
     }
 
@@ -233,7 +251,8 @@ mod tests {
 
     #[test]
     fn every_map_is_known_by_its_name() {
-        assert_eq!(Known::ALL.map(Known::name), name::ALL);
+        let names = [&name::ALL[..], &name::OF_LOG].concat();
+        assert_eq!(Known::names().to_vec(), names);
         assert_eq!(Known::from_name("sessions").unwrap(), Known::Sessions);
         let error = Known::from_name("TUNNEL").unwrap_err().to_string();
         assert!(error.contains("there are: TUNNELS, TUNNELS6,"), "{error}");

@@ -6,6 +6,7 @@ mod tunnels;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use router_common::{
+    log::{Gate, Matter},
     map::{MAX_GROUPS, Reason},
     net::Mac,
 };
@@ -29,6 +30,8 @@ pub enum Index {
     Session(u32),
     Group(u32),
     Reason(u32),
+    /// Of what the programs may log.
+    Matter(u32),
     /// Of a table in front of the tunnels.
     Slot(u32),
     /// A group's, or that of a domain of tunnels.
@@ -53,6 +56,7 @@ impl Decode for Index {
             Self::Epoch(index) if index >= MAX_GROUPS => ("epoch_slot", index),
             Self::Group(index) | Self::Epoch(index) => ("group_index", index),
             Self::Reason(index) => return Fields::default().with("reason", reason(index)),
+            Self::Matter(index) => return Fields::default().with("matter", matter(index)),
             Self::Slot(number) => ("slot", number),
             Self::Only(index) => ("index", index),
         };
@@ -60,10 +64,19 @@ impl Decode for Index {
     }
 }
 
-/// Packets of a [`Reason`].
+/// Packets of a [`Reason`], or that nothing was said of.
 impl Decode for u64 {
     fn decode(&self, _: &dyn InterfaceNames) -> Fields {
         Fields::default().with("packets", *self)
+    }
+}
+
+impl Decode for Gate {
+    fn decode(&self, _: &dyn InterfaceNames) -> Fields {
+        let Self { is_open, due_ns } = *self;
+        Fields::default()
+            .with("open", is_open != 0)
+            .with("due_ns", due_ns)
     }
 }
 
@@ -90,6 +103,10 @@ fn reason(index: u32) -> String {
         .into_iter()
         .find(|reason| *reason as u32 == index)
         .map_or_else(|| index.to_string(), |reason| reason.name().to_owned())
+}
+
+fn matter(index: u32) -> String {
+    Matter::from_number(index).map_or_else(|| index.to_string(), |matter| matter.name().to_owned())
 }
 
 /// The names of the bits that are set; bits without a name as a number.

@@ -2,6 +2,7 @@
 
 use bytemuck::{NoUninit, bytes_of};
 use router_common::{
+    log::Gate,
     map::{
         EpochSlot, Fence, FenceCounters, Granted, Interface, Lease, LocalState, RoundTrips,
         Sequence, SessionConfig, SessionKey, SessionState, Settings, Traffic, TunnelDevice,
@@ -80,6 +81,8 @@ pub fn dump(
             per_cpu::<FenceCounters>(map).map(|read| show.used(read, Index::Group))
         }
         Known::Epochs => array::<EpochSlot>(map).map(|read| show.used(read, Index::Epoch)),
+        Known::LogGates => array::<Gate>(map).map(|read| show.used(read, Index::Matter)),
+        Known::LogSuppressed => per_cpu::<u64>(map).map(|read| show.used(read, Index::Matter)),
         Known::Protected => hash::<u32, u32>(map).map(|read| {
             let named = |(ifindex, group)| (InterfaceIndex(ifindex), Index::Group(group));
             show.every(read.into_iter().map(named))

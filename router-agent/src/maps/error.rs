@@ -2,11 +2,11 @@
 
 use std::{io, path::PathBuf};
 
+use super::catalogue::Known;
 use aya::{
     maps::{MapError, MapType},
     sys::SyscallError,
 };
-use router_common::map::name;
 
 /// Displayed for an operator, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum MapsError {
         name: &'static str,
         directory: PathBuf,
     },
-    #[error("there is no map {name}; there are: {}", name::ALL.join(", "))]
+    #[error("there is no map {name}; there are: {}", Known::names().join(", "))]
     NoSuchMap { name: String },
     #[error(
         "map {name} does not have the layout that this routerctl knows: {what} of {actual} bytes where {expected} are expected; use the routerctl that was installed with the agent"

@@ -15,6 +15,7 @@ mod pins;
 mod read;
 pub mod view;
 
+pub use catalogue::Known;
 pub use clear::clear_epochs;
 pub use decode::{Decode, flag_names};
 pub use dump::{Dump, Entry, dump};

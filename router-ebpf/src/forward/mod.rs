@@ -25,8 +25,8 @@ enum Outcome {
     NotTaken,
     /// On its way out.
     Forwarded,
-    /// Its group has no authority to forward; counted.
-    Fenced,
+    /// Its group, of this index, has no authority to forward; counted.
+    Fenced(u32),
     /// Changed already when something failed.
     Broken,
 }
@@ -50,7 +50,7 @@ impl Outcome {
         match self {
             Self::NotTaken => None,
             Self::Forwarded => Some(Ok(Action::Redirect)),
-            Self::Fenced => Some(Err(Refusal::Fenced)),
+            Self::Fenced(group) => Some(Err(Refusal::Fenced { group })),
             Self::Broken => Some(Err(Refusal::NoHeadroom)),
         }
     }
@@ -60,8 +60,8 @@ impl Outcome {
 /// LAN, to the next hop, with its Ethernet header, for which there is room.
 #[inline(always)]
 fn leave(ctx: &XdpContext, hop: &Hop, ether_type: u16, protected_by: u16) -> Outcome {
-    if let Err(Fenced) = fence::transit(protected_by) {
-        return Outcome::Fenced;
+    if let Err(Fenced { group }) = fence::transit(protected_by) {
+        return Outcome::Fenced(group);
     }
     let ethernet = Ethernet::new(hop.destination_mac, hop.source_mac, ether_type);
     if Frame(ctx).write(0, &ethernet).is_none() {

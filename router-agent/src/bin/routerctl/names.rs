@@ -3,11 +3,14 @@
 use std::{env, time::Duration};
 
 use clap_complete::CompletionCandidate;
-use router_agent::control::{DEFAULT_SOCKET, SOCKET_VARIABLE, client::Client};
+use router_agent::{
+    control::{DEFAULT_SOCKET, SOCKET_VARIABLE, client::Client},
+    maps::Known,
+};
 
 /// As `maps list` shows them.
 pub fn maps() -> Vec<CompletionCandidate> {
-    let names = router_common::map::name::ALL.into_iter();
+    let names = Known::names().into_iter();
     names
         .map(|name| CompletionCandidate::new(name.to_lowercase()))
         .collect()

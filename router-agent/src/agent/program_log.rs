@@ -1,0 +1,147 @@
+//! Hands on what the programs say of packets to the log of the agent, and tells them of what it wants to
+//! hear.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Result;
+use router_common::log::{Matter, Record, Subject};
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use super::board::{Board, Facts};
+use crate::{
+    dataplane::{Dataplane, ProgramLog},
+    logging::programs::{self, Headers, Names},
+    maps::{InterfaceNames, KernelInterfaces},
+};
+
+/// Between two looks at how much was held back, as long as something is.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Works until it is dropped. A log that cannot be read is no reason not to route.
+pub(super) fn forward(
+    dataplane: &Dataplane,
+    board: &Arc<Board>,
+) -> impl Future<Output = ()> + use<> {
+    let log = dataplane.program_log();
+    let board = Arc::clone(board);
+    async move {
+        let forwarding = async {
+            let mut forwarder = Forwarder {
+                log: log?,
+                board,
+                interfaces: KernelInterfaces::open(),
+                suppressed: [0; Matter::ALL.len()],
+            };
+            forwarder.run().await
+        };
+        if let Err::<(), _>(error) = forwarding.await {
+            warn!("the programs' part of the log is missing from now on: {error:#}");
+        }
+    }
+}
+
+struct Forwarder {
+    log: ProgramLog,
+    board: Arc<Board>,
+    interfaces: KernelInterfaces,
+    /// Of each matter, as it was last told.
+    suppressed: [u64; Matter::ALL.len()],
+}
+
+impl Forwarder {
+    async fn run(&mut self) -> Result<()> {
+        let mut changes = self.board.facts().log.level.changes();
+        self.choose();
+        // None while there is nothing to expect.
+        let mut next_look: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                readable = self.log.readable() => {
+                    readable?;
+                    self.read();
+                    next_look.get_or_insert_with(|| Instant::now() + LOOK_INTERVAL);
+                }
+                changed = changes.changed() => {
+                    changed?;
+                    self.choose();
+                }
+                () = sleep_until(next_look.unwrap_or_else(Instant::now)), if next_look.is_some() => {
+                    next_look = self.look()?.then(|| Instant::now() + LOOK_INTERVAL);
+                }
+            }
+        }
+    }
+
+    /// Has the programs speak of what the log wants.
+    fn choose(&self) {
+        for matter in Matter::ALL {
+            self.log.open(matter, programs::is_wanted(matter));
+        }
+    }
+
+    /// Reads all that there is. That is little: the programs' limits see to it.
+    fn read(&mut self) {
+        while let Some(record) = self.log.next() {
+            let Some(matter) = Matter::from_number(record.matter) else {
+                continue;
+            };
+            let interface = self.interfaces.name(record.ifindex);
+            let names = Names {
+                interface: interface.as_deref(),
+                ..names(self.board.facts(), matter, record.subject)
+            };
+            programs::tell(matter, &names, &headers(matter, &record));
+        }
+    }
+
+    /// Tells what was held back since the last look; whether there was anything.
+    fn look(&mut self) -> Result<bool> {
+        let mut any = false;
+        for (matter, told) in Matter::ALL.into_iter().zip(&mut self.suppressed) {
+            let suppressed = self.log.suppressed(matter)?;
+            if suppressed > *told {
+                programs::tell_suppressed(matter, suppressed - *told);
+                *told = suppressed;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+}
+
+/// A lease is not about the packet that it came with.
+fn headers(matter: Matter, record: &Record) -> Headers {
+    match matter {
+        Matter::LeaseGranted | Matter::LeaseRenewed => Headers::default(),
+        _ => Headers::of(record.head()),
+    }
+}
+
+fn names(facts: &Facts, matter: Matter, subject: u32) -> Names<'_> {
+    let group = |number: usize| Some(facts.groups().get(number)?.name.as_str());
+    match matter.subject() {
+        Subject::Session => {
+            let mut sessions = facts.sessions.iter();
+            let session = sessions.find(|session| session.index == subject);
+            Names {
+                group: session.and_then(|session| group(session.group)),
+                path: session.map(|session| session.path.as_str()),
+                ..Names::default()
+            }
+        }
+        Subject::Tunnel => {
+            let mut tunnels = facts.tunnels.iter();
+            let tunnel = tunnels.find(|tunnel| tunnel.index == subject);
+            Names {
+                tunnel: tunnel.map(|tunnel| tunnel.tunnel.name.as_str()),
+                ..Names::default()
+            }
+        }
+        Subject::Group => Names {
+            group: usize::try_from(subject).ok().and_then(group),
+            ..Names::default()
+        },
+        Subject::None => Names::default(),
+    }
+}
