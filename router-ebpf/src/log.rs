@@ -9,7 +9,10 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
-use router_common::log::{Gate, Matter, Record};
+use router_common::{
+    log::{Gate, Matter, Record},
+    net::Ethernet,
+};
 
 use crate::maps;
 
@@ -91,16 +94,18 @@ fn finish(
     length: u64,
     load: impl FnOnce(*mut u8, u32) -> i64,
 ) {
-    const HEAD: u64 = Record::HEAD as u64;
+    const LONGEST: u64 = Record::HEAD as u64;
+    const SHORTEST: u64 = Ethernet::LEN as u64;
     // VERIFIER: it wants both bounds of what it hands to the helper, by comparisons that LLVM would
-    // leave out, or make one of.
-    let length = opaque(if length < HEAD { length } else { HEAD });
-    if length > HEAD {
+    // leave out, or make one of. Before Linux 6.8 "R3 min value is outside of the allowed memory range"
+    // after one with zero.
+    let length = opaque(length.min(LONGEST));
+    if length > LONGEST {
         record.discard(0);
         return;
     }
     let length = opaque(length);
-    if length == 0 {
+    if length < SHORTEST {
         record.discard(0);
         return;
     }

@@ -4,6 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::TunnelStatus;
+use router_common::map::name;
 use serde::Deserialize;
 
 use crate::{
@@ -110,13 +111,18 @@ struct Maps {
 
 #[derive(Deserialize)]
 struct Map {
+    name: String,
     id: u32,
 }
 
+/// Of the layout's: those of the log are each agent's own.
 pub fn map_ids(node: &Node) -> Result<Vec<u32>> {
     let text = agent::routerctl(node, &["maps", "list", "--json"])?;
     let Maps { maps } = serde_json::from_str(&text)?;
-    Ok(maps.into_iter().map(|map| map.id).collect())
+    let lasting = maps
+        .into_iter()
+        .filter(|map| name::ALL.contains(&map.name.as_str()));
+    Ok(lasting.map(|map| map.id).collect())
 }
 
 #[derive(Deserialize)]
