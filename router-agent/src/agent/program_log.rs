@@ -51,7 +51,7 @@ struct Forwarder {
 
 impl Forwarder {
     async fn run(&mut self) -> Result<()> {
-        let mut changes = self.board.facts().log.level.changes();
+        let mut other_levels = self.board.facts().log.level.changes();
         self.choose();
         // None while there is nothing to expect.
         let mut next_look: Option<Instant> = None;
@@ -62,8 +62,8 @@ impl Forwarder {
                     self.read();
                     next_look.get_or_insert_with(|| Instant::now() + LOOK_INTERVAL);
                 }
-                changed = changes.changed() => {
-                    changed?;
+                another = other_levels.changed() => {
+                    another?;
                     self.choose();
                 }
                 () = sleep_until(next_look.unwrap_or_else(Instant::now)), if next_look.is_some() => {
@@ -82,7 +82,7 @@ impl Forwarder {
 
     /// Reads all that there is. That is little: the programs' limits see to it.
     fn read(&mut self) {
-        while let Some(record) = self.log.next() {
+        while let Some(record) = self.log.take() {
             let Some(matter) = Matter::from_number(record.matter) else {
                 continue;
             };

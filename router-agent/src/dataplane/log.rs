@@ -58,7 +58,7 @@ impl ProgramLog {
     }
 
     /// The next record, unless all have been read.
-    pub fn next(&mut self) -> Option<Record> {
+    pub fn take(&mut self) -> Option<Record> {
         loop {
             let bytes = self.ring.get_mut().next()?;
             if let Ok(record) = bytemuck::try_pod_read_unaligned(&bytes) {
