@@ -129,7 +129,11 @@ fn the_level_of_the_log_reaches_the_running_programs() {
     assert_eq!(leases().unwrap(), 0);
 
     level("info,bpf::lease=debug");
-    poll::until(PATIENCE, || Ok(ensure!(leases()? > 0))).unwrap();
+    poll::until(PATIENCE, || {
+        ensure!(leases()? > 0);
+        Ok(())
+    })
+    .unwrap();
 
     level("info,bpf::heartbeat=off");
     let silent = leases().unwrap();
@@ -137,14 +141,16 @@ fn the_level_of_the_log_reaches_the_running_programs() {
     send(&cluster, &forged(&cluster));
     poll::until(PATIENCE, || {
         let now = cluster.session(PRIMARY)?.mac_failures;
-        Ok(ensure!(now > failures, "{now} failures"))
+        ensure!(now > failures, "{now} failures");
+        Ok(())
     })
     .unwrap();
     // What was in the ring is there by now.
     let renewals = cluster.session(PRIMARY).unwrap().replies_received;
     poll::until(PATIENCE, || {
         let now = cluster.session(PRIMARY)?.replies_received;
-        Ok(ensure!(now > renewals + 10, "{now} replies"))
+        ensure!(now > renewals + 10, "{now} replies");
+        Ok(())
     })
     .unwrap();
     assert_eq!(about(node, "bpf::heartbeat", FORGED).unwrap(), []);
@@ -159,7 +165,8 @@ fn the_level_of_the_log_reaches_the_running_programs() {
     level("info");
     send(&cluster, &forged(&cluster));
     poll::until(PATIENCE, || {
-        Ok(ensure!(about(node, "bpf::heartbeat", FORGED)?.len() == 1))
+        ensure!(about(node, "bpf::heartbeat", FORGED)?.len() == 1);
+        Ok(())
     })
     .unwrap();
 }
@@ -175,10 +182,8 @@ fn a_flood_makes_few_lines_and_the_rest_is_counted() {
     send_frames(cluster.lab.node(CLOUD), interface, &frame, FLOOD).unwrap();
     poll::until(PATIENCE, || {
         let failures = cluster.session(PRIMARY)?.mac_failures;
-        Ok(ensure!(
-            failures == u64::from(FLOOD),
-            "{failures} of {FLOOD}"
-        ))
+        ensure!(failures == u64::from(FLOOD), "{failures} of {FLOOD}");
+        Ok(())
     })
     .unwrap();
     let took = router_agent::clock::now().since(began);
@@ -189,17 +194,16 @@ fn a_flood_makes_few_lines_and_the_rest_is_counted() {
     send(&cluster, &other);
     poll::until(PATIENCE, || {
         let checksums = about(node, "bpf::gre", "GRE checksum")?;
-        Ok(ensure!(checksums.len() == 1, "{checksums:?}"))
+        ensure!(checksums.len() == 1, "{checksums:?}");
+        Ok(())
     })
     .unwrap();
 
     poll::until(Duration::from_secs(20), || {
         let lines = about(node, "bpf::heartbeat", FORGED)?;
         let all = u64::try_from(told(&lines))? + suppressed(&lines);
-        Ok(ensure!(
-            all == u64::from(FLOOD),
-            "{all} of {FLOOD}: {lines:?}"
-        ))
+        ensure!(all == u64::from(FLOOD), "{all} of {FLOOD}: {lines:?}");
+        Ok(())
     })
     .unwrap();
     let lines = about(node, "bpf::heartbeat", FORGED).unwrap();
@@ -224,7 +228,8 @@ fn the_next_agent_reads_what_its_own_programs_say() {
     assert!(!log.contains("all is made anew"), "{log}");
     send(&cluster, &frame);
     poll::until(PATIENCE, || {
-        Ok(ensure!(about(node, "bpf::heartbeat", FORGED)?.len() == 1))
+        ensure!(about(node, "bpf::heartbeat", FORGED)?.len() == 1);
+        Ok(())
     })
     .unwrap();
 }
