@@ -23,9 +23,9 @@ use super::{
     board::{Board, Facts},
     configuration::Configuration,
     driver::Input,
-    join,
     report::{News, Report},
-    setup, spawn,
+    setup,
+    threads::{join, spawn},
 };
 use crate::{
     history::{self, Entry},

@@ -1,0 +1,76 @@
+//! What nobody tells is looked for now and then, and what failed is tried again.
+
+use anyhow::Result;
+use tracing::warn;
+
+use super::{Keeper, LOOK_INTERVAL};
+use crate::{clock, dataplane::Dataplane, net::LinkMonitor};
+
+impl Keeper {
+    /// Looks for what nobody tells, and tries again what failed.
+    pub(super) async fn look(&mut self, dataplane: &mut Dataplane) {
+        if self.monitor.is_none() {
+            match LinkMonitor::open() {
+                Ok(monitor) => {
+                    self.monitor = Some(monitor);
+                    let findings = self.list_anew().await;
+                    self.take_in(findings);
+                }
+                Err(error) => warn!("{error:#}"),
+            }
+        }
+        for (index, name, programs) in self.attachments.interfaces() {
+            let Ok(Some(link)) = self.netlink.link(&name).await else {
+                continue;
+            };
+            if link.index == index && !dataplane.is_on(programs, &link).unwrap_or(true) {
+                warn!(
+                    interface = name,
+                    "somebody has detached our programs; they are attached again"
+                );
+                self.attachments.lose(index);
+            }
+        }
+        self.look_at_the_clock();
+        self.fences.look(dataplane);
+        // It was logged.
+        let _ = self.fence(dataplane);
+        self.refresh_ways().await;
+        self.next_look = clock::now().after(LOOK_INTERVAL);
+        let was_whole = self.attachments.are_whole();
+        // It was logged, and is in the notes.
+        let _ = self.attach(dataplane);
+        if let Err(error) = self.tell_parts(dataplane) {
+            warn!("the programs cannot be told of interfaces: {error:#}; it will be tried again");
+        }
+        if let Err(error) = self.confirm_neighbours().await {
+            warn!("{error:#}: packets that pass by the stack may go to where their next hop was");
+        }
+        if !was_whole {
+            self.dirty.extend(0..self.tunnels.len());
+        }
+        self.dirty.extend(self.troubles.keys());
+    }
+
+    fn look_at_the_clock(&self) {
+        let before = self.presents.clock();
+        let now = before.looked_at_again();
+        if now != before {
+            warn!(
+                from = before.source,
+                to = now.source,
+                "the clock source has changed"
+            );
+            self.presents.set_clock(now);
+        }
+    }
+
+    /// Sees to it that what passes by the stack has next hops that are confirmed as often as the stack's.
+    async fn confirm_neighbours(&self) -> Result<()> {
+        let interfaces = self.register.indices();
+        if interfaces.is_empty() {
+            return Ok(());
+        }
+        self.netlink.confirm_neighbours(&interfaces).await
+    }
+}
