@@ -58,7 +58,7 @@ fn read_secret(file: Option<&Path>) -> Result<Secret> {
     match file {
         Some(file) => {
             File::open(file)
-                .and_then(|file| file.take(LONGEST_SECRET).read_to_string(&mut text))
+                .and_then(|file| file.take(LONGEST_SECRET + 1).read_to_string(&mut text))
                 .with_context(|| format!("cannot read {}", file.display()))?;
         }
         None if io::stdin().is_terminal() => {
@@ -66,10 +66,14 @@ fn read_secret(file: Option<&Path>) -> Result<Secret> {
         }
         None => {
             io::stdin()
-                .take(LONGEST_SECRET)
+                .take(LONGEST_SECRET + 1)
                 .read_to_string(&mut text)
                 .context("cannot read the standard input")?;
         }
+    }
+    if text.len() as u64 > LONGEST_SECRET {
+        let from = file.map_or("the standard input".into(), Path::to_string_lossy);
+        bail!("{from} has more than the {LONGEST_SECRET} bytes that a secret may have");
     }
     let line = text.strip_suffix('\n').unwrap_or(&text);
     if line.is_empty() {
