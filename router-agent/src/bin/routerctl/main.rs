@@ -123,7 +123,7 @@ enum Show {
         /// Also the defaults that hold, marked as such.
         #[arg(long)]
         origin: bool,
-        /// Also the secrets, to root and the agent's own user.
+        /// Also the secrets, to whom may change the configuration.
         #[arg(long)]
         secrets: bool,
         #[command(flatten)]

@@ -13,8 +13,14 @@ const UNIT_SUFFIXES: [&str; 7] = [
 ];
 
 pub(super) fn service(word: &str) -> Result<Service, Bad> {
-    let host = word.split('/').next().unwrap_or_default();
-    let means_address = host.parse::<IpAddr>().is_ok()
+    let mut parts = word.split('/');
+    let host = parts.next().unwrap_or_default();
+    // `add::/srv` calls a script with a path, though `add::` is an IPv6 address, too.
+    let is_call = host.ends_with("::")
+        && parts.next().is_some_and(|length| {
+            length.is_empty() || length.starts_with(|c: char| !c.is_ascii_digit())
+        });
+    let means_address = !is_call && host.parse::<IpAddr>().is_ok()
         || host.starts_with(|c: char| c.is_ascii_digit())
             && host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if means_address {
@@ -193,9 +199,13 @@ mod tests {
             "getty@tty1.service",
             "httpd",
             "Filesystem::/dev/sdb1::/srv::ext4",
+            // Not the IPv6 addresses `add::` and `a::`.
+            "add::/srv",
+            "a::/",
         ] {
             assert_eq!(service(text).unwrap().to_string(), text);
         }
+        assert!(matches!(service("add::/64"), Ok(Service::Address(_))));
     }
 
     #[test]
