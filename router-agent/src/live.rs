@@ -53,7 +53,7 @@ pub fn monitor(client: &Client, json: bool) -> Result<()> {
             let line = if json {
                 serde_json::to_string(&event)?
             } else {
-                event.line()
+                event.painted()
             };
             if !print(&(line + "\n"))? {
                 return Ok(());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::table::printable;
+use super::{paint::Tone, table::printable};
 use crate::control::protocol::{GroupStatus, Status};
 
 /// Something that happened in a group.
@@ -14,14 +14,28 @@ pub struct ClusterEvent {
     pub at_ns: u64,
     pub group: String,
     pub text: String,
+    #[serde(skip)]
+    pub tone: Tone,
 }
 
 impl ClusterEvent {
     /// A line, with the time in seconds as `dmesg` has it.
     pub fn line(&self) -> String {
-        let Self { at_ns, group, text } = self;
-        let (seconds, ms) = (at_ns / 1_000_000_000, at_ns / 1_000_000 % 1_000);
-        printable(&format!("[{seconds:>7}.{ms:03}] {group}: {text}"))
+        let Self { group, text, .. } = self;
+        printable(&format!("{} {group}: {text}", self.time()))
+    }
+
+    /// The same with its colours.
+    pub fn painted(&self) -> String {
+        let Self { group, text, .. } = self;
+        let time = Tone::Faint.paint(self.time());
+        let text = self.tone.paint(printable(&format!("{group}: {text}")));
+        format!("{time} {text}")
+    }
+
+    fn time(&self) -> String {
+        let (seconds, ms) = (self.at_ns / 1_000_000_000, self.at_ns / 1_000_000 % 1_000);
+        format!("[{seconds:>7}.{ms:03}]")
     }
 }
 
@@ -31,25 +45,27 @@ pub fn events(status: &Status) -> BTreeSet<ClusterEvent> {
 }
 
 fn of_group(group: &GroupStatus) -> Vec<ClusterEvent> {
-    let event = |at_ns, text| ClusterEvent {
+    let event = |at_ns, text, tone| ClusterEvent {
         at_ns,
         group: group.group.clone(),
         text,
+        tone,
     };
     let mut events = Vec::new();
     for finding in &group.findings {
-        events.push(event(finding.at_ns, finding.text.clone()));
+        events.push(event(finding.at_ns, finding.text.clone(), Tone::Plain));
     }
     for transition in &group.transitions {
         let (from, to, epoch) = (&transition.from, &transition.to, transition.epoch);
         let text = format!("{from} to {to}, epoch {epoch}: {}", transition.cause);
-        events.push(event(transition.at_ns, text));
+        events.push(event(transition.at_ns, text, Tone::of_state(to)));
         for step in transition.steps.iter().filter(|step| step.done_ns != 0) {
-            let outcome = match &step.error {
-                None => "done".to_owned(),
-                Some(error) => format!("failed: {error}"),
+            let (outcome, tone) = match &step.error {
+                None => ("done".to_owned(), Tone::Plain),
+                Some(error) => (format!("failed: {error}"), Tone::Bad),
             };
-            events.push(event(step.done_ns, format!("{}: {outcome}", step.step)));
+            let text = format!("{}: {outcome}", step.step);
+            events.push(event(step.done_ns, text, tone));
         }
     }
     events
@@ -82,6 +98,27 @@ impl Seen {
 mod tests {
     use super::*;
     use crate::control::protocol::{Finding, Step, Transition};
+
+    #[test]
+    fn colours_are_left_out_of_a_line_and_change_nothing_else() {
+        let step = Step {
+            step: "10.0.0.254/24".to_owned(),
+            error: Some("no such device".to_owned()),
+            done_ns: 2_500_000_000,
+            ..Step::default()
+        };
+        let mut tones = Vec::new();
+        for event in events(&status(1, vec![step])) {
+            let painted = event.painted();
+            assert_ne!(painted, event.line());
+            assert_eq!(
+                anstream::adapter::strip_str(&painted).to_string(),
+                event.line()
+            );
+            tones.push(event.tone);
+        }
+        assert_eq!(tones, [Tone::Plain, Tone::Good, Tone::Bad]);
+    }
 
     fn status(generation: u32, steps: Vec<Step>) -> Status {
         Status {

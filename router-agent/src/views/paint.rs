@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use crate::control::protocol::{LogSeverity, MonitorState, NodeState};
 
 /// How what a word says is to be taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tone {
     #[default]
     Plain,
