@@ -87,15 +87,21 @@ pub struct Lookout {
 }
 
 impl Lookout {
-    /// Opens what it takes; must be called within a runtime.
+    /// Opens what it takes to watch over `addresses`; must be called within a runtime.
     pub fn open(
-        has_ipv6: bool,
+        addresses: &[IpAddr],
         netlink: Netlink,
         reports: UnboundedSender<Report>,
     ) -> Result<Self> {
+        let is_ipv4 = |address: &IpAddr| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        };
+        let over_ipv4: Vec<_> = addresses.iter().filter_map(is_ipv4).collect();
+        let has_ipv6 = addresses.iter().any(IpAddr::is_ipv6);
         let context = "cannot open a packet socket to hear of duplicate addresses";
         Ok(Self {
-            arp: Ear::of_arp().context(context)?,
+            arp: Ear::of_arp(&over_ipv4).context(context)?,
             advertisements: has_ipv6
                 .then(Ear::of_advertisements)
                 .transpose()

@@ -1,6 +1,6 @@
 //! The sockets by which claims are heard, on all interfaces of the network namespace.
 
-use std::{io, mem::MaybeUninit, time::Duration};
+use std::{io, mem::MaybeUninit, net::Ipv4Addr, time::Duration};
 
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::{
@@ -36,13 +36,40 @@ const ADVERTISEMENTS: [SockFilter; 6] = {
     ]
 };
 
+/// Lets ARP pass whose sender (byte 28 of the frame) says that it has one of `addresses`. Of more of them
+/// than a filter should hold, all ARP is heard.
+fn claims_of(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
+    // linux/bpf_common.h
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// Instructions take memory of the socket's, of which there are some 20 kB (net.core.optmem_max).
+    const MOST: usize = 500;
+    if addresses.len() > MOST {
+        return Vec::new();
+    }
+    let compare = |address: &Ipv4Addr| {
+        [
+            SockFilter::new(JUMP_EQUAL, 0, 1, address.to_bits()),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+        ]
+    };
+    let comparisons = addresses.iter().flat_map(compare);
+    [SockFilter::new(LOAD_WORD, 0, 0, 28)]
+        .into_iter()
+        .chain(comparisons)
+        .chain([SockFilter::new(RETURN, 0, 0, 0)])
+        .collect()
+}
+
 /// Hears what comes in.
 #[derive(Debug)]
 pub struct Ear(AsyncFd<Socket>);
 
 impl Ear {
-    pub fn of_arp() -> io::Result<Self> {
-        Self::open(ETHER_TYPE_ARP, &[])
+    /// Of those who claim one of `addresses`: other ARP traffic of a LAN wakes nobody.
+    pub fn of_arp(addresses: &[Ipv4Addr]) -> io::Result<Self> {
+        Self::open(ETHER_TYPE_ARP, &claims_of(addresses))
     }
 
     pub fn of_advertisements() -> io::Result<Self> {

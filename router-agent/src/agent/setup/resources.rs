@@ -90,18 +90,17 @@ pub fn lookout(
     reports: &UnboundedSender<Report>,
 ) -> Result<Option<Lookout>> {
     let groups = config.groups().iter();
-    let mut addresses = groups
+    let addresses: Vec<_> = groups
         .flat_map(|group| &group.services)
         .filter_map(|service| match service {
-            Service::Address(service) => Some(service.address),
+            Service::Address(service) => Some(service.address.addr()),
             Service::Unit(_) | Service::Script(_) => None,
         })
-        .peekable();
-    if addresses.peek().is_none() {
+        .collect();
+    if addresses.is_empty() {
         return Ok(None);
     }
-    let has_ipv6 = addresses.any(|address| address.addr().is_ipv6());
-    Lookout::open(has_ipv6, netlink.clone(), reports.clone()).map(Some)
+    Lookout::open(&addresses, netlink.clone(), reports.clone()).map(Some)
 }
 
 /// Starts what tells the scripts of those groups that have one.
