@@ -202,6 +202,24 @@ fn what_is_wrong_changes_nothing() {
     assert!(started_with(node).ends_with("# nothing\n"));
 }
 
+/// The file would be written when all is done, which is too late.
+#[test]
+fn a_file_that_cannot_be_replaced_is_told_before_anything_changes() {
+    let (lab, agent) = alone();
+    let node = lab.node(PRIMARY.name);
+    let in_the_way = node.directory().join("router.conf.new");
+    fs::create_dir(&in_the_way).unwrap();
+    let new = config(PRIMARY) + "set interfaces tunnel tun00 description other\n";
+    let said = refused(node, &new);
+    assert!(said.contains("could not be replaced"), "{said}");
+    assert_eq!(status(node).unwrap().last_change, None);
+    assert_eq!(description(node), "");
+    fs::remove_dir(&in_the_way).unwrap();
+    apply(node, &new, &[]);
+    assert_eq!(started_with(node), new);
+    assert!(agent.terminate().unwrap().success());
+}
+
 fn tunnel_in_udp(router: Router) -> String {
     let (Router { underlay, .. }, remote) = (router, router.peer().underlay);
     format!(

@@ -266,6 +266,7 @@ impl Configuration {
             new.config.cluster.as_ref(),
         )?;
         setup::plan(&new.config, &self.options, &self.netlink).await?;
+        self.try_to_save(new.text())?;
         let trial_start = self.trial_start(&new.config);
         let ticket = getrandom::u32().context("cannot draw a random number")?;
         write_private(&self.candidate, new.text())?;
@@ -339,13 +340,28 @@ impl Configuration {
             return Ok(());
         }
         let mode = fs::metadata(path).map_or(0o600, |file| file.permissions().mode() & 0o777);
-        let mut new = path.clone().into_os_string();
-        new.push(".new");
-        let new = PathBuf::from(new);
+        let new = beside(path);
         write_private(&new, text)?;
         fs::set_permissions(&new, fs::Permissions::from_mode(mode))
             .and_then(|()| fs::rename(&new, path))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Whether the file can be written later on, when it would be too late to find that out.
+    fn try_to_save(&self, text: &str) -> Result<()> {
+        let path = &self.options.config;
+        let new = beside(&fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
+        write_private(&new, text)
+            .and_then(|()| {
+                fs::remove_file(&new).with_context(|| format!("cannot remove {}", new.display()))
+            })
+            .with_context(|| {
+                format!(
+                    "{} could not be replaced, so that the next start would not have the change: let \
+                     the agent's user write to its directory",
+                    path.display()
+                )
+            })
     }
 
     fn later(&self, succession: Succession) -> Box<dyn FnOnce() + Send> {
@@ -419,6 +435,13 @@ fn keeps_talking(old: Option<&Cluster>, new: Option<&Cluster>) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Where a file is written that is to take the place of `path`.
+fn beside(path: &Path) -> PathBuf {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    new.into()
 }
 
 fn write_private(path: &Path, text: &str) -> Result<()> {
