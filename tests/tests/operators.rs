@@ -207,6 +207,42 @@ fn one_group_is_enough_and_groups_change_with_the_configuration() {
     may(node, READER, status);
 }
 
+/// As where the system's groups come from elsewhere, and later than the agent.
+#[test]
+fn a_group_that_there_is_not_keeps_no_agent_down() {
+    let alone = Alone::start(
+        &(config(PRIMARY)
+            + "set service control socket-group no-such-group
+set service control read-only-group netread
+"),
+    );
+    let node = alone.node();
+    reachable_routerctl(node);
+    let log = agent::log(node);
+    assert!(log.contains("there is no group no-such-group"), "{log}");
+    may_not(node, ADMIN, LOOKS[0], "join no-such-group or netread");
+    poll::until(PATIENCE, || {
+        let output = as_user(node, READER, LOOKS[0]);
+        ensure!(output.status.success(), "{output:?}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_secret_that_is_too_long_is_not_cut() {
+    let alone = Alone::start(&config(PRIMARY));
+    let node = alone.node();
+    reachable_routerctl(node);
+    let path = node.directory().join("secret");
+    fs::write(&path, "s".repeat(4_097)).unwrap();
+    let path = path.to_str().unwrap();
+    let output = agent::routerctl_output(node, &["rotate-secret", "--file", path]).unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains(path) && text.contains("4096 bytes"), "{text}");
+}
+
 fn tunnel(node: &Node) -> Result<TunnelStatus> {
     let mut tunnels = tunnels(node)?;
     ensure!(tunnels.len() == 1, "one tunnel is configured");

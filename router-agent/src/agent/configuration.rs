@@ -12,13 +12,18 @@ use std::{
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use futures::future::{BoxFuture, FutureExt as _};
 use router_common::time::BootTime;
-use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking};
+use tokio::{
+    sync::{mpsc::UnboundedSender, oneshot},
+    task::spawn_blocking,
+    time::timeout,
+};
 use tracing::{info, warn};
 
 use super::{
@@ -31,6 +36,7 @@ use crate::{
     clock,
     config::{self, Cluster, Config, Facts, Loaded, Secret, Secrets},
     control::{
+        permission::Access,
         protocol::{ConfigurationStatus, Configured, Configuring, LastChange},
         server::Step,
     },
@@ -266,6 +272,7 @@ impl Configuration {
             new.config.cluster.as_ref(),
         )?;
         setup::plan(&new.config, &self.options, &self.netlink).await?;
+        find_groups(&new.config).await?;
         self.try_to_save(new.text())?;
         let trial_start = self.trial_start(&new.config);
         let ticket = getrandom::u32().context("cannot draw a random number")?;
@@ -435,6 +442,28 @@ fn keeps_talking(old: Option<&Cluster>, new: Option<&Cluster>) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Looks for the groups of the control socket. At a start they may come later, but an operator who names one
+/// that there is not has mistaken it.
+async fn find_groups(config: &Config) -> Result<()> {
+    const LONGEST: Duration = Duration::from_secs(5);
+    let access = Access::of(&config.control);
+    let (found, answer) = oneshot::channel();
+    // The runtime would wait for one of its own threads when it ends.
+    thread::Builder::new()
+        .name("groups".to_owned())
+        .spawn(move || found.send(access.find()))
+        .context("cannot start a thread")?;
+    let remedy = "make it (`groupadd --system GROUP`), or name one that `getent group` shows";
+    match timeout(LONGEST, answer).await {
+        Ok(Ok(Err(error))) => bail!("service control: {error}: {remedy}"),
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Err(_)) | Err(_) => bail!(
+            "service control: the groups could not be looked up within {LONGEST:?}: `getent group` \
+             shows what the system's sources say"
+        ),
+    }
 }
 
 /// Where a file is written that is to take the place of `path`.

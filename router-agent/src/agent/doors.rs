@@ -24,7 +24,11 @@ pub struct Doors {
 }
 
 impl Doors {
-    pub async fn open(config: &Config, socket: &Path, access: Access) -> Result<Self> {
+    pub async fn open(config: &Config, socket: &Path) -> Result<Self> {
+        let access = Access::of(&config.control);
+        access
+            .keep_looking()
+            .context("cannot start the thread that looks for groups")?;
         let listener = server::bind(socket, &access)
             .with_context(|| format!("cannot listen for routerctl at {}", socket.display()))?;
         let metrics = match config.metrics {

@@ -149,7 +149,7 @@ async fn attempt(
     let plan = setup::plan(&config, &options, &netlink).await?;
     let tells_connections = plan.conntrackd.is_some();
     let _lock = lock::network_namespace()?;
-    let doors = Doors::open(&config, &options.control_socket, plan.access.clone()).await?;
+    let doors = Doors::open(&config, &options.control_socket).await?;
     let _socket_file = RemovedAtTheEnd(&options.control_socket);
     let journal = Journal::open(options.run_directory())?;
     // Before anything is changed: a stop must not be missed.

@@ -1,9 +1,17 @@
 //! Who may do what at the control socket, and why it does not let an operator in.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::{Arc, OnceLock, mpsc},
+    thread,
+    time::Duration,
+};
 
 use nix::unistd::{Gid, Group};
 use rustix::fs::Mode;
+use tracing::{info, warn};
 
 use super::peer::Peer;
 use crate::config::Control;
@@ -19,33 +27,81 @@ pub enum Rights {
 
 /// Whom the socket is for, besides root and the agent's own user. Without any group the file's mode
 /// says who may ask.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Access {
     admins: Option<SystemGroup>,
     readers: Option<SystemGroup>,
 }
 
-/// A group of users.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A group of users. Nobody is a member of one that was not found.
+#[derive(Clone, Debug)]
 struct SystemGroup {
     name: String,
-    gid: u32,
+    gid: Arc<OnceLock<u32>>,
 }
 
 impl Access {
-    /// Finds the groups that the configuration names, or says which of them there is not.
-    pub fn find(control: &Control) -> Result<Self, String> {
-        let find = |name: &Option<String>| name.as_deref().map(SystemGroup::find).transpose();
-        Ok(Self {
-            admins: find(&control.socket_group)?,
-            readers: find(&control.read_only_group)?,
-        })
+    /// For the groups that the configuration names, of which none was looked for yet.
+    pub fn of(control: &Control) -> Self {
+        let group = |name: &Option<String>| name.as_deref().map(SystemGroup::new);
+        Self {
+            admins: group(&control.socket_group),
+            readers: group(&control.read_only_group),
+        }
+    }
+
+    /// Looks for the groups, or says which of them there is not. That takes as long as the system's
+    /// sources of names do.
+    pub fn find(&self) -> Result<(), String> {
+        // One that is missing keeps none from being found.
+        let outcomes: Vec<_> = self.groups().map(SystemGroup::find).collect();
+        outcomes.into_iter().collect()
+    }
+
+    /// Has the groups looked for on a thread of its own, again and again until all are found, and waits a
+    /// moment for the first look. Till then nobody is a member.
+    pub fn keep_looking(&self) -> io::Result<()> {
+        const AGAIN: Duration = Duration::from_secs(10);
+        const FIRST: Duration = Duration::from_millis(200);
+        if self.groups().next().is_none() {
+            return Ok(());
+        }
+        let access = self.clone();
+        let (looked, first) = mpsc::sync_channel(1);
+        let look = move || {
+            let mut trouble = None;
+            while let Err(error) = access.find() {
+                if trouble.as_ref() != Some(&error) {
+                    warn!(
+                        "service control: {error}: its members are refused, and it is looked for again; \
+                         make it (`groupadd --system GROUP`), or name one that `getent group` shows"
+                    );
+                }
+                trouble = Some(error);
+                // Nobody waits any more after the first look.
+                let _ = looked.try_send(());
+                thread::sleep(AGAIN);
+            }
+            if trouble.is_some() {
+                info!("service control: all groups are found");
+            }
+            let _ = looked.try_send(());
+        };
+        thread::Builder::new()
+            .name("groups".to_owned())
+            .spawn(look)?;
+        // One that takes longer is not waited for.
+        let _ = first.recv_timeout(FIRST);
+        Ok(())
     }
 
     /// What the kernel's word on a client allows it.
     pub fn rights(&self, peer: &Peer) -> Rights {
-        let is_member =
-            |group: &Option<SystemGroup>| group.as_ref().is_some_and(|group| peer.is_in(group.gid));
+        let is_member = |group: &Option<SystemGroup>| {
+            group
+                .as_ref()
+                .is_some_and(|group| group.gid.get().is_some_and(|gid| peer.is_in(*gid)))
+        };
         if peer.uid == 0
             || peer.uid == rustix::process::geteuid().as_raw()
             || is_member(&self.admins)
@@ -94,12 +150,23 @@ impl Access {
 }
 
 impl SystemGroup {
-    fn find(name: &str) -> Result<Self, String> {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            gid: Arc::default(),
+        }
+    }
+
+    fn find(&self) -> Result<(), String> {
+        let Self { name, gid } = self;
+        if gid.get().is_some() {
+            return Ok(());
+        }
         match Group::from_name(name) {
-            Ok(Some(group)) => Ok(Self {
-                name: group.name,
-                gid: group.gid.as_raw(),
-            }),
+            Ok(Some(group)) => {
+                gid.get_or_init(|| group.gid.as_raw());
+                Ok(())
+            }
             Ok(None) => Err(format!("there is no group {name} of users")),
             Err(error) => Err(format!("the group {name} cannot be looked up: {error}")),
         }
@@ -139,7 +206,7 @@ mod tests {
     fn access(admins: bool, readers: bool) -> Access {
         let group = |name: &str, gid| SystemGroup {
             name: name.to_owned(),
-            gid,
+            gid: Arc::new(OnceLock::from(gid)),
         };
         Access {
             admins: admins.then(|| group("netadmin", ADMINS)),
@@ -208,9 +275,15 @@ mod tests {
             socket_group: Some(name.to_owned()),
             read_only_group: None,
         };
-        let root = Access::find(&control("root")).unwrap();
+        let root = Access::of(&control("root"));
+        // Before it was found nobody is a member, and nobody may what all may without any group.
+        assert_eq!(rights(&root, STRANGER, 0, &[]), Rights::Nothing);
+        // Who asks later has another copy.
+        root.clone().find().unwrap();
         assert_eq!(rights(&root, STRANGER, 0, &[]), Rights::Change);
-        let none = Access::find(&control("no-such-group")).unwrap_err();
-        assert!(none.contains("no group no-such-group"), "{none}");
+        let none = Access::of(&control("no-such-group"));
+        let error = none.find().unwrap_err();
+        assert!(error.contains("no group no-such-group"), "{error}");
+        assert_eq!(rights(&none, STRANGER, 0, &[]), Rights::Nothing);
     }
 }

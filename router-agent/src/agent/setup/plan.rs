@@ -12,7 +12,6 @@ use super::super::{
 use crate::{
     arbiter::{self, Etcd, Unusable},
     config::{Config, Group, Service, Track, Way},
-    control::permission::Access,
     net::{Address, Link, Netlink, dataplane_end},
     takeover::{
         ServiceTarget,
@@ -32,8 +31,6 @@ pub struct Plan {
     pub conntrackd: Option<Conntrackd>,
     /// If an arbiter is configured.
     pub etcd: Option<Asking>,
-    /// For whom the control socket is.
-    pub access: Access,
 }
 
 /// What it takes to ask the arbiter.
@@ -107,20 +104,12 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
         ));
         None
     });
-    let access = Access::find(&config.control).unwrap_or_else(|error| {
-        problems.push(Problem::new(
-            format!("service control: {error}"),
-            "make it (`groupadd --system GROUP`), or name one that `getent group` shows",
-        ));
-        Access::default()
-    });
     if problems.is_empty() {
         Ok(Plan {
             underlays,
             targets,
             conntrackd,
             etcd,
-            access,
         })
     } else {
         Err(Unfit(problems).into())
