@@ -324,6 +324,54 @@ async fn what_leads_elsewhere_is_not_held() {
     }
 }
 
+/// moto's descriptions show no such route.
+#[tokio::test]
+async fn a_prefix_list_is_checked_taken_and_verified_by_its_own_name() {
+    let route = AwsResource::Route {
+        table: "rtb-1".into(),
+        destination: RouteDestination::PrefixList("pl-1".into()),
+    };
+    let table = |list: &str, leads_to: &str| {
+        good(&format!(
+            "<routeTableSet><item><routeSet>\
+             <item><destinationCidrBlock>0.0.0.0/0</destinationCidrBlock><networkInterfaceId>eni-here</networkInterfaceId></item>\
+             <item><destinationPrefixListId>{list}</destinationPrefixListId><networkInterfaceId>{leads_to}</networkInterfaceId></item>\
+             </routeSet></item></routeTableSet>"
+        ))
+    };
+    for (list, leads_to, held) in [
+        ("pl-1", "eni-here", true),
+        ("pl-1", "eni-there", false),
+        ("pl-2", "eni-here", false),
+    ] {
+        let server = Server::start([table(list, leads_to)]).await;
+        let found = server.cloud().is_held(&route).await.unwrap();
+        assert_eq!(found, held, "{list} {leads_to}");
+    }
+    let server = Server::start([
+        interface(false),
+        table("pl-1", "eni-there"),
+        error(412, "DryRunOperation"),
+        good(""),
+    ])
+    .await;
+    let cloud = server.cloud();
+    cloud.check(&route).await.unwrap();
+    cloud.take(&route).await.unwrap();
+    let requests = server.requests();
+    for (request, target) in [(&requests[2], "eni-there"), (&requests[3], "eni-here")] {
+        for part in [
+            "Action=ReplaceRoute",
+            "DestinationPrefixListId=pl-1",
+            &format!("NetworkInterfaceId={target}"),
+        ] {
+            assert!(request.contains(part), "no {part} in {request}");
+        }
+        assert!(!request.contains("CidrBlock"), "{request}");
+    }
+    assert!(requests[2].contains("DryRun=true") && !requests[3].contains("DryRun"));
+}
+
 #[tokio::test]
 async fn a_secret_is_in_no_request_and_no_error() {
     let server = Server::start([error(403, "UnauthorizedOperation")]).await;
