@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::process::output;
 use crate::workspace;
 
-/// Cargo's version, and where between two versions this is: the number of commits, by which dpkg
+/// Cargo's version, and where beside its release this is: the number of commits, by which dpkg
 /// knows what is newer, and the newest of them.
 pub fn of_workspace() -> Result<String> {
     let git = |words: &[&str]| {
@@ -24,14 +24,34 @@ pub fn of_workspace() -> Result<String> {
         return Ok(released.to_owned());
     }
     let missing = "a package is made from a git repository, which tells its version";
+    let tags = git(&["tag", "--merged", "HEAD"]).context(missing)?;
+    let side = if tags
+        .lines()
+        .any(|tag| tag.trim_start_matches('v') == released)
+    {
+        Side::After
+    } else {
+        Side::Before
+    };
     let commits = git(&["rev-list", "--count", "HEAD"]).context(missing)?;
     let commit = git(&["describe", "--always", "--exclude=*", "--dirty"]).context(missing)?;
-    Ok(between(released, &commits, &commit))
+    Ok(beside(released, side, &commits, &commit))
 }
 
-/// `-` would begin a Debian revision.
-fn between(released: &str, commits: &str, commit: &str) -> String {
-    format!("{released}+{commits}.g{}", commit.replace('-', "."))
+/// On which side of the release of its version something is.
+#[derive(Clone, Copy)]
+enum Side {
+    Before,
+    After,
+}
+
+/// dpkg sorts `~` before the end of a version, and `+` behind it. `-` would begin a Debian revision.
+fn beside(released: &str, side: Side, commits: &str, commit: &str) -> String {
+    let sign = match side {
+        Side::Before => '~',
+        Side::After => '+',
+    };
+    format!("{released}{sign}{commits}.g{}", commit.replace('-', "."))
 }
 
 #[cfg(test)]
@@ -39,11 +59,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_released_is_later_than_what_is() {
-        assert_eq!(between("0.1.0", "812", "2fb0b9c"), "0.1.0+812.g2fb0b9c");
-        assert_eq!(
-            between("0.1.0", "812", "2fb0b9c-dirty"),
-            "0.1.0+812.g2fb0b9c.dirty"
-        );
+    fn what_is_not_released_has_its_place_between_two_releases() {
+        let before = beside("0.2.0", Side::Before, "812", "2fb0b9c");
+        assert_eq!(before, "0.2.0~812.g2fb0b9c");
+        let after = beside("0.2.0", Side::After, "900", "2fb0b9c-dirty");
+        assert_eq!(after, "0.2.0+900.g2fb0b9c.dirty");
+        let order = [
+            "0.1.0",
+            "0.1.0+700.gff",
+            &before,
+            "0.2.0~813.g00",
+            "0.2.0",
+            &after,
+            "0.2.1~901.gaa",
+            "0.2.1",
+        ];
+        if crate::process::find_program("dpkg").is_none() {
+            return;
+        }
+        for pair in order.windows(2) {
+            let is_earlier = Command::new("dpkg")
+                .args(["--compare-versions", pair[0], "lt", pair[1]])
+                .status()
+                .unwrap();
+            assert!(is_earlier.success(), "{pair:?}");
+        }
     }
 }
