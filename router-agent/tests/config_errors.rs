@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use router_agent::config::{
     AdjustMss, BridgePort, Cluster, Config, Control, Encapsulation, Ethernet, Facts, FlowLabel,
     Form, GreKey, Group, HeaderByte, Keepalive, Loaded, Pace, Prefer, Refused, Role, Secret,
-    Secrets, Severity, Track, Tunnel, XdpMode, load, parse,
+    Secrets, Severity, Track, Tracked, Tunnel, Weight, XdpMode, load, parse,
 };
 
 fn fixtures() -> PathBuf {
@@ -312,6 +312,8 @@ set cluster group aws track script check fall 3
 set cluster group aws track process bird
 set cluster group aws track interface eth1
 set cluster group aws track interface eth2
+set cluster group aws track interface eth2 weight -20
+set cluster group aws track process bird weight 10
 ";
     let config = accepted(&text).config;
     let second = Duration::from_secs(1);
@@ -323,20 +325,30 @@ set cluster group aws track interface eth2
     assert_eq!(
         config.cluster.unwrap().groups[0].tracks,
         [
-            Track::Interface("eth1".to_owned()),
-            Track::Interface("eth2".to_owned()),
-            Track::Process {
-                name: "bird".to_owned(),
-                pace: usual,
-            },
-            Track::Script {
-                name: "check".to_owned(),
-                program: "/usr/local/bin/check".into(),
-                arguments: vec!["-x".to_owned(), "a".to_owned()],
-                timeout: second / 2,
-                pace: Pace { fall: 3, ..usual },
-            },
+            (Track::Interface("eth1".to_owned()), 0),
+            (Track::Interface("eth2".to_owned()), -20),
+            (
+                Track::Process {
+                    name: "bird".to_owned(),
+                    pace: usual,
+                },
+                10
+            ),
+            (
+                Track::Script {
+                    name: "check".to_owned(),
+                    program: "/usr/local/bin/check".into(),
+                    arguments: vec!["-x".to_owned(), "a".to_owned()],
+                    timeout: second / 2,
+                    pace: Pace { fall: 3, ..usual },
+                },
+                0
+            ),
         ]
+        .map(|(track, weight)| Tracked {
+            track,
+            weight: Weight::new(weight).unwrap(),
+        })
     );
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use router_common::identity::{Epoch, NodeId};
+use router_common::identity::{Epoch, NodeId, Priority};
 
 /// One variant per reason for a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +37,11 @@ pub enum Cause {
     PeerImpaired,
     /// The primary asks for the group, or the secondary yields it to the primary.
     Failback,
+    /// One node's priority is higher, and both are well.
+    Priorities {
+        ours: Priority,
+        peers: Priority,
+    },
     /// Our claim was announced and nobody stood against it.
     Announced {
         waited: Duration,
@@ -115,6 +120,9 @@ impl fmt::Display for Cause {
             ),
             Self::PeerImpaired => f.write_str("peer is active and not well, asking it to yield"),
             Self::Failback => f.write_str("failback to primary"),
+            Self::Priorities { ours, peers } => {
+                write!(f, "priority {}, the peer's is {}", ours.get(), peers.get())
+            }
             Self::Announced { waited } => {
                 write!(f, "claim unopposed for {}", Measured(waited))
             }

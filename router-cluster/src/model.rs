@@ -15,7 +15,7 @@ use std::{
 };
 
 use router_common::{
-    identity::{Claim, Epoch, NodeId},
+    identity::{Claim, Epoch, NodeId, Priority},
     lease::{self, Length},
     time::BootTime,
 };
@@ -182,6 +182,8 @@ pub(super) enum Fault {
     Resume(usize),
     PowerOff(usize),
     Freeze(usize),
+    /// Its priority falls.
+    Lower(usize),
     /// These have no end.
     Leave(usize),
     Force(usize, Forced),
@@ -202,6 +204,7 @@ impl Fault {
             | Self::Kill(_)
             | Self::Resume(_)
             | Self::Freeze(_)
+            | Self::Lower(_)
             | Self::Leave(_)
             | Self::Force(..)
             | Self::Unwell(_)
@@ -413,6 +416,7 @@ impl World {
             }
             Fault::PowerOff(index) => self.places[index].node.power_off(),
             Fault::Freeze(index) => self.places[index].frozen = true,
+            Fault::Lower(index) => self.set_priority(index, Priority::weighted(-20)),
             Fault::Leave(index) => self.give(index, Event::Stop),
             Fault::Force(index, forced) => self.give(index, Event::Force(forced)),
             Fault::Unwell(index) => {
@@ -436,10 +440,16 @@ impl World {
             Fault::Resume(index) => self.places[index].node.resume(NOW),
             Fault::PowerOff(index) => self.places[index].node.power_on(NOW),
             Fault::Freeze(index) => self.places[index].frozen = false,
+            Fault::Lower(index) => self.set_priority(index, Priority::BASE),
             Fault::Leave(_) | Fault::Force(..) | Fault::Unwell(_) | Fault::Wipe => {}
         }
         self.look();
         self.settle();
+    }
+
+    fn set_priority(&mut self, index: usize, priority: Priority) {
+        let outcome = self.places[index].node.set_priority(priority, NOW);
+        self.follow(index, outcome);
     }
 
     fn give(&mut self, index: usize, event: Event) {
@@ -478,6 +488,9 @@ impl World {
                 begin(Fault::Force(index, Forced::Standby));
                 begin(Fault::Force(index, Forced::Active { anyway: true }));
                 begin(Fault::Unwell(index));
+                if place.node.priority == Priority::BASE {
+                    begin(Fault::Lower(index));
+                }
             }
         }
         if self.store.record.is_some() {
@@ -495,6 +508,9 @@ impl World {
             }
             if place.frozen {
                 end(Fault::Freeze(index));
+            }
+            if place.healthy() && place.node.priority != Priority::BASE {
+                end(Fault::Lower(index));
             }
             if !place.node.powered {
                 end(Fault::PowerOff(index));

@@ -4,7 +4,7 @@
 use std::{num::NonZeroU64, time::Duration};
 
 use router_common::{
-    identity::Claim,
+    identity::{Claim, Priority},
     lease::{self, Gate, Grant, Length, Renewal},
     map::{Fence, Lease},
     time::BootTime,
@@ -135,6 +135,7 @@ pub struct Node {
     pub core: Option<Core>,
     pub stopped: bool,
     pub monitors_ok: bool,
+    pub priority: Priority,
     pub last_tick: (BootTime, PeerReport),
 }
 
@@ -155,6 +156,7 @@ impl Node {
             core: None,
             stopped: false,
             monitors_ok: true,
+            priority: Priority::BASE,
             last_tick: (BootTime::NEVER, PeerReport::default()),
         };
         node.start(now);
@@ -288,6 +290,7 @@ impl Node {
         self.agent_seen = now;
         let ok = self.monitors_ok || self.has(Planted::DeafToMonitors);
         let _ = self.handle(Event::Monitors { ok }, now);
+        let _ = self.handle(Event::Priority(self.priority), now);
     }
 
     pub fn power_off(&mut self) {
@@ -384,6 +387,14 @@ impl Node {
             return None;
         }
         self.handle(Event::Monitors { ok }, now)
+    }
+
+    pub fn set_priority(&mut self, priority: Priority, now: BootTime) -> Option<Outcome> {
+        self.priority = priority;
+        if !self.healthy() {
+            return None;
+        }
+        self.handle(Event::Priority(priority), now)
     }
 
     /// Gives the core an event, and publishes what follows.

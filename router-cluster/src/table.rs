@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use router_common::{
-    identity::{Claim, Epoch, Flags, NodeId},
+    identity::{Claim, Epoch, Flags, NodeId, Priority},
     lease::Length,
     time::BootTime,
 };
@@ -765,4 +765,122 @@ fn an_active_that_did_not_run_for_so_long_that_its_word_ended_starts_over() {
     b.now = b.now.after(ms(5000));
     b.hears(READY, 6);
     assert_eq!(b.core.state(), State::Active);
+}
+
+fn lowered() -> Priority {
+    Priority::weighted(-20)
+}
+
+/// Without failback: what moves here, priorities move.
+fn keeps(node: u32) -> Policy {
+    Policy {
+        auto_failback: false,
+        ..policy(node)
+    }
+}
+
+#[test]
+fn of_two_that_are_well_the_one_of_higher_priority_asks_after_the_hold() {
+    for node in [1, 2] {
+        let mut b = Bench::new(keeps(node));
+        b.hears(OWNER, 5);
+        b.run(ms(5000));
+        assert_eq!(b.core.state(), State::Standby, "equals do not move");
+        b.hears(OWNER.with_priority(lowered()), 5);
+        b.run(ms(1990));
+        assert_eq!(
+            b.core.state(),
+            State::Standby,
+            "not before the hold is over"
+        );
+        // It is counted anew.
+        b.hears(OWNER, 5);
+        b.hears(OWNER.with_priority(lowered()), 5);
+        b.run(ms(1990));
+        assert_eq!(b.core.state(), State::Standby);
+        b.run(ms(10));
+        assert_eq!(b.core.state(), State::Candidate);
+    }
+}
+
+#[test]
+fn a_lower_priority_asks_for_nothing_not_even_a_failback() {
+    let mut b = Bench::new(policy(1));
+    b.handle(Event::Priority(lowered()));
+    b.hears(OWNER, 5);
+    b.run(ms(5000));
+    assert_eq!(b.core.state(), State::Standby);
+    assert_eq!(b.core.advertisement().flags.priority(), lowered());
+    // It is fit all the same.
+    b.hears(IMPAIRED, 5);
+    assert_eq!(b.core.state(), State::Candidate);
+}
+
+#[test]
+fn an_active_of_lower_priority_drains_for_one_that_asks_and_for_no_other() {
+    for node in [1, 2] {
+        let mut b = Bench::new(keeps(node));
+        b.run(ms(550));
+        b.handle(Event::Priority(lowered()));
+        b.hears(OUT, 1);
+        b.run(ms(5000));
+        b.hears(READY, 1);
+        b.run(ms(5000));
+        assert_eq!(b.core.state(), State::Active, "the successor asks");
+        b.hears(ASKING.with_priority(lowered()), 1);
+        assert_eq!(b.core.state(), State::Active, "it is no better");
+        b.hears(ASKING, 1);
+        assert_eq!(b.core.state(), State::Draining);
+    }
+}
+
+#[test]
+fn a_group_comes_back_by_failback_when_the_priority_does() {
+    let mut b = active(1);
+    b.handle(Event::Priority(lowered()));
+    b.hears(ASKING, 1);
+    b.hears(OWNER, 2);
+    assert_eq!(b.core.state(), State::Standby);
+    b.run(ms(5000));
+    assert_eq!(b.core.state(), State::Standby);
+    b.handle(Event::Priority(Priority::BASE));
+    b.run(ms(1990));
+    assert_eq!(b.core.state(), State::Standby);
+    b.run(ms(10));
+    assert_eq!(b.core.state(), State::Candidate);
+}
+
+/// Until priorities change the other way.
+#[test]
+fn what_the_operator_moved_away_stays_away_whatever_the_priorities_are() {
+    let mut b = active(1);
+    b.hears(READY.with_priority(lowered()), 1);
+    b.handle(Event::Force(Forced::Standby));
+    b.hears(OWNER.with_priority(lowered()), 2);
+    b.run(ms(5000));
+    assert_eq!(b.core.state(), State::Standby);
+    b.hears(OWNER, 2);
+    b.run(ms(5000));
+    assert_eq!(b.core.state(), State::Standby, "nor is there a failback");
+    b.hears(OWNER.with_priority(lowered()), 2);
+    b.run(ms(2000));
+    assert_eq!(b.core.state(), State::Candidate);
+}
+
+#[test]
+fn of_two_that_ask_the_primary_goes_first_whatever_the_priorities_are() {
+    for (node, state) in [(1, State::Active), (2, State::Standby)] {
+        let mut b = Bench::new(policy(node));
+        b.hears(READY, 5);
+        if b.core.state() == State::Standby {
+            b.run(ms(120));
+        }
+        assert_eq!(b.core.state(), State::Candidate, "{node}");
+        let better = if node == 1 { Priority::BASE } else { lowered() };
+        let worse = if node == 1 { lowered() } else { Priority::BASE };
+        b.handle(Event::Priority(worse));
+        b.hears(ASKING.with_priority(better), 5);
+        b.run(ms(30));
+        assert_eq!(b.core.state(), state, "{node}");
+    }
 }

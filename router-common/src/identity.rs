@@ -65,6 +65,27 @@ impl Flags {
     pub const DRAINING: Self = Self(1 << 3);
     /// The node asks because its operator wants it to be active.
     pub const FORCED: Self = Self(1 << 4);
+    /// The upper byte is the priority.
+    const PRIORITY_SHIFT: u32 = 8;
+
+    /// The node's priority. Zero is the base: so says also one that knows of no priorities.
+    pub const fn priority(self) -> Priority {
+        match (self.0 >> Self::PRIORITY_SHIFT) as u8 {
+            0 => Priority::BASE,
+            told => Priority(told),
+        }
+    }
+
+    #[must_use]
+    pub const fn with_priority(self, priority: Priority) -> Self {
+        let told = if priority.0 == Priority::BASE.0 {
+            0
+        } else {
+            priority.0
+        };
+        let others = self.0 & ((1 << Self::PRIORITY_SHIFT) - 1);
+        Self(others | (told as u16) << Self::PRIORITY_SHIFT)
+    }
 
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -76,9 +97,56 @@ impl Flags {
     }
 }
 
+/// How much a node is to be preferred to its peer, of two that are well: the base, and the weights of what
+/// it tracks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority(u8);
+
+impl Priority {
+    pub const BASE: Self = Self(100);
+    const LOWEST: i32 = 1;
+    const HIGHEST: i32 = 254;
+
+    /// With `weights` in sum.
+    pub fn weighted(weights: i32) -> Self {
+        let sum = i32::from(Self::BASE.0).saturating_add(weights);
+        let bounded = sum.clamp(Self::LOWEST, Self::HIGHEST);
+        Self(u8::try_from(bounded).unwrap_or(u8::MAX))
+    }
+
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self::BASE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_priority_stays_within_its_bounds_and_beside_the_flags() {
+        for (weights, priority) in [
+            (0, 100),
+            (-20, 80),
+            (-99, 1),
+            (-500, 1),
+            (154, 254),
+            (999, 254),
+        ] {
+            let priority_of_sum = Priority::weighted(weights);
+            assert_eq!(priority_of_sum.get(), priority);
+            let flags = Flags::FORWARDING.with_priority(priority_of_sum);
+            assert_eq!(flags.priority(), priority_of_sum);
+            assert!(flags.contains(Flags::FORWARDING));
+            assert_eq!(flags.with_priority(Priority::BASE), Flags::FORWARDING);
+        }
+    }
 
     #[test]
     fn claim_survives_its_word() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use router_agent::control::protocol::{MonitorState, MonitorStatus};
+use router_agent::control::protocol::{MonitorState, MonitorStatus, Priorities};
 use router_tests::{
     article::{ROUTERS, Router, SWITCH},
     cluster::{Cluster, PATIENCE},
@@ -30,6 +30,18 @@ set cluster group g track script fit interval 100
     ))
 }
 
+/// What is tracked counts for the priority alone.
+fn weighted(router: Router) -> String {
+    router.group_config(&format!(
+        "set cluster group g service 10.0.0.254/24/eth1
+set cluster group g track interface eth2 weight -20
+set cluster group g track script fit command '/usr/bin/test -e {FIT}'
+set cluster group g track script fit interval 100
+set cluster group g track script fit weight 10
+"
+    ))
+}
+
 /// A pair both of which are fit, and their tracked processes.
 struct Pair {
     processes: [Option<Process>; 2],
@@ -38,6 +50,10 @@ struct Pair {
 
 impl Pair {
     fn start() -> Self {
+        Self::start_with(config)
+    }
+
+    fn start_with(config: fn(Router) -> String) -> Self {
         let lab = router_tests::article::lab().unwrap();
         let processes = ROUTERS.map(|router| {
             let node = lab.node(router.name);
@@ -79,6 +95,26 @@ impl Pair {
         let end = ["srv-a", "srv-c"][place(router)];
         let switch = self.cluster.lab.node(SWITCH);
         switch.exec(&["ip", "link", "set", end, state]).map(drop)
+    }
+
+    /// Waits until a router tells these priorities, its own and its peer's.
+    fn await_priorities(&self, router: Router, own: u8, peer: u8) {
+        poll::until(PATIENCE, || {
+            let told = self.cluster.group(router)?.priorities;
+            ensure!(told == Some(Priorities { own, peer }), "it tells {told:?}");
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.cluster.logs()));
+    }
+
+    /// Longer than the hold after which who is better asks.
+    fn stays_active(&self, router: Router) {
+        poll::throughout(Duration::from_secs(3), || {
+            let state = self.cluster.group(router)?.state;
+            ensure!(state == "active", "it is {state}");
+            Ok(())
+        })
+        .unwrap();
     }
 
     fn track(&self, track: &str, router: Router) -> Result<MonitorStatus> {
@@ -169,4 +205,46 @@ fn two_nodes_that_lose_the_same_do_not_both_let_go() {
     // The other one is the better one as soon as it is fit.
     pair.mend(interface, active.peer()).unwrap();
     pair.cluster.await_active(active.peer(), PATIENCE).unwrap();
+}
+
+#[test]
+fn what_has_a_weight_moves_the_group_to_the_node_of_higher_priority_and_no_other() {
+    let mut pair = Pair::start_with(weighted);
+    let active = pair.cluster.settle_any().unwrap();
+    let successor = active.peer();
+    pair.await_priorities(active, 110, 110);
+    let [interface, _, script] = TRACKS;
+    // The one that stands by is worse: nothing moves.
+    pair.damage(interface, successor).unwrap();
+    pair.await_priorities(active, 110, 90);
+    // So is the active then: they are equal, and it is fit.
+    pair.damage(interface, active).unwrap();
+    pair.await_priorities(active, 90, 90);
+    pair.stays_active(active);
+    // What fails last makes the difference.
+    pair.damage(script, active).unwrap();
+    pair.await_priorities(successor, 90, 80);
+    pair.cluster
+        .await_active(successor, PATIENCE)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", pair.cluster.logs()));
+    pair.cluster.settle(successor).unwrap();
+    let text = pair.cluster.status_text(active).unwrap();
+    for line in ["(this node): Active (standby)\n", "80, the peer's is 90\n"] {
+        assert!(text.contains(line), "no {line:?} in {text}");
+    }
+    let transitions = pair.cluster.group(active).unwrap().transitions;
+    assert!(
+        transitions
+            .iter()
+            .any(|it| it.to == "draining" && it.cause == "priority 80, the peer's is 90"),
+        "{transitions:#?}"
+    );
+    assert!(
+        transitions.iter().all(|it| it.to != "fault"),
+        "{transitions:#?}"
+    );
+    // Without auto-failback equals stay as they are.
+    pair.mend(script, active).unwrap();
+    pair.await_priorities(successor, 90, 90);
+    pair.stays_active(successor);
 }

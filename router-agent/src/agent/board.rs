@@ -31,7 +31,7 @@ use super::{
     step_times::{self, StepTimes},
     words::{
         DUPLICATE_ADDRESS, KINDS, finding_word, kind_word, own_state, owner_name, peer_state,
-        state_word, unwell,
+        priorities, state_word, unwell,
     },
 };
 use crate::{
@@ -347,6 +347,7 @@ impl Facts {
                 .to_owned(),
             prefer: group.prefer.word().to_owned(),
             monitors: board.monitors.clone(),
+            priorities: priorities(group, view, self.said_last(number).flags()),
             services: board.services.clone(),
             step_times: board.step_times.status(),
             protected: group.protected.clone(),

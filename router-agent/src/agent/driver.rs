@@ -276,8 +276,13 @@ impl Driver {
     fn take_in(&mut self, input: Input, now: BootTime) {
         let (group, event) = match input {
             Input::Monitors { group, fitness } => {
-                let ok = fitness.is_fit;
+                let Fitness {
+                    is_fit: ok,
+                    missing: _,
+                    priority,
+                } = fitness;
                 self.groups[group].watch.monitors(fitness);
+                self.handle(group, Event::Priority(priority), now);
                 (group, Event::Monitors { ok })
             }
             Input::TakeoverDone { group, epoch } => (group, Event::TakeoverDone { epoch }),
@@ -404,6 +409,7 @@ impl Driver {
         let view = View {
             state: group.core.state(),
             claim: group.core.advertisement().claim,
+            priority: group.core.advertisement().flags.priority(),
             peer: group.core.peer_finding(),
             dual_activity: group.core.dual_activity_since().is_some(),
             trouble: group.core.trouble(),

@@ -1,8 +1,10 @@
-//! Whether a node is fit to own a group, by what its monitors have said.
+//! Whether a node is fit to own a group, and how much it is to be preferred, by what its monitors have said.
 
 use std::sync::Arc;
 
-use crate::control::protocol::MonitorState;
+use router_common::identity::Priority;
+
+use crate::{config::Weight, control::protocol::MonitorState};
 
 /// What the monitors of one group have said last.
 #[derive(Clone, Debug)]
@@ -11,9 +13,16 @@ pub struct Monitors {
     addresses: Vec<MonitorState>,
     /// What is tracked, and whether the group's resources could be taken if that is checked. Their places
     /// are behind the addresses.
-    others: Vec<MonitorState>,
-    /// An agent before this one found the node fit a moment ago: what has said nothing yet is not missing.
-    was_fit: bool,
+    others: Vec<(Weight, MonitorState)>,
+    former: Option<Former>,
+}
+
+/// What an agent before this one said of the node a moment ago, which holds until there is more to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// What has said nothing yet is not missing.
+    pub was_fit: bool,
+    pub priority: Priority,
 }
 
 /// What the monitors come to.
@@ -22,6 +31,7 @@ pub struct Fitness {
     pub is_fit: bool,
     /// Places of the monitors that are not reachable, whether or not it can do without them.
     pub missing: Arc<[usize]>,
+    pub priority: Priority,
 }
 
 impl Fitness {
@@ -30,49 +40,79 @@ impl Fitness {
         Self {
             is_fit: true,
             missing: Arc::new([]),
+            priority: Priority::BASE,
         }
     }
 }
 
 impl Monitors {
-    pub fn new(addresses: usize, others: usize, was_fit: bool) -> Self {
+    /// With the weights of what is no address.
+    pub fn new(addresses: usize, others: Vec<Weight>, former: Option<Former>) -> Self {
+        let others = others.into_iter();
         Self {
             addresses: vec![MonitorState::Initializing; addresses],
-            others: vec![MonitorState::Initializing; others],
-            was_fit,
+            others: others
+                .map(|weight| (weight, MonitorState::Initializing))
+                .collect(),
+            former,
         }
     }
 
     /// Takes in what the monitor at `place` says.
     pub fn note(&mut self, place: usize, state: MonitorState) {
-        let mut monitors = self.addresses.iter_mut().chain(&mut self.others);
+        let others = self.others.iter_mut().map(|(_, monitor)| monitor);
+        let mut monitors = self.addresses.iter_mut().chain(others);
         if let Some(monitor) = monitors.nth(place) {
             *monitor = state;
         }
     }
 
-    /// A majority of the addresses must be reachable, and all else must be well.
+    /// A majority of the addresses must be reachable, and all else must be well that has no weight.
     pub fn fitness(&self) -> Fitness {
         let reachable = |state: &MonitorState| self.is_reachable(*state);
         let answering = self.addresses.iter().copied().filter(reachable).count();
+        let mut mandatory = self
+            .others
+            .iter()
+            .filter(|(weight, _)| weight.is_mandatory());
+        let others = self.others.iter().map(|(_, state)| state);
         Fitness {
             is_fit: is_majority(answering, self.addresses.len())
-                && self.others.iter().all(reachable),
+                && mandatory.all(|(_, state)| reachable(state)),
             missing: self
                 .addresses
                 .iter()
-                .chain(&self.others)
+                .chain(others)
                 .enumerate()
                 .filter(|(_, state)| !self.is_reachable(**state))
                 .map(|(place, _)| place)
                 .collect(),
+            priority: self.priority(),
         }
+    }
+
+    fn priority(&self) -> Priority {
+        let mut weighted = self
+            .others
+            .iter()
+            .filter(|(weight, _)| !weight.is_mandatory());
+        if let Some(former) = self.former
+            && weighted.any(|(_, state)| *state == MonitorState::Initializing)
+        {
+            return former.priority;
+        }
+        let shares = self.others.iter();
+        Priority::weighted(
+            shares
+                .map(|(weight, state)| weight.share(*state == MonitorState::Reachable))
+                .sum(),
+        )
     }
 
     fn is_reachable(&self, state: MonitorState) -> bool {
         match state {
             MonitorState::Reachable => true,
-            MonitorState::Initializing => self.was_fit,
+            MonitorState::Initializing => self.former.is_some_and(|former| former.was_fit),
             MonitorState::Unreachable | MonitorState::Unknown => false,
         }
     }
@@ -91,7 +131,12 @@ mod tests {
     };
 
     fn fitness(states: &[MonitorState], others: &[MonitorState], was_fit: bool) -> Fitness {
-        let mut monitors = Monitors::new(states.len(), others.len(), was_fit);
+        let former = was_fit.then_some(Former {
+            was_fit,
+            priority: Priority::BASE,
+        });
+        let weights = vec![Weight::default(); others.len()];
+        let mut monitors = Monitors::new(states.len(), weights, former);
         for (place, state) in states.iter().chain(others).copied().enumerate() {
             monitors.note(place, state);
         }
@@ -147,5 +192,48 @@ mod tests {
         assert!(!fitness(&half, &[Reachable], false).is_fit);
         assert!(fitness(&[], &[Reachable], false).is_fit);
         assert!(!fitness(&[], &[Reachable, Unreachable], false).is_fit);
+    }
+
+    fn weighted(weights: &[i16], former: Option<Former>) -> Monitors {
+        let weights = weights.iter().map(|&weight| Weight::new(weight).unwrap());
+        Monitors::new(0, weights.collect(), former)
+    }
+
+    #[test]
+    fn what_has_a_weight_counts_for_the_priority_alone() {
+        for (first, second, third, priority) in [
+            (Reachable, Reachable, Reachable, 110),
+            (Unreachable, Reachable, Reachable, 80),
+            (Unreachable, Reachable, Unreachable, 70),
+            (Reachable, Reachable, Unreachable, 100),
+        ] {
+            let mut monitors = weighted(&[-30, 0, 10], None);
+            for (place, state) in [first, second, third].into_iter().enumerate() {
+                monitors.note(place, state);
+            }
+            let found = monitors.fitness();
+            assert!(found.is_fit, "{first:?} {third:?}");
+            assert_eq!(found.priority.get(), priority, "{first:?} {third:?}");
+        }
+        let mut monitors = weighted(&[-30, 0], None);
+        monitors.note(0, Reachable);
+        monitors.note(1, Unreachable);
+        let found = monitors.fitness();
+        assert!(!found.is_fit);
+        assert_eq!(found.priority, Priority::BASE);
+    }
+
+    #[test]
+    fn a_priority_holds_over_a_restart_until_all_has_been_looked_at() {
+        assert_eq!(weighted(&[-30, 10], None).fitness().priority.get(), 70);
+        let former = Former {
+            was_fit: true,
+            priority: Priority::weighted(-30),
+        };
+        let mut monitors = weighted(&[-30, 10], Some(former));
+        monitors.note(0, Reachable);
+        assert_eq!(monitors.fitness().priority.get(), 70);
+        monitors.note(1, Reachable);
+        assert_eq!(monitors.fitness().priority.get(), 110);
     }
 }

@@ -53,7 +53,12 @@ pub(super) fn transition(
         echo_age,
         agent_age,
         peer_epoch,
-        monitors: Fitness { is_fit, missing },
+        monitors:
+            Fitness {
+                is_fit,
+                missing,
+                priority: _,
+            },
         record: known_record,
     } = known;
     let missing: Vec<_> = missing

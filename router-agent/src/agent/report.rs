@@ -1,7 +1,7 @@
 //! What the agent's threads tell of their work, for status and history.
 
 use router_common::{
-    identity::{Claim, Epoch},
+    identity::{Claim, Epoch, Priority},
     time::BootTime,
 };
 
@@ -59,6 +59,7 @@ pub struct Decided {
 pub struct View {
     pub state: State,
     pub claim: Claim,
+    pub priority: Priority,
     pub peer: PeerFinding,
     /// Whether both nodes are known to be active at this moment.
     pub dual_activity: bool,

@@ -137,10 +137,11 @@ pub async fn start(
     )?;
     let facts = noting.board.facts();
     let sources = Sources { monitors, verdicts };
-    let of_groups = facts.groups().iter().zip(&beginnings).map(|(group, it)| {
-        let others = group.monitor_names().count() - group.monitors.len();
-        Monitors::new(group.monitors.len(), others, it.was_well)
-    });
+    let of_groups = facts
+        .groups()
+        .iter()
+        .zip(&beginnings)
+        .map(|(group, it)| Monitors::new(group.monitors.len(), group.weights(), it.former));
     track::begin(
         setup::tracks(&facts.config, &beginnings),
         netlink,

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use router_common::identity::{Claim, Flags, NodeId};
+use router_common::identity::{Claim, Flags, NodeId, Priority};
 
 use super::report::View;
 use crate::{
     cluster::{Cause, Finding, Mode, PeerFinding, Record, State},
     config::{Group, HeaderByte, Role},
-    control::protocol::{MonitorState, MonitorStatus, NodeState},
+    control::protocol::{MonitorState, MonitorStatus, NodeState, Priorities},
 };
 
 /// The operator's word for what this node is.
@@ -83,6 +83,17 @@ pub(super) fn peer_state(view: Option<View>, flags: Flags) -> NodeState {
             }
         }
     }
+}
+
+/// The nodes' priorities, if either is about to differ from the other's.
+pub(super) fn priorities(group: &Group, view: Option<View>, peer: Flags) -> Option<Priorities> {
+    let own = view.map_or(Priority::BASE, |view| view.priority);
+    let peer = peer.priority();
+    let weighs = group.weights().iter().any(|weight| !weight.is_mandatory());
+    (weighs || own != peer).then(|| Priorities {
+        own: own.get(),
+        peer: peer.get(),
+    })
 }
 
 pub(super) fn owner_name(claim: Claim, group: &Group) -> Option<String> {

@@ -51,7 +51,7 @@ pub use reference::{Possible, possible, reference};
 pub use secret::Secrets;
 pub use source::Form;
 pub use statement::{Origin, Statement};
-pub use track::{Pace, Track};
+pub use track::{Pace, Track, Tracked, Weight};
 
 /// A larger file is not a configuration. Bytes.
 pub const LARGEST_FILE: u64 = 10_000_000;

@@ -12,7 +12,7 @@ use router_common::lease::Length;
 use super::conntrack_sync::ConntrackSync;
 use super::resources::{Aws, KernelRoute, Service};
 pub use super::secret::Secret;
-use super::track::Track;
+use super::track::{Tracked, Weight};
 pub use crate::cluster::Prefer;
 use crate::cluster::wanted_answer;
 
@@ -296,7 +296,7 @@ pub struct Group {
     pub protected: Vec<String>,
     /// Addresses that are pinged.
     pub monitors: Vec<IpAddr>,
-    pub tracks: Vec<Track>,
+    pub tracks: Vec<Tracked>,
     /// In the order in which they start. They, `routes`, `aws` and `conntrack_sync` may be empty: such a group only
     /// decides who is active.
     pub services: Vec<Service>,
@@ -327,6 +327,13 @@ impl Group {
         let tracks = self.tracks.iter().map(ToString::to_string);
         let resources = self.is_checked().then(|| "resources".to_owned());
         addresses.chain(tracks).chain(resources)
+    }
+
+    /// What each of its monitors but for the addresses counts; their places are behind these.
+    pub fn weights(&self) -> Vec<Weight> {
+        let tracks = self.tracks.iter().map(|tracked| tracked.weight);
+        let resources = self.is_checked().then(Weight::default);
+        tracks.chain(resources).collect()
     }
 
     /// Whether a node can lack what it takes to hold them. Then that is one more monitor, the last.

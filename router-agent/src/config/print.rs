@@ -324,6 +324,7 @@ interfaces {
             Type::Name => "[a-z0-9][a-z0-9_.-]{0,5}".boxed(),
             Type::TunnelName => "tun[0-9]{1,4}".boxed(),
             Type::InterfaceName | Type::OtherInterface => "e[a-z0-9!{}'\"#*.]{0,5}".boxed(),
+            Type::Weight => (-253..=253_i16).prop_map(|n| n.to_string()).boxed(),
             Type::Number { min, max, .. } => (*min..=*max).prop_map(|n| n.to_string()).boxed(),
             Type::NumberOr { min, max, words } => {
                 let words: Vec<_> = words.iter().map(|word| word.word.to_owned()).collect();

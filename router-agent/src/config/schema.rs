@@ -87,6 +87,8 @@ pub(super) enum Type {
         width: u32,
         words: &'static [Word],
     },
+    /// A whole number of either sign, as far as a priority goes.
+    Weight,
     Bool,
     Choice(&'static [Word]),
     /// One of the words, or several divided by commas.

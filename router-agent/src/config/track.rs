@@ -2,8 +2,54 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-/// `cluster group NAME track`: something of this host that must be well for it to be fit. Displays as it is
-/// written: `interface eth1`.
+/// `cluster group NAME track`, and what it counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    pub track: Track,
+    pub weight: Weight,
+}
+
+impl fmt::Display for Tracked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.track.fmt(f)
+    }
+}
+
+/// What a track counts: -253 to 253. Zero: it must be well for its host to be fit. Below zero: it takes so much
+/// from the node's priority while it is not well; above: it adds so much while it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Weight(i16);
+
+impl Weight {
+    /// As far as a priority goes.
+    pub(super) const MOST: i16 = 253;
+
+    /// None: out of bounds.
+    pub fn new(weight: i16) -> Option<Self> {
+        (-Self::MOST..=Self::MOST)
+            .contains(&weight)
+            .then_some(Self(weight))
+    }
+
+    /// Whether what it belongs to must be well.
+    pub const fn is_mandatory(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What it adds to the priority.
+    pub fn share(self, is_well: bool) -> i32 {
+        let counts = if is_well { self.0 > 0 } else { self.0 < 0 };
+        if counts { self.0.into() } else { 0 }
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Something of this host that is well or not. Displays as it is written: `interface eth1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Track {
     /// It must be up and have a carrier.

@@ -10,13 +10,14 @@ use super::resources::{RouteDestination, Service};
 use super::schema::{Status, Type, Word, nearest};
 use super::secret::Secrets;
 use super::source::HIDDEN;
+use super::track::Weight;
 
 mod location;
 mod number;
 mod resource;
 
 use location::{command, file, key_prefix, server};
-use number::{bits_or, number, number_or};
+use number::{bits_or, number, number_or, weight};
 
 /// A value in its proper type. `Debug` shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +25,7 @@ pub(super) enum Value {
     Text(String),
     Secret(Secret),
     Number(u32),
+    Weight(Weight),
     Bool(bool),
     Word(&'static str),
     Words(Vec<&'static str>),
@@ -45,6 +47,7 @@ impl Value {
                 Secrets::Shown => secret.expose().to_owned(),
             },
             Self::Number(number) => number.to_string(),
+            Self::Weight(weight) => weight.to_string(),
             Self::Bool(is) => is.to_string(),
             Self::Word(word) => (*word).to_owned(),
             Self::Words(words) => words.join(","),
@@ -101,6 +104,7 @@ pub(super) fn parse(of: &Type, word: &str) -> Result<Value, Bad> {
         Type::Number { min, max, unit } => number(word, *min, *max, unit).map(Value::Number),
         Type::NumberOr { min, max, words } => number_or(word, *min, *max, words),
         Type::BitsOr { width, words } => bits_or(word, *width, words),
+        Type::Weight => weight(word).map(Value::Weight),
         Type::Bool => match word {
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::control::protocol::{
     ArbiterStatus, ArbiterTimes, DuplicateStatus, GroupStatus, NodeState, NodeStatus, PathStatus,
-    ServiceStatus, Status, Transition,
+    Priorities, ServiceStatus, Status, Transition,
 };
 
 /// The report on every group.
@@ -146,6 +146,9 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
     let of_group = |path: &&PathStatus| path.group == group.group;
     for path in status.paths.iter().filter(of_group) {
         table.row([format!("Path {}:", path.interface).into(), session(path)]);
+    }
+    if let Some(Priorities { own, peer }) = group.priorities {
+        table.row(["Priority:", &format!("{own}, the peer's is {peer}")]);
     }
     for monitor in &group.monitors {
         if let Some(why) = &monitor.why {

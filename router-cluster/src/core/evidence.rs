@@ -1,6 +1,6 @@
 //! What the core holds to be so: of the peer, of itself, and since when.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use router_common::{
     identity::{Claim, Flags, NodeId},
@@ -42,6 +42,7 @@ impl Core {
         }
         self.learn_claim();
         self.judge(now);
+        self.compare(now);
         if self.stage == Stage::Active {
             self.watch_dual_activity(now, commands);
         }
@@ -66,6 +67,7 @@ impl Core {
             self.listening_since = now;
             self.entered = self.entered.after(gap).min(now);
             self.standing_since = self.standing_since.after(gap).min(now);
+            self.ranked_since = self.ranked_since.after(gap).min(now);
             if self.owns() && self.has_lapsed(gap) {
                 self.lapsed = Some(gap);
             }
@@ -124,6 +126,17 @@ impl Core {
                 to: finding,
             });
             self.peer_finding = finding;
+        }
+    }
+
+    /// Finds out which of the nodes is to be preferred.
+    pub(super) fn compare(&mut self, now: BootTime) {
+        let rank = self.priority.cmp(&self.report.flags.priority());
+        if rank != self.rank {
+            self.rank = rank;
+            self.ranked_since = now;
+            // The operator has moved the group without regard to this.
+            self.stands_back &= rank != Ordering::Greater;
         }
     }
 
@@ -211,6 +224,11 @@ impl Core {
     /// Since when our state and the peer's standing have both been what they are.
     pub(super) fn held_since(&self) -> BootTime {
         self.entered.max(self.standing_since)
+    }
+
+    /// Since when the peer, beside which we stand by, owns the group that is to be ours.
+    pub(super) fn preferred_since(&self) -> BootTime {
+        self.held_since().max(self.ranked_since)
     }
 
     pub(super) fn evidence_from(&self) -> BootTime {

@@ -8,10 +8,10 @@ mod forced;
 pub mod relative;
 mod table;
 
-use std::{fmt, time::Duration};
+use std::{cmp::Ordering, fmt, time::Duration};
 
 use router_common::{
-    identity::{Claim, Epoch, Flags, NodeId},
+    identity::{Claim, Epoch, Flags, NodeId, Priority},
     lease::Length,
     time::BootTime,
 };
@@ -69,6 +69,8 @@ pub enum Event {
     /// What the monitors say. Until the first such event they count as well, so that a group
     /// without monitors needs none; one with monitors sends what it knows before the first tick.
     Monitors { ok: bool },
+    /// How much this node is to be preferred, of two that are well; the base until the first such event.
+    Priority(Priority),
     /// A takeover step failed for good, or for now: the group would be better off elsewhere.
     TakeoverFailed { epoch: Epoch },
     /// All takeover steps of this epoch are done.
@@ -158,8 +160,9 @@ pub struct Advertisement {
 /// its own.
 ///
 /// Fault goes to Standby once the node is well and the hold is over, whatever the peer is. *First*
-/// is the primary, *second* the secondary. The waits are those of
-/// [`Policy`](super::policy::Policy) and run while state and peer both stay what they are.
+/// is the primary, *second* the secondary, but that of two with different priorities the higher one goes first
+/// where nobody owns the group, and asks for it as for a failback whether or not there is auto-failback. The
+/// waits are those of [`Policy`](super::policy::Policy) and run while state and peer both stay what they are.
 ///
 /// # Rules behind the table
 ///
@@ -207,6 +210,11 @@ pub struct Core {
     standing: Standing,
     /// When the peer became what it is, moved later like `entered`.
     standing_since: BootTime,
+    priority: Priority,
+    /// How that compares with what the peer told last.
+    rank: Ordering,
+    /// When it began to, moved later like `entered`.
+    ranked_since: BootTime,
     peer_finding: PeerFinding,
     /// The last tick: until when we have evidence.
     ticked: BootTime,
@@ -217,7 +225,7 @@ pub struct Core {
 
     /// What the operator asked for and has not got yet.
     forced: Option<Forced>,
-    /// Handed the group over, and leaves it to the peer while that can own it.
+    /// Handed the group over as the operator wanted, and leaves it to the peer while that can own it.
     stands_back: bool,
     monitors_ok: bool,
     stopping: bool,
@@ -279,6 +287,9 @@ impl Core {
             report: PeerReport::default(),
             standing: Standing::Unknown,
             standing_since: now,
+            priority: Priority::BASE,
+            rank: Ordering::Equal,
+            ranked_since: now,
             peer_finding: PeerFinding::NeverHeard,
             ticked: BootTime::NEVER,
             listening_since: BootTime::NEVER,
@@ -344,6 +355,10 @@ impl Core {
         match event {
             Event::Tick(report) => self.observe(report, now, &mut commands),
             Event::Monitors { ok } => self.monitors_ok = ok,
+            Event::Priority(priority) => {
+                self.priority = priority;
+                self.compare(now);
+            }
             Event::TakeoverFailed { epoch } if self.holds(epoch) => {
                 self.failed_takeover = Some(epoch);
             }
@@ -414,7 +429,7 @@ impl Core {
         };
         Advertisement {
             claim: self.newest,
-            flags,
+            flags: flags.with_priority(self.priority),
         }
     }
 
@@ -503,13 +518,13 @@ impl Core {
             (Stage::Active | Stage::Draining, Stage::Active | Stage::Draining) => {
                 epoch = self.own_epoch;
                 self.forced = None;
+                self.stands_back = to == Stage::Draining && cause == Cause::Forced;
             }
             (
                 Stage::Active | Stage::Draining,
                 Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault,
             ) => {
                 epoch = self.own_epoch;
-                self.stands_back = self.stage == Stage::Draining;
                 self.release(now, commands);
             }
             (

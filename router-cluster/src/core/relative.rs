@@ -55,6 +55,9 @@ impl Core {
             report,
             standing: _,
             standing_since,
+            priority: _,
+            rank: _,
+            ranked_since,
             peer_finding: _,
             ticked,
             listening_since,
@@ -86,6 +89,7 @@ impl Core {
         for at in [
             entered,
             standing_since,
+            ranked_since,
             ticked,
             listening_since,
             hold_until,

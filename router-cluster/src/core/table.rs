@@ -1,6 +1,6 @@
 //! The transition table: where each state leads, by what the peer is.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use router_common::{
     identity::{Epoch, Flags},
@@ -30,7 +30,7 @@ pub(super) enum Wanted {
     Vacancy,
     /// A group whose owner is not well.
     Relief,
-    /// The primary's group, which the secondary owns.
+    /// The primary's group, which the secondary owns; or one whose owner has the lower priority.
     Failback,
     /// A group whose owner hands it over, or that the operator wants here.
     Handover,
@@ -123,6 +123,23 @@ impl Core {
         }
     }
 
+    /// If our priority is the higher one.
+    fn outranks(&self) -> Option<Cause> {
+        (self.rank == Ordering::Greater).then(|| self.priorities())
+    }
+
+    /// If the peer's is.
+    fn outranked(&self) -> Option<Cause> {
+        (self.rank == Ordering::Less).then(|| self.priorities())
+    }
+
+    fn priorities(&self) -> Cause {
+        Cause::Priorities {
+            ours: self.priority,
+            peers: self.report.flags.priority(),
+        }
+    }
+
     /// What holds whatever the peer is.
     fn imposed_move(&self) -> Option<Move> {
         match self.stage {
@@ -191,8 +208,14 @@ impl Core {
         let first = policy.goes_first();
         let called = self.forced.is_some();
         let peer_called = self.report.flags.contains(Flags::FORCED);
-        // Of two that could own the group, and do not ask for it yet; and of two that do.
-        let before_peer = first && !self.stands_back && !peer_called;
+        // Of two that could own the group, and do not ask for it yet; and of two that do: these may not have
+        // heard of each other's priorities.
+        let preferred = match self.rank {
+            Ordering::Greater => true,
+            Ordering::Equal => first,
+            Ordering::Less => false,
+        };
+        let before_peer = preferred && !self.stands_back && !peer_called;
         let asks_first = if called == peer_called { first } else { called };
         let alone = policy.rule() == Rule::OwnWord;
         let consistent = policy.rule() == Rule::Grants;
@@ -255,7 +278,11 @@ impl Core {
                 Candidate(Vacancy),
                 Cause::UnownedAndPeerOut,
             ),
-            (Standby, Peer::Ready | Peer::Asking) if before_peer => {
+            (Standby, Peer::Ready) if before_peer => Move::now(
+                Candidate(Vacancy),
+                self.outranks().unwrap_or(Cause::UnownedAndPrimary),
+            ),
+            (Standby, Peer::Asking) if before_peer && asks_first => {
                 Move::now(Candidate(Vacancy), Cause::UnownedAndPrimary)
             }
             (Standby, Peer::Ready) => Move::at(
@@ -263,7 +290,7 @@ impl Core {
                 Candidate(Vacancy),
                 Cause::UnownedForLong { waited },
             ),
-            // It is the primary's turn, and it takes it.
+            // It is the peer's turn, and it takes it.
             (Standby, Peer::Asking) => None,
             // One who is out cannot contend. One who yielded to us does not.
             (Candidate(Vacancy), Peer::Out) => Move::now(Active, Cause::UnownedAndPeerOut),
@@ -280,11 +307,13 @@ impl Core {
             (Candidate(_), Peer::Asking) => Move::now(Standby, Cause::BothAsk),
 
             // The peer owns the group: it may be asked to yield, for a reason.
-            (Standby, Peer::Owner) if before_peer && policy.auto_failback => Move::at(
-                held.after(policy.failback_hold).max(self.ask_not_before),
-                Candidate(Failback),
-                Cause::Failback,
-            ),
+            (Standby, Peer::Owner) if before_peer => {
+                let failback = policy.auto_failback.then_some(Cause::Failback);
+                self.outranks().or(failback).and_then(|cause| {
+                    let due = self.preferred_since().after(policy.failback_hold);
+                    Move::at(due.max(self.ask_not_before), Candidate(Failback), cause)
+                })
+            }
             (Standby, Peer::Owner) => None,
             (Standby, Peer::Impaired) => {
                 Move::at(self.ask_not_before, Candidate(Relief), Cause::PeerImpaired)
@@ -322,8 +351,10 @@ impl Core {
             (Active, Peer::Asking) => match self.trouble() {
                 Some(trouble) => Move::now(Fault, trouble),
                 None if peer_called => Move::now(Draining, Cause::Forced),
-                None if !first && policy.auto_failback => Move::now(Draining, Cause::Failback),
-                None => None,
+                None => self
+                    .outranked()
+                    .or((!preferred && policy.auto_failback).then_some(Cause::Failback))
+                    .and_then(|cause| Move::now(Draining, cause)),
             },
             // Both do, and under the same epoch, or the higher one would have won already.
             (Active, Peer::Owner | Peer::Impaired) if first => None,

@@ -1,5 +1,7 @@
 //! What can go wrong, and how it is put right.
 
+use router_common::identity::{Epoch, Priority};
+
 use super::{
     super::{Cause, Event, Forced, State, node::Planted},
     AFTERMATH, DEAD, MAX_DELAY, PER_MS, STEP_NS, Setup, TERM,
@@ -26,6 +28,8 @@ pub(super) enum Op {
     PowerOff(usize),
     PowerOn(usize),
     Monitors(usize, bool),
+    /// By the sum of the weights.
+    Priority(usize, i32),
     Takeover(usize, bool),
     Leave(usize),
     Force(usize, Forced),
@@ -37,7 +41,7 @@ pub(super) enum Op {
 impl Op {
     pub(super) fn random(random: &mut Random, setup: Setup) -> Self {
         let node = random.index(setup.nodes());
-        let kinds = if setup.has_arbiter() { 38 } else { 33 };
+        let kinds = if setup.has_arbiter() { 39 } else { 34 };
         match random.below(kinds) {
             0..8 => Self::Run(1 + random.below(400)),
             8 | 9 => Self::Run(1 + random.below(3000)),
@@ -64,7 +68,8 @@ impl Op {
                     anyway: random.flip(),
                 },
             ),
-            33..36 => Self::Arbiter(
+            33 => Self::Priority(node, if random.flip() { 20 } else { -20 }),
+            34..37 => Self::Arbiter(
                 node,
                 match random.below(4) {
                     0 => Way::Open,
@@ -73,7 +78,7 @@ impl Op {
                     _ => Way::Cut,
                 },
             ),
-            36 => Self::StoreDown(random.flip()),
+            37 => Self::StoreDown(random.flip()),
             _ if random.below(4) == 0 => Self::Wipe,
             _ => Self::Run(TERM),
         }
@@ -93,6 +98,12 @@ impl Sim {
         place.witness.highest = claim.epoch;
         place.witness.taken = holds.then_some(claim.epoch);
         place.witness.inherited = place.witness.taken;
+        // Nobody is left who knows: epochs begin at 1 again.
+        let mut powered = self.places.iter().filter(|place| place.node.powered);
+        let all_forgot = powered.all(|place| place.node.published.claim.epoch == Epoch::default());
+        if all_forgot && !self.setup.has_arbiter() {
+            self.highest_forwarded = Epoch::default();
+        }
     }
 
     pub(super) fn apply(&mut self, op: Op) -> Result<(), String> {
@@ -151,6 +162,13 @@ impl Sim {
                 let outcome = place.node.monitors(ok, clock);
                 return self.follow(index, outcome, false);
             }
+            Op::Priority(index, weights) => {
+                let place = &mut self.places[index];
+                let clock = place.clock(now);
+                let priority = Priority::weighted(weights);
+                let outcome = place.node.set_priority(priority, clock);
+                return self.follow(index, outcome, false);
+            }
             Op::Takeover(index, done) => {
                 if let Some(epoch) = self.places[index].witness.taken {
                     return self.give(
@@ -199,6 +217,7 @@ impl Sim {
                 self.apply(Op::Restart(index))?;
             }
             self.apply(Op::Monitors(index, true))?;
+            self.apply(Op::Priority(index, 0))?;
             self.apply(Op::Takeover(index, true))?;
         }
         Ok(())

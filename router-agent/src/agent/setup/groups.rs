@@ -9,7 +9,10 @@ use router_common::{
 use tracing::info;
 
 use super::{
-    super::driver::{Group as DrivenGroup, Session},
+    super::{
+        driver::{Group as DrivenGroup, Session},
+        fitness::Former,
+    },
     sessions::{Members, OpenSession, members},
 };
 use crate::{
@@ -32,8 +35,8 @@ pub struct Beginning {
     pub group: DrivenGroup,
     /// Its services, if it is active, stay where they are.
     pub is_active: bool,
-    /// Its monitors were reachable a moment ago.
-    pub was_well: bool,
+    /// What was said of its node a moment ago, if it goes on.
+    pub former: Option<Former>,
 }
 
 /// The groups as they begin; no epoch up to `newest` is used again.
@@ -69,7 +72,10 @@ pub fn driven_groups(config: &Config, sessions: Vec<OpenSession>, newest: Epoch)
             });
             Beginning {
                 is_active: state == State::Active,
-                was_well: state != State::Initializing && former.was_well(),
+                former: (state != State::Initializing).then(|| Former {
+                    was_fit: former.was_well(),
+                    priority: former.flags.priority(),
+                }),
                 group: DrivenGroup::new(group.name.clone(), place, core, sessions.collect()),
             }
         })
@@ -125,12 +131,12 @@ pub fn tracks(config: &Config, beginnings: &[Beginning]) -> Vec<track::Target> {
             let first = group.monitors.len();
             (first..)
                 .zip(&group.tracks)
-                .map(move |(index, track)| track::Target {
+                .map(move |(index, tracked)| track::Target {
                     group: number,
                     group_name: Arc::clone(&name),
                     index,
-                    was_well: beginning.was_well,
-                    track: track.clone(),
+                    was_well: beginning.former.is_some_and(|former| former.was_fit),
+                    track: tracked.track.clone(),
                 })
         })
         .collect()

@@ -11,7 +11,7 @@ use super::super::{
 };
 use crate::{
     arbiter::{self, Etcd, Unusable},
-    config::{Config, Group, Service, Track, Way},
+    config::{Config, Group, Service, Track, Tracked, Way},
     net::{Address, Link, Netlink, dataplane_end},
     takeover::{
         ServiceTarget,
@@ -145,7 +145,7 @@ fn targets(
             remedy,
         ));
     }
-    for track in &group.tracks {
+    for Tracked { track, weight: _ } in &group.tracks {
         if let Track::Script { program, .. } = track
             && let Err(error) = check_executable(program)
         {

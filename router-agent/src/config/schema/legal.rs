@@ -1,5 +1,6 @@
 //! What a value may be, in words.
 
+use super::super::track::Weight;
 use super::{Status, Type, Word};
 
 impl Type {
@@ -12,7 +13,7 @@ impl Type {
             Self::Name => "NAME".to_owned(),
             Self::TunnelName => "tunN".to_owned(),
             Self::InterfaceName | Self::OtherInterface => "INTERFACE".to_owned(),
-            Self::Number { .. } | Self::NumberOr { .. } | Self::BitsOr { .. } => {
+            Self::Number { .. } | Self::NumberOr { .. } | Self::BitsOr { .. } | Self::Weight => {
                 "NUMBER".to_owned()
             }
             Self::Bool => "true|false".to_owned(),
@@ -63,6 +64,7 @@ impl Type {
                 let max = (1_u32 << width) - 1;
                 or(format!("0 to {max}, or 0x0 to {max:#x}"), words)
             }
+            Self::Weight => format!("-{most} to {most}", most = Weight::MOST),
             Self::Bool => "`true`, `false`".to_owned(),
             Self::Choice(words) => listed(words),
             Self::Choices(words) => format!("of {}, divided by commas", listed(words)),

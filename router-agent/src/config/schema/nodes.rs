@@ -244,7 +244,7 @@ static GROUP: &[Node] = &[
     .rule("It is pinged. Of several more than half must answer, so of two both"),
     branch(
         "track",
-        "What of this host must be well for it to be fit",
+        "What of this host must be well for it to be fit, or preferred",
         TRACK,
     ),
     multi(
@@ -278,12 +278,12 @@ static GROUP: &[Node] = &[
 ];
 
 static TRACK: &[Node] = &[
-    multi(
+    tag(
         "interface",
         Type::InterfaceName,
         "Interface that must be up and have a carrier",
-    )
-    .rule("See [failover.md](failover.md#monitors)"),
+        INTERFACE,
+    ),
     tag("process", Type::Name, "Process of which one must run", PACE),
     tag("script", Type::Name, "Script that must succeed", SCRIPT),
 ];
@@ -306,13 +306,22 @@ const FALL: Node = leaf(
     "Looks in a row that must find it not well, to count as such",
 )
 .default("1");
+const WEIGHT: Node = leaf(
+    "weight",
+    Type::Weight,
+    "What it counts for the node's priority, instead of for its fitness",
+)
+.default("0")
+.rule("See [failover.md](failover.md#weights)");
 const TIMES: Type = Type::Number {
     min: 1,
     max: 255,
     unit: "",
 };
 
-static PACE: &[Node] = &[INTERVAL, RISE, FALL];
+static INTERFACE: &[Node] = &[WEIGHT];
+
+static PACE: &[Node] = &[INTERVAL, RISE, FALL, WEIGHT];
 
 static SCRIPT: &[Node] = &[
     leaf(
@@ -331,6 +340,7 @@ static SCRIPT: &[Node] = &[
     INTERVAL,
     RISE,
     FALL,
+    WEIGHT,
 ];
 
 static PREFER: &[Word] = &[word("availability"), word("consistency")];

@@ -1,6 +1,7 @@
 //! Numbers, and fields that hold a number or a word.
 
 use super::super::schema::{Status, Word};
+use super::super::track::Weight;
 use super::{Bad, NOT_YET, Value, bad, choice};
 
 fn with_unit(unit: &str) -> String {
@@ -30,6 +31,23 @@ pub(super) fn number(word: &str, min: u32, max: u32, unit: &str) -> Result<u32, 
             format!("the legal range is {range}"),
         )),
     }
+}
+
+pub(super) fn weight(word: &str) -> Result<Weight, Bad> {
+    let most = Weight::MOST;
+    let digits = word.strip_prefix(['-', '+']).unwrap_or(word);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(bad(
+            "is not a whole number",
+            format!("write a whole number, -{most} to {most}"),
+        ));
+    }
+    word.parse().ok().and_then(Weight::new).ok_or_else(|| {
+        bad(
+            "is out of range",
+            format!("the legal range is -{most} to {most}"),
+        )
+    })
 }
 
 /// What is meant by `200ms` or `3s`.
@@ -127,6 +145,19 @@ mod tests {
                 .help
                 .contains("`3000`")
         );
+    }
+
+    #[test]
+    fn weights_have_a_sign() {
+        for (word, value) in [("-253", -253), ("-0", 0), ("0", 0), ("20", 20), ("+20", 20)] {
+            assert_eq!(Some(weight(word).unwrap()), Weight::new(value), "{word}");
+        }
+        for out in ["-254", "254", "99999999"] {
+            assert_eq!(weight(out).unwrap_err().reason, "is out of range");
+        }
+        for wrong in ["", "-", "--1", "1.5", "low"] {
+            assert_eq!(weight(wrong).unwrap_err().reason, "is not a whole number");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use log::{LogLine, LogSeverity, LogWanted};
 pub use rotation::{Rotation, SessionRotation};
 pub use status::{
     Authority, DuplicateStatus, FenceStatus, GateState, GroupStatus, MonitorState, MonitorStatus,
-    NodeState, NodeStatus, PathStatus, ServiceStatus, Status,
+    NodeState, NodeStatus, PathStatus, Priorities, ServiceStatus, Status,
 };
 pub use steps::{StepBucket, StepTimes};
 pub use tunnel::{ClearedStatus, EpochKeyStatus, KeepaliveStatus, TunnelStatus};

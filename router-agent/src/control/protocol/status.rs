@@ -54,6 +54,9 @@ pub struct GroupStatus {
     /// `availability` or `consistency`.
     pub prefer: String,
     pub monitors: Vec<MonitorStatus>,
+    /// If anything tracked has a weight, on this node or on the peer.
+    #[serde(default)]
+    pub priorities: Option<Priorities>,
     /// In the order in which they start.
     pub services: Vec<ServiceStatus>,
     /// How long it took to move them.
@@ -153,6 +156,15 @@ impl fmt::Display for MonitorState {
             Self::Unknown => "Unknown",
         })
     }
+}
+
+/// How much the nodes of a group are to be preferred, of two that are well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Priorities {
+    /// This node's.
+    pub own: u8,
+    /// What the peer told last.
+    pub peer: u8,
 }
 
 /// A service of a group, on this node.

@@ -1,7 +1,7 @@
 //! Sessions, grants and fences. Secrets end here.
 
 use router_common::{
-    identity::{Claim, Flags, NodeId},
+    identity::{Claim, Flags, NodeId, Priority},
     keys::Named,
     map::{
         EpochSlot, Fence, FenceCounters, Granted, Lease, LocalState, RoundTrips, SessionConfig,
@@ -229,7 +229,9 @@ fn claim(fields: Fields, claim: Claim) -> Fields {
 
 /// What a node says of itself, by names.
 pub fn flag_names(flags: Flags) -> Vec<String> {
-    names(
+    let priority = flags.priority();
+    let flags = flags.with_priority(Priority::BASE);
+    let mut names = names(
         u32::from(flags.0),
         &[
             (u32::from(Flags::FORWARDING.0), "forwarding"),
@@ -238,5 +240,9 @@ pub fn flag_names(flags: Flags) -> Vec<String> {
             (u32::from(Flags::DRAINING.0), "draining"),
             (u32::from(Flags::FORCED.0), "forced"),
         ],
-    )
+    );
+    if priority != Priority::BASE {
+        names.push(format!("priority {}", priority.get()));
+    }
+    names
 }
