@@ -114,12 +114,11 @@ pub mod name {
     pub const LOG_GATES: &str = "LOG_GATES";
     /// Number of a [`Matter`](crate::log::Matter) → records that were held back, per CPU.
     pub const LOG_SUPPRESSED: &str = "LOG_SUPPRESSED";
-    /// A ring of [`Record`](crate::log::Record)s, kernel writes. Not pinned: it has one reader.
+    /// A ring of [`Record`](crate::log::Record)s, kernel writes. It has one reader.
     pub const LOG: &str = "LOG";
 
-    /// Of the log: pinned for who wants to look, and made anew with each agent. They are no part of the
-    /// layout.
-    pub const OF_LOG: [&str; 2] = [LOG_GATES, LOG_SUPPRESSED];
+    /// Of the log: no part of the layout, but of the programs that write it; each build has its own.
+    pub const OF_LOG: [&str; 3] = [LOG, LOG_GATES, LOG_SUPPRESSED];
 
     /// Of the layout: an agent goes on with those that another one left.
     pub const ALL: [&str; 24] = [

@@ -115,7 +115,7 @@ struct Map {
     id: u32,
 }
 
-/// Of the layout's: those of the log are each agent's own.
+/// Of the layout's: those of the log are each build's own.
 pub fn map_ids(node: &Node) -> Result<Vec<u32>> {
     let text = agent::routerctl(node, &["maps", "list", "--json"])?;
     let Maps { maps } = serde_json::from_str(&text)?;

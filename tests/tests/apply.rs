@@ -279,6 +279,47 @@ set cluster agent-dead-interval 5
     assert!(agent.terminate().unwrap().success());
 }
 
+/// The kernel's number for the XDP program of an interface.
+fn program_id(node: &Node, interface: &str) -> u32 {
+    let link = node.exec(&["ip", "link", "show", interface]).unwrap();
+    let (_, rest) = link
+        .split_once("prog/xdp id ")
+        .unwrap_or_else(|| panic!("no program on {interface}: {link}"));
+    let id = rest.split_whitespace().next().unwrap();
+    id.parse().unwrap()
+}
+
+/// Checking them takes the kernel most of the time that a start takes.
+#[test]
+fn a_change_goes_on_with_the_programs_that_there_are() {
+    let (lab, agent) = alone();
+    let node = lab.node(PRIMARY.name);
+    let before = program_id(node, "eth0");
+    let mut text = config(PRIMARY) + "set interfaces tunnel tun00 description other\n";
+    apply(node, &text, &[]);
+    assert_eq!(program_id(node, "eth0"), before);
+
+    let taken = node.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 4_754)));
+    let said = refused(node, &(text.clone() + &tunnel_in_udp(PRIMARY)));
+    assert!(said.contains("went back"), "{said}");
+    drop(taken);
+    assert_eq!(program_id(node, "eth0"), before);
+
+    // One that none had before comes to those that there are.
+    text += "set interfaces ethernet eth1 fast-path enable\n";
+    apply(node, &text, &[]);
+    assert_eq!(program_id(node, "eth0"), before);
+    let lan = program_id(node, "eth1");
+    assert_ne!(lan, before);
+    apply(
+        node,
+        &(text + "# the same\nset interfaces tunnel tun00 description again\n"),
+        &[],
+    );
+    assert_eq!(program_id(node, "eth1"), lan);
+    assert!(agent.terminate().unwrap().success());
+}
+
 fn alone() -> (router_tests::lab::Lab, Agent) {
     alone_with(&config(PRIMARY))
 }

@@ -188,6 +188,10 @@ fn an_agent_of_another_build_goes_on_without_a_lost_packet() {
         cluster.settle(PRIMARY)?;
         let now = program_tag(cluster.node(router))?;
         ensure!(now != before, "the same programs: {now}");
+        // Nothing is kept of the other build's.
+        let list = "ls -d /sys/fs/bpf/router/v*/programs-*";
+        let builds = cluster.node(router).exec(&["sh", "-c", list])?;
+        ensure!(builds.lines().count() == 1, "{builds}");
         Ok(())
     });
 }

@@ -26,15 +26,7 @@ pub(super) fn forward(
     let log = dataplane.program_log();
     let board = Arc::clone(board);
     async move {
-        let forwarding = async {
-            let mut forwarder = Forwarder {
-                log: log?,
-                board,
-                interfaces: KernelInterfaces::open(),
-                suppressed: [0; Matter::ALL.len()],
-            };
-            forwarder.run().await
-        };
+        let forwarding = async { Forwarder::new(log?, board)?.run().await };
         if let Err::<(), _>(error) = forwarding.await {
             warn!("the programs' part of the log is missing from now on: {error:#}");
         }
@@ -50,6 +42,20 @@ struct Forwarder {
 }
 
 impl Forwarder {
+    /// What was held back before is not told again.
+    fn new(log: ProgramLog, board: Arc<Board>) -> Result<Self> {
+        let mut suppressed = [0; Matter::ALL.len()];
+        for (matter, told) in Matter::ALL.into_iter().zip(&mut suppressed) {
+            *told = log.suppressed(matter)?;
+        }
+        Ok(Self {
+            log,
+            board,
+            interfaces: KernelInterfaces::open(),
+            suppressed,
+        })
+    }
+
     async fn run(&mut self) -> Result<()> {
         let mut other_levels = self.board.facts().log.level.changes();
         self.choose();

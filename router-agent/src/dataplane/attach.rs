@@ -15,7 +15,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::{OBJECT, Programs, former, pins::Pins, program, query};
+use super::{OBJECT, Programs, former, pins::Pins, program, programs::Programs as Loaded, query};
 
 /// Which XDP mode is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -64,13 +64,13 @@ impl fmt::Display for Mode {
 /// Attaches XDP program `name` to `interface` and pins the link. One that is pinned already gets
 /// the program in place of the one it had, between two packets.
 pub(super) fn xdp(
-    programs: &mut Ebpf,
-    name: &str,
+    programs: &mut Loaded,
+    name: &'static str,
     interface: &str,
     choice: ModeChoice,
     pins: &Pins,
 ) -> Result<Mode> {
-    let program: &mut Xdp = loaded(programs, name)?;
+    let program = programs.xdp(name)?;
     let index = index_of(interface)?;
     if let Some(mode) = adopt_xdp(program, name, index, choice, pins)? {
         return Ok(mode);
@@ -256,7 +256,7 @@ pub(super) const HANDOVER: Hook = Hook {
 /// there, for one that lets a packet pass for good ends the row; but behind our own whose link is pinned
 /// at `ahead`, if there is that.
 pub(super) fn tc(
-    programs: &mut Ebpf,
+    programs: &mut Loaded,
     hook: Hook,
     interface: &str,
     path: &Path,
@@ -267,7 +267,7 @@ pub(super) fn tc(
         direction,
         priority: _,
     } = hook;
-    let program: &mut SchedClassifier = loaded(programs, name)?;
+    let program = programs.tc(name)?;
     let cannot = || format!("cannot attach {name} to {interface} by TC");
     if !has_tcx()? {
         return filter(program, hook, interface).with_context(cannot);
@@ -396,7 +396,7 @@ pub(super) fn index_of(interface: &str) -> Result<u32> {
 }
 
 /// Whether `interface` has `hook`. Before TCX it is taken for granted.
-pub(super) fn has_tc(programs: &Ebpf, hook: Hook, interface: &str) -> Result<bool> {
+pub(super) fn has_tc(programs: &Loaded, hook: Hook, interface: &str) -> Result<bool> {
     let Hook {
         program: name,
         direction,
@@ -405,23 +405,10 @@ pub(super) fn has_tc(programs: &Ebpf, hook: Hook, interface: &str) -> Result<boo
     if !has_tcx()? {
         return Ok(true);
     }
-    let program: &SchedClassifier = programs
-        .program(name)
-        .ok_or_else(|| anyhow!("the object has no program {name}"))?
-        .try_into()?;
-    let id = program.info()?.id();
+    let id = programs.tc_id(name)?;
     let attached = query::tcx_programs(index_of(interface)?, direction)
         .with_context(|| format!("cannot ask which TC programs {interface} has"))?;
     Ok(attached.contains(&id))
-}
-
-/// The kernel's number for XDP program `name`, which is loaded.
-pub(super) fn xdp_id(programs: &Ebpf, name: &str) -> Result<u32> {
-    let program: &Xdp = programs
-        .program(name)
-        .ok_or_else(|| anyhow!("the object has no program {name}"))?
-        .try_into()?;
-    Ok(program.info()?.id())
 }
 
 /// The qdisc outlives the agent that added it, and others use it too.
@@ -465,11 +452,21 @@ fn detach_filter(interface: &str, hook: Hook) {
         direction,
         priority: _,
     } = hook;
-    match tc::qdisc_detach_program(interface, direction, program) {
-        Ok(()) => tracing::debug!(interface, program, "filter removed"),
-        // There is none: no clsact, or other people's filters only.
-        Err(error) => tracing::trace!(interface, program, %error, "no filter removed"),
+    for name in [program, kernels_name(program)] {
+        match tc::qdisc_detach_program(interface, direction, name) {
+            Ok(()) => tracing::debug!(interface, name, "filter removed"),
+            // There is none: no clsact, or other people's filters only.
+            Err(error) => tracing::trace!(interface, name, %error, "no filter removed"),
+        }
     }
+}
+
+/// A filter is called after its program: by the whole name, or by as much of it as the kernel keeps if the
+/// program was opened by its pin.
+fn kernels_name(program: &str) -> &str {
+    /// `BPF_OBJ_NAME_LEN` without the zero at the end, include/uapi/linux/bpf.h.
+    const LENGTH: usize = 15;
+    program.get(..LENGTH).unwrap_or(program)
 }
 
 fn pin<L>(link: L, path: &Path) -> Result<()>
@@ -485,50 +482,15 @@ where
     Ok(())
 }
 
-pub(super) fn loaded<'a, P>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
-where
-    P: LoadOnce,
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    let program: &mut P = programs
-        .program_mut(name)
-        .ok_or_else(|| anyhow!("the object has no program {name}"))?
-        .try_into()?;
-    program
-        .load_once()
-        .with_context(|| format!("the kernel refused program {name}"))?;
-    Ok(program)
-}
-
-/// Loading a program that may be loaded already.
-pub(super) trait LoadOnce {
-    fn load_once(&mut self) -> Result<(), ProgramError>;
-}
-
-impl LoadOnce for Xdp {
-    fn load_once(&mut self) -> Result<(), ProgramError> {
-        already_is_fine(self.load())
-    }
-}
-
-impl LoadOnce for SchedClassifier {
-    fn load_once(&mut self) -> Result<(), ProgramError> {
-        already_is_fine(self.load())
-    }
-}
-
-fn already_is_fine(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
-    match result {
-        Err(ProgramError::AlreadyLoaded) => Ok(()),
-        other => other,
-    }
-}
-
 /// Attaches the pass program natively to `interface` of the calling thread's network namespace
 /// and pins the link at `pin`. For the far end of a veth pair, see [`program::PASS`].
 pub fn attach_pass(interface: &str, pin_at: &Path) -> Result<()> {
     let mut programs = Ebpf::load(OBJECT)?;
-    let program: &mut Xdp = loaded(&mut programs, program::PASS)?;
+    let program: &mut Xdp = programs
+        .program_mut(program::PASS)
+        .ok_or_else(|| anyhow!("the object has no program {}", program::PASS))?
+        .try_into()?;
+    program.load()?;
     let link = attach_xdp(program, interface, XdpMode::Driver)
         .map_err(|error| refused(interface, "native", &error))?;
     pin(link, pin_at)

@@ -7,6 +7,7 @@ mod former;
 mod log;
 mod mapped;
 mod pins;
+mod programs;
 mod query;
 mod slots;
 
@@ -19,9 +20,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
-    Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
-    programs::SchedClassifier,
     util::nr_cpus,
 };
 use bytemuck::Zeroable as _;
@@ -42,7 +41,6 @@ use crate::{
     tunnel::{Entries, state::Device},
 };
 
-use self::former::Legacy;
 pub use self::{
     attach::{Mode, ModeChoice, attach_pass},
     former::Former,
@@ -50,6 +48,7 @@ pub use self::{
     mapped::MappedArray,
     pins::{BPFFS_VARIABLE, DEFAULT_BPFFS, Pins},
 };
+use self::{former::Legacy, programs::Programs as Loaded};
 
 /// The object that holds the programs, as `cargo xtask build-ebpf` built it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ROUTER_EBPF_OBJECT"));
@@ -93,7 +92,8 @@ impl Programs {
 /// The loaded programs. They go on working when this is dropped, for their links and maps are
 /// pinned; [`Dataplane::remove`] ends them.
 pub struct Dataplane {
-    programs: Ebpf,
+    programs: Loaded,
+    maps: BTreeMap<&'static str, Map>,
     pins: Pins,
     adopts: bool,
     newest_epoch: Epoch,
@@ -104,8 +104,8 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the programs, for the maps that an agent before this one left if they are fit for that.
-    /// Else what it left is removed, and maps are made anew.
+    /// Opens the maps that an agent before this one left, if they are fit for that. Else what it left is
+    /// removed, and maps are made anew. Programs are loaded when they are first needed.
     pub fn load(former: Former) -> Result<Self> {
         let Former {
             pins,
@@ -121,26 +121,23 @@ impl Dataplane {
             pins.clear()?;
         }
         pins.create()?;
-        let mut loader = EbpfLoader::new();
-        // The object holds others: of constants, of what lasts no longer than a packet, and of the log.
-        for name in name::ALL {
-            loader.map_pin_path(name, pins.map(name));
-        }
-        let outcome = loader
-            .load(OBJECT)
-            .context("the kernel refused the programs")
-            .and_then(|programs| {
-                let mut dataplane = Self {
-                    programs,
-                    pins: pins.clone(),
-                    adopts,
-                    newest_epoch,
-                    released: false,
-                    _lock: lock,
-                };
-                dataplane.prepare()?;
-                Ok(dataplane)
-            });
+        let mut programs = Loaded::new(pins.clone());
+        let outcome = (|| {
+            if !adopts || !pins.has_log() {
+                programs.read_object()?;
+            }
+            let mut dataplane = Self {
+                programs,
+                maps: open_maps(&pins)?,
+                pins: pins.clone(),
+                adopts,
+                newest_epoch,
+                released: false,
+                _lock: lock,
+            };
+            dataplane.prepare()?;
+            Ok(dataplane)
+        })();
         if outcome.is_err() && !adopts {
             // The first error is the one to tell.
             let _ = pins.clear();
@@ -189,7 +186,7 @@ impl Dataplane {
 
     /// Whether `programs` are still on `link`.
     pub fn is_on(&self, programs: Programs, link: &Link) -> Result<bool> {
-        let id = attach::xdp_id(&self.programs, programs.xdp())?;
+        let id = self.programs.xdp_id(programs.xdp())?;
         if !link.xdp_programs.contains(&id) {
             return Ok(false);
         }
@@ -312,8 +309,7 @@ impl Dataplane {
     /// The program for the tunnels' dataplane ends.
     pub fn egress_program(&mut self) -> Result<EgressProgram> {
         let name = program::TUNNEL_EGRESS;
-        let program: &mut SchedClassifier = attach::loaded(&mut self.programs, name)?;
-        let fd = program.fd()?.as_fd().try_clone_to_owned()?;
+        let fd = self.programs.tc(name)?.fd()?.as_fd().try_clone_to_owned()?;
         Ok(EgressProgram { name, fd })
     }
 
@@ -463,11 +459,7 @@ impl Dataplane {
 
     /// A reader of the tunnels' counters that lives on its own.
     pub fn counters(&self) -> Result<Counters> {
-        let open = |name| -> Result<Map> {
-            let data = MapData::from_pin(self.pins.map(name))
-                .with_context(|| format!("cannot open map {name}"))?;
-            Ok(Map::PerCpuArray(data))
-        };
+        let open = |name| open_map(&self.pins, name);
         Ok(Counters {
             traffic: open(name::TRAFFIC)?.try_into()?,
             events: open(name::COUNTERS)?.try_into()?,
@@ -518,9 +510,9 @@ impl Dataplane {
     }
 
     fn array(&self, name: &str) -> Result<&MapData> {
-        match self.programs.map(name) {
+        match self.maps.get(name) {
             Some(Map::Array(data)) => Ok(data),
-            _ => bail!("the object has no array {name}"),
+            _ => bail!("there is no array {name}"),
         }
     }
 
@@ -529,11 +521,23 @@ impl Dataplane {
         T: TryFrom<&'a mut Map, Error = MapError>,
     {
         let map = self
-            .programs
-            .map_mut(name)
-            .ok_or_else(|| anyhow!("the object has no map {name}"))?;
+            .maps
+            .get_mut(name)
+            .ok_or_else(|| anyhow!("there is no map {name}"))?;
         T::try_from(map).with_context(|| format!("map {name}"))
     }
+}
+
+/// All that are pinned.
+fn open_maps(pins: &Pins) -> Result<BTreeMap<&'static str, Map>> {
+    let open = |name| Ok((name, open_map(pins, name)?));
+    name::ALL.into_iter().map(open).collect()
+}
+
+fn open_map(pins: &Pins, name: &str) -> Result<Map> {
+    MapData::from_pin(pins.map(name))
+        .and_then(Map::from_map_data)
+        .with_context(|| format!("cannot open map {name}"))
 }
 
 fn values<T, K, V>(map: &HashMap<T, K, V>) -> Result<Vec<V>, MapError>
@@ -544,6 +548,7 @@ where
 {
     map.iter().map(|element| Ok(element?.1)).collect()
 }
+
 /// Settings with marks that nobody else can know.
 fn drawn_settings() -> Result<Settings> {
     let drawn = || getrandom::u32().context("cannot draw a random number");

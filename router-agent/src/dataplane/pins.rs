@@ -13,10 +13,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use router_common::map::LAYOUT_VERSION;
+use router_common::map::{LAYOUT_VERSION, name};
 use rustix::fs::{FlockOperation, flock};
 
-use super::{attach, former};
+use super::{attach, former, programs::BUILD};
 
 /// The default mount point of the BPF file system.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
@@ -26,6 +26,9 @@ pub const BPFFS_VARIABLE: &str = "ROUTER_BPFFS";
 
 /// The directory of a version's links.
 const LINKS: &str = "links";
+
+/// What the name of a directory of programs begins with; their build follows.
+const PROGRAMS: &str = "programs-";
 
 /// The directory of the fences' links.
 const FENCES: &str = "fences";
@@ -58,6 +61,44 @@ impl Pins {
 
     pub fn map(&self, name: &str) -> PathBuf {
         self.maps().join(name)
+    }
+
+    /// Where the programs of this build are pinned.
+    fn programs(&self) -> PathBuf {
+        self.directory.join(format!("{PROGRAMS}{}", *BUILD))
+    }
+
+    /// Where `program` of this build is pinned.
+    pub(super) fn program(&self, program: &str) -> PathBuf {
+        self.programs().join(program)
+    }
+
+    /// Where map `name` of the log of this build's programs is pinned.
+    pub(super) fn log_map(&self, name: &str) -> PathBuf {
+        self.programs().join(name)
+    }
+
+    /// Whether this build's programs have left all maps of their log.
+    pub(super) fn has_log(&self) -> bool {
+        name::OF_LOG.iter().all(|name| self.log_map(name).exists())
+    }
+
+    /// The directories of programs, of whatever build.
+    fn builds(&self) -> impl Iterator<Item = PathBuf> {
+        former::files(&self.directory).into_iter().filter(|path| {
+            let name = path.file_name().and_then(OsStr::to_str);
+            name.is_some_and(|name| name.starts_with(PROGRAMS))
+        })
+    }
+
+    /// Where any map is pinned, for who may be of another build than the programs: of these, an agent
+    /// leaves one build's.
+    pub fn find_map(&self, name: &str) -> PathBuf {
+        let of_log = self.builds().map(|build| build.join(name));
+        of_log
+            .filter(|_| name::OF_LOG.contains(&name))
+            .find(|path| path.exists())
+            .unwrap_or_else(|| self.map(name))
     }
 
     /// Where the links are pinned.
@@ -96,7 +137,13 @@ impl Pins {
     }
 
     pub(super) fn create(&self) -> Result<()> {
-        for path in [self.maps(), self.links(), self.namespace()?, self.fences()] {
+        for path in [
+            self.maps(),
+            self.programs(),
+            self.links(),
+            self.namespace()?,
+            self.fences(),
+        ] {
             fs::create_dir_all(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
         }
@@ -149,12 +196,19 @@ impl Pins {
         self.versions()?.iter().try_for_each(|path| remove(path))
     }
 
-    /// As [`Pins::clear`], but for those of this version.
+    /// As [`Pins::clear`], but for those of this version, of which programs of other builds are removed with
+    /// the maps of their log.
+    /// Those that are attached go on until others take their places.
     pub fn clear_others(&self) -> Result<()> {
         let others = self.versions()?.into_iter();
         others
             .filter(|path| *path != self.directory)
-            .try_for_each(|path| remove(&path))
+            .try_for_each(|path| remove(&path))?;
+        let own = self.programs();
+        let mut other_builds = self.builds().filter(|path| *path != own);
+        other_builds.try_for_each(|path| {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))
+        })
     }
 
     /// As [`Pins::clear`], and leaves nothing of ours but the fences, if there are any.

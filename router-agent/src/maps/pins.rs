@@ -49,7 +49,7 @@ impl PinnedMaps {
 
     /// Opens the map pinned as `name`; `None` if there is none.
     pub(super) fn open(&self, name: &'static str) -> Result<Option<MapData>, MapsError> {
-        let path = self.pins.map(name);
+        let path = self.pins.find_map(name);
         MapData::from_pin(&path).map(Some).or_else(|error| {
             match io_error(&error).map(io::Error::kind) {
                 Some(io::ErrorKind::NotFound) => Ok(None),
