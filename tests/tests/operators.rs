@@ -218,8 +218,12 @@ set service control read-only-group netread
     );
     let node = alone.node();
     reachable_routerctl(node);
-    let log = agent::log(node);
-    assert!(log.contains("there is no group no-such-group"), "{log}");
+    poll::until(PATIENCE, || {
+        let log = agent::log(node);
+        ensure!(log.contains("there is no group no-such-group"), "{log}");
+        Ok(())
+    })
+    .unwrap();
     may_not(node, ADMIN, LOOKS[0], "join no-such-group or netread");
     poll::until(PATIENCE, || {
         let output = as_user(node, READER, LOOKS[0]);
