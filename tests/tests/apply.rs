@@ -392,6 +392,8 @@ fn a_hangup_has_the_file_read_again() {
     .unwrap();
     assert_eq!(started_with(node), wrong);
 
+    // The file says it already: nothing is written, also where nothing can be.
+    fs::create_dir(node.directory().join("router.conf.new")).unwrap();
     let new = config(PRIMARY) + "set interfaces tunnel tun00 description again\n";
     agent::write_config(node, &new).unwrap();
     agent.signal(Signal::HUP).unwrap();

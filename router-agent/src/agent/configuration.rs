@@ -340,28 +340,36 @@ impl Configuration {
 
     /// Writes the file that the agent starts with, whole or not at all.
     fn save(&self, text: &str) -> Result<()> {
-        let path = &self.options.config;
-        // A link stays one.
-        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-        if fs::read_to_string(path).is_ok_and(|present| present == text) {
+        let path = &self.saved_at();
+        if holds(path, text) {
             return Ok(());
         }
         let mode = fs::metadata(path).map_or(0o600, |file| file.permissions().mode() & 0o777);
         let new = beside(path);
-        write_private(&new, text)?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(mode))
-            .and_then(|()| fs::rename(&new, path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        let replaced = write_private(&new, text).and_then(|()| {
+            fs::set_permissions(&new, fs::Permissions::from_mode(mode))
+                .and_then(|()| fs::rename(&new, path))
+                .with_context(|| format!("cannot write {}", path.display()))
+        });
+        if replaced.is_err() {
+            // What a full disk cut off: secrets may be in it.
+            let _ = fs::remove_file(&new);
+        }
+        replaced
     }
 
     /// Whether the file can be written later on, when it would be too late to find that out.
     fn try_to_save(&self, text: &str) -> Result<()> {
-        let path = &self.options.config;
-        let new = beside(&fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
-        write_private(&new, text)
-            .and_then(|()| {
-                fs::remove_file(&new).with_context(|| format!("cannot remove {}", new.display()))
-            })
+        let path = self.saved_at();
+        if holds(&path, text) {
+            return Ok(());
+        }
+        let new = beside(&path);
+        let written = write_private(&new, text);
+        // Whether it was written or not, as in `save`.
+        let removed = fs::remove_file(&new);
+        written
+            .and_then(|()| removed.with_context(|| format!("cannot remove {}", new.display())))
             .with_context(|| {
                 format!(
                     "{} could not be replaced, so that the next start would not have the change: let \
@@ -369,6 +377,12 @@ impl Configuration {
                     path.display()
                 )
             })
+    }
+
+    /// The file that the agent starts with. A link stays one.
+    fn saved_at(&self) -> PathBuf {
+        let path = &self.options.config;
+        fs::canonicalize(path).unwrap_or_else(|_| path.clone())
     }
 
     fn later(&self, succession: Succession) -> Box<dyn FnOnce() + Send> {
@@ -464,6 +478,11 @@ async fn find_groups(config: &Config) -> Result<()> {
              shows what the system's sources say"
         ),
     }
+}
+
+/// Whether there is nothing to write, also where nothing can be written.
+fn holds(path: &Path, text: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|present| present == text)
 }
 
 /// Where a file is written that is to take the place of `path`.
