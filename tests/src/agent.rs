@@ -9,8 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use router_agent::{control::protocol::Status, views::json::SCHEMA_VERSION};
+use router_agent::{
+    control::protocol::{LogLine, Status},
+    views::json::SCHEMA_VERSION,
+};
 use rustix::process::Signal;
+use serde::Deserialize;
 
 use crate::{
     lab::{Node, Process},
@@ -145,6 +149,18 @@ pub fn write_config(node: &Node, config: &str) -> Result<PathBuf> {
 /// What the node's agents have said so far.
 pub fn log(node: &Node) -> String {
     fs::read_to_string(node.directory().join(LOG)).unwrap_or_default()
+}
+
+/// What the running agent has of `target`, or below it, among its newest lines.
+pub fn log_about(node: &Node, target: &str) -> Result<Vec<LogLine>> {
+    #[derive(Deserialize)]
+    struct Document {
+        log: Vec<LogLine>,
+    }
+    let text = routerctl(node, &["show", "log", "--json", "--lines", "1000"])?;
+    let Document { mut log } = serde_json::from_str(&text)?;
+    log.retain(|line| line.target.starts_with(target));
+    Ok(log)
 }
 
 /// Waits until the node's agent says that it runs.

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use router_common::log::{Matter, Record, Subject};
+use router_common::log::{Gate, Matter, Record, Subject};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
@@ -15,8 +15,9 @@ use crate::{
     maps::{InterfaceNames, KernelInterfaces},
 };
 
-/// Between two looks at how much was held back, as long as something is.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks at how much was held back, as long as something is. When one finds nothing, there is
+/// room for a record by then, with which the next looks begin.
+const LOOK_INTERVAL: Duration = Duration::from_nanos(Gate::INTERVAL_NS);
 
 /// Works until it is dropped. A log that cannot be read is no reason not to route.
 pub(super) fn forward(
@@ -59,8 +60,8 @@ impl Forwarder {
     async fn run(&mut self) -> Result<()> {
         let mut other_levels = self.board.facts().log.level.changes();
         self.choose();
-        // None while there is nothing to expect.
-        let mut next_look: Option<Instant> = None;
+        // None while there is nothing to expect. The agent before this one may have left no room for a record.
+        let mut next_look = Some(Instant::now() + LOOK_INTERVAL);
         loop {
             tokio::select! {
                 readable = self.log.readable() => {
