@@ -96,6 +96,26 @@ fn packets_without_an_ethernet_header_are_fenced_too() {
         device.write_all(&transit).unwrap();
         assert_eq!(dropped_in(node).unwrap(), sent);
     }
+    // Its source is an Ethernet header's type, and what follows the header it does not have.
+    let mut misleading = packet(PROTO_UDP, server.octets(), &[0x45; 40]);
+    misleading[12..16].copy_from_slice(&[0x08, 0x00, 0x45, 0x00]);
+    agent::routerctl(node, &["log", "level", "info,bpf::fence=debug"]).unwrap();
+    device.write_all(&misleading).unwrap();
+    poll::until(PATIENCE, || {
+        let fenced = agent::log_about(node, "bpf::fence")?;
+        let line = fenced.first().context("none yet")?;
+        let fields = line
+            .fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        assert!(
+            fields.eq([("group", "aws"), ("interface", "wan0")]),
+            "{line:?}"
+        );
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(dropped_in(node).unwrap(), 6);
     // What is for the router itself it gets, and answers.
     let mut echo = [8, 0, 0, 0, 0, 1, 0, 1];
     let sum = !checksum::sum(&echo);
@@ -114,7 +134,7 @@ fn packets_without_an_ethernet_header_are_fenced_too() {
         Ok(())
     })
     .unwrap();
-    assert_eq!(dropped_in(node).unwrap(), 5);
+    assert_eq!(dropped_in(node).unwrap(), 6);
 }
 
 /// Ends the program's link, as an operator might.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use router_agent::control::protocol::{InterfaceRole, InterfaceStatus};
+use router_agent::control::protocol::{InterfaceRole, InterfaceStatus, LogLine};
 use router_tests::{
     agent::{self, Agent},
     article::{
@@ -499,6 +499,66 @@ set cluster group aws secondary vyatta-c
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     let value = &document["entries"][0]["value"];
     assert_eq!(value["dropped_transit"], 6, "{value}");
+}
+
+/// As they were to leave, in either direction.
+#[test]
+fn what_is_fenced_as_it_passes_by_is_told_with_its_addresses() {
+    let [protecting, _] = ROUTERS;
+    let network = Network::start_with(
+        |router| {
+            router.tunnel_config()
+                + FAST
+                + "set cluster interface tun00
+set cluster pre-shared-secret cloudpack
+set cluster group aws primary vyatta-a
+set cluster group aws secondary vyatta-c
+set cluster group aws protect interface eth1
+"
+        },
+        |_| (),
+    );
+    let ways = [(CLIENT, SERVER_ADDRESS), (SERVER, CLIENT_ADDRESS)];
+    let ping = |(from, to): (&str, &str)| {
+        let output = network.node(from).output(&["ping", "-c1", "-W1", to]);
+        output.unwrap().status.success()
+    };
+    let node = network.router(protecting);
+    agent::routerctl(node, &["force", "cluster", "standby"]).unwrap();
+    poll::until(PATIENCE, || {
+        ensure!(!ways.into_iter().any(ping), "the fence is open");
+        Ok(())
+    })
+    .unwrap();
+    agent::routerctl(node, &["log", "level", "info,bpf::fence=debug"]).unwrap();
+    for way in ways {
+        assert!(!ping(way), "{way:?}");
+    }
+    let encapsulated = [
+        ("interface", "eth1"),
+        ("from", protecting.underlay),
+        ("to", protecting.peer().underlay),
+        ("inner_from", CLIENT_ADDRESS),
+    ];
+    let plain = [
+        ("interface", "eth0"),
+        ("from", SERVER_ADDRESS),
+        ("to", CLIENT_ADDRESS),
+    ];
+    for fields in [&encapsulated[..], &plain] {
+        poll::until(PATIENCE, || {
+            let fenced = agent::log_about(node, "bpf::fence")?;
+            let is_it = |line: &LogLine| {
+                let has = |(name, value): &(&str, &str)| {
+                    line.fields.get(*name).map(String::as_str) == Some(*value)
+                };
+                fields.iter().all(has)
+            };
+            ensure!(fenced.iter().any(is_it), "no {fields:?} in {fenced:#?}");
+            Ok(())
+        })
+        .unwrap();
+    }
 }
 
 /// 10,000 packets a second past the stacks of both routers, while their agents are killed and

@@ -1,10 +1,10 @@
 //! Hands on what the programs say of packets to the log of the agent, and tells them of what it wants to
 //! hear.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use router_common::log::{Gate, Matter, Record, Subject};
+use router_common::log::{Gate, Matter, Subject};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
@@ -98,7 +98,13 @@ impl Forwarder {
                 interface: interface.as_deref(),
                 ..names(self.board.facts(), matter, record.subject)
             };
-            programs::tell(matter, &names, &headers(matter, &record));
+            let headers =
+                if tells_of_its_packet(matter) && interface.as_deref().is_some_and(has_ethernet) {
+                    Headers::of(record.head())
+                } else {
+                    Headers::default()
+                };
+            programs::tell(matter, &names, &headers);
         }
     }
 
@@ -118,11 +124,17 @@ impl Forwarder {
 }
 
 /// A lease is not about the packet that it came with.
-fn headers(matter: Matter, record: &Record) -> Headers {
-    match matter {
-        Matter::LeaseGranted | Matter::LeaseRenewed => Headers::default(),
-        _ => Headers::of(record.head()),
-    }
+fn tells_of_its_packet(matter: Matter) -> bool {
+    !matches!(matter, Matter::LeaseGranted | Matter::LeaseRenewed)
+}
+
+/// Whether its packets are known to begin with an Ethernet header: those of a tun device or another kind of
+/// tunnel begin with their IP headers, and would be misread.
+fn has_ethernet(interface: &str) -> bool {
+    /// ARPHRD_ETHER and ARPHRD_LOOPBACK of linux/if_arp.h.
+    const WITH_ETHERNET: [&str; 2] = ["1", "772"];
+    fs::read_to_string(format!("/sys/class/net/{interface}/type"))
+        .is_ok_and(|kind| WITH_ETHERNET.contains(&kind.trim_end()))
 }
 
 fn names(facts: &Facts, matter: Matter, subject: u32) -> Names<'_> {

@@ -56,16 +56,17 @@ impl Outcome {
     }
 }
 
-/// Whatever is forwarded without the stack leaves here, past the fence of the group that protects the
-/// LAN, to the next hop, with its Ethernet header, for which there is room.
+/// Whatever is forwarded without the stack leaves here, with its Ethernet header, for which there is room,
+/// past the fence of the group that protects the LAN, to the next hop.
 #[inline(always)]
 fn leave(ctx: &XdpContext, hop: &Hop, ether_type: u16, protected_by: u16) -> Outcome {
-    if let Err(Fenced { group }) = fence::transit(protected_by) {
-        return Outcome::Fenced(group);
-    }
     let ethernet = Ethernet::new(hop.destination_mac, hop.source_mac, ether_type);
     if Frame(ctx).write(0, &ethernet).is_none() {
         return Outcome::Broken;
+    }
+    // Last, for what is said of a packet that does not pass is read from it.
+    if let Err(Fenced { group }) = fence::transit(protected_by) {
+        return Outcome::Fenced(group);
     }
     // SAFETY: a helper without memory arguments. Without flags it does not fail.
     unsafe { bpf_redirect(hop.ifindex, 0) };
