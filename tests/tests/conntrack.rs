@@ -249,32 +249,59 @@ fn the_daemon_lives_on_without_an_agent_and_not_after_one_that_leaves() {
     node.exec(&["test", "!", "-e", CONFIG]).unwrap();
 }
 
+/// The process ids of those that wait in a node until its conntrackd has committed.
+fn committing(node: &Node) -> Result<String> {
+    let command = format!("^/usr/sbin/conntrackd -C {CONFIG} -c$");
+    node.exec(&["pgrep", "--full", &command])
+}
+
+/// Waits until a router holds its services although its conntrackd has kept it waiting so often.
+fn await_held_without(cluster: &Cluster, router: Router, waits: usize) {
+    poll::until(PATIENCE, || {
+        let group = cluster.group(router)?;
+        let [addresses @ .., connections] = group.services.as_slice() else {
+            unreachable!("there are three");
+        };
+        ensure!(addresses.iter().all(|it| it.held), "{addresses:?}");
+        let error = connections.error.as_deref().unwrap_or_default();
+        ensure!(error.contains("has not answered `-c`"), "{connections:?}");
+        let said = agent::log(cluster.node(router));
+        let times = said.matches("has not answered `-c`").count();
+        ensure!(times >= waits, "it was waited for {times} times");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+}
+
 #[test]
 fn a_daemon_that_hangs_keeps_nobody_from_taking_over() {
     let (mut cluster, active) = formed(|_| BY_TUNNEL.to_owned());
     let successor = active.peer();
-    let node = cluster.node(successor);
-    node.exec(&["kill", "-STOP", &process(node).unwrap()])
+    let daemon = process(cluster.node(successor)).unwrap();
+    cluster
+        .node(successor)
+        .exec(&["kill", "-STOP", &daemon])
         .unwrap();
     cluster.inject(Fault::KillNode, active).unwrap();
+    await_held_without(&cluster, successor, 1);
+    let group = cluster.group(successor).unwrap();
+    assert_eq!(group.state, "active");
+    assert_eq!(group.services.len(), article::SERVICES.len() + 1);
+
+    // It is asked once, and does that when it goes on.
+    let node = cluster.node(successor);
+    let client = committing(node).unwrap();
+    assert_eq!(client.lines().count(), 1, "{client}");
+    await_held_without(&cluster, successor, 3);
+    assert_eq!(committing(node).unwrap(), client);
+    node.exec(&["kill", "-CONT", &daemon]).unwrap();
     poll::until(PATIENCE, || {
-        let group = cluster.group(successor)?;
-        let held = |name: &str| {
-            let mut services = group.services.iter();
-            services.any(|service| service.service == name && service.held)
-        };
-        ensure!(
-            article::SERVICES.into_iter().all(held),
-            "{:?}",
-            group.services
-        );
-        let [.., connections] = group.services.as_slice() else {
-            unreachable!("there are three");
-        };
-        let error = connections.error.as_deref().unwrap_or_default();
-        ensure!(error.contains("has not answered `-c`"), "{connections:?}");
+        let services = cluster.group(successor)?.services;
+        let connections = services.last().context("there are three")?;
+        ensure!(connections.held, "{connections:?}");
         Ok(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
-    assert_eq!(cluster.group(successor).unwrap().state, "active");
+    committing(node).unwrap_err();
+    assert_eq!(process(node).unwrap(), daemon);
 }

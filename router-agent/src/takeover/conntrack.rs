@@ -14,11 +14,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use router_common::identity::Epoch;
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 use tracing::{info, warn};
 
+use self::commit::Commits;
 use super::command::{Call, CallError, Ended};
 
+mod commit;
 mod text;
 
 pub use text::Ways;
@@ -31,6 +33,11 @@ const PROGRAMS: [&str; 3] = [
 ];
 /// The daemon answers within milliseconds. One that hangs must not keep addresses from their turn.
 const LIMIT: Duration = Duration::from_secs(1);
+/// Of a commit that nothing waits for. Millions of connections take seconds.
+const COMMIT_LIMIT: Duration = Duration::from_mins(10);
+
+/// The remedy for one that does not answer.
+const ENDS_IT: &str = "`pkill -KILL conntrackd` ends it, and it is started again";
 
 /// Why connections cannot be told of here.
 #[derive(Debug, Error)]
@@ -69,6 +76,7 @@ pub struct Conntrackd {
     /// Its configuration.
     text: String,
     starting: Mutex<()>,
+    commits: Commits,
     /// What was committed last is what the peer knows now.
     is_told: AtomicBool,
 }
@@ -136,6 +144,7 @@ impl Conntrackd {
             text: ways.text(&files.lock, &files.socket),
             files,
             starting: Mutex::default(),
+            commits: Commits::default(),
             is_told: AtomicBool::new(false),
         })
     }
@@ -148,7 +157,7 @@ impl Conntrackd {
             return self.ensure_running().await;
         }
         // One that does not run has nothing to commit.
-        if !self.ask(Request::Commit).await?.status.success() {
+        if !self.commit(epoch).await?.status.success() {
             self.ensure_running().await?;
         }
         fs::write(&self.files.epoch, epoch.0.to_string())
@@ -224,6 +233,20 @@ impl Conntrackd {
         Ok(())
     }
 
+    /// Waits for it no longer than an address may be kept from its turn.
+    async fn commit(&self, epoch: Epoch) -> Result<Ended> {
+        let config = &self.files.config;
+        let call = call(&self.program, config, Request::Commit, COMMIT_LIMIT);
+        let Ok(ended) = timeout(LIMIT, self.commits.commit(epoch, call)).await else {
+            bail!(
+                "conntrackd has not answered `{}` within {LIMIT:?}, and goes on: it takes longer the more \
+                 connections there are; if it hangs, {ENDS_IT}",
+                Request::Commit.flag()
+            );
+        };
+        ended
+    }
+
     async fn ask(&self, request: Request) -> Result<Ended> {
         ask(&self.program, &self.files.config, request).await
     }
@@ -263,23 +286,21 @@ fn program() -> Option<PathBuf> {
     programs.find(|program| program.is_file())
 }
 
-async fn ask(program: &Path, config: &Path, request: Request) -> Result<Ended> {
-    let call = Call {
+fn call(program: &Path, config: &Path, request: Request, limit: Duration) -> Call {
+    Call {
         program: program.to_owned(),
         arguments: ["-C", &config.to_string_lossy(), request.flag()]
             .map(ToOwned::to_owned)
             .to_vec(),
         environment: Vec::new(),
-        limit: LIMIT,
-    };
-    match call.run().await {
-        Err(CallError::TooLong { .. }) if request == Request::Commit => bail!(
-            "conntrackd has not committed what it knows within {LIMIT:?}; it goes on, and takes longer the \
-             more connections there are"
-        ),
+        limit,
+    }
+}
+
+async fn ask(program: &Path, config: &Path, request: Request) -> Result<Ended> {
+    match call(program, config, request, LIMIT).run().await {
         Err(CallError::TooLong { .. }) => bail!(
-            "conntrackd has not answered `{}` within {LIMIT:?}: `pkill -KILL conntrackd` ends it, and \
-             it is started again",
+            "conntrackd has not answered `{}` within {LIMIT:?}: {ENDS_IT}",
             request.flag()
         ),
         result => Ok(result?),
