@@ -6,9 +6,14 @@ use std::{thread::sleep, time::Duration};
 use anyhow::Result;
 use router_tests::{
     agent,
-    article::{self, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS},
+    article::{
+        self, ARBITER, ARBITER_ADDRESS, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER,
+        SERVER_ADDRESS,
+    },
     clock,
     cluster::{Cluster, PATIENCE},
+    etcd::Etcd,
+    lab::Lab,
     poll,
     traffic::{Report, Traffic},
 };
@@ -32,6 +37,10 @@ set cluster group aws protect interface eth2
 
 /// A cluster whose primary is active and forwards.
 fn formed(lines: &[&str]) -> Cluster {
+    formed_in(article::lab().unwrap(), lines)
+}
+
+fn formed_in(lab: Lab, lines: &[&str]) -> Cluster {
     let [lan, servers] = article::SERVICES;
     let more = lines.concat();
     let config = move |router: Router| {
@@ -42,7 +51,7 @@ set cluster group aws service {servers}
 {more}"
             )
     };
-    let cluster = Cluster::start(config).unwrap();
+    let cluster = Cluster::start_in(lab, config).unwrap();
     // On a busy machine the secondary may have been the first.
     let first = cluster.settle_any().unwrap();
     if first != PRIMARY {
@@ -129,6 +138,49 @@ fn an_orderly_stop_and_a_failback_lose_no_packet() {
         let mut cluster = formed(&[timing, AUTO_FAILBACK]);
         let reports = under_traffic(&mut cluster, by_failback);
         none_lost(&reports, &cluster);
+    }
+}
+
+/// As [`formed`], with an arbiter, which is to outlive the agents.
+fn formed_with_arbiter(lines: &[&str]) -> (Etcd, Cluster) {
+    let lab = article::lab_with_arbiter().unwrap();
+    let etcd = Etcd::start(lab.node(ARBITER), ARBITER_ADDRESS, 3).unwrap();
+    let cluster = formed_in(lab, &[&[etcd.config().as_str()], lines].concat());
+    (etcd, cluster)
+}
+
+/// That each router became active last by a record of the arbiter's.
+fn both_recorded(cluster: &Cluster) {
+    for router in ROUTERS {
+        let group = cluster.group(router).unwrap();
+        let mut changes = group.transitions.iter();
+        let stages = &changes.rfind(|it| it.to == "active").unwrap().stages;
+        assert!(
+            stages.arbiter_asked_ns > 0 && stages.arbiter_answered_ns >= stages.arbiter_asked_ns,
+            "{}: {stages:?}",
+            router.name
+        );
+    }
+}
+
+/// The old node lets go before the new one has its record, and goes on forwarding what comes to it.
+#[test]
+fn moves_that_an_arbiter_records_lose_no_packet() {
+    for timing in [DEFAULT_TIMING, FASTEST_TIMING] {
+        let (_etcd, mut cluster) = formed_with_arbiter(&[timing]);
+        let reports = under_traffic(&mut cluster, by_hand);
+        none_lost(&reports, &cluster);
+        both_recorded(&cluster);
+    }
+}
+
+#[test]
+fn a_stop_and_a_failback_that_an_arbiter_records_lose_no_packet() {
+    for timing in [DEFAULT_TIMING, FASTEST_TIMING] {
+        let (_etcd, mut cluster) = formed_with_arbiter(&[timing, AUTO_FAILBACK]);
+        let reports = under_traffic(&mut cluster, by_failback);
+        none_lost(&reports, &cluster);
+        both_recorded(&cluster);
     }
 }
 
