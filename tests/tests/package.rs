@@ -286,6 +286,20 @@ fn a_version_that_refuses_the_configuration_replaces_no_agent() {
 }
 
 #[test]
+fn an_upgrade_starts_no_agent_that_was_stopped() {
+    let pair = Pair::form();
+    let first = machine::package().unwrap();
+    pair.install(&first);
+    pair.start();
+    pair.machine.exec(&["systemctl", "stop", UNIT]).unwrap();
+    let later = machine::later_version(&first, pair.lab.directory()).unwrap();
+    let said = pair.install(&later);
+    assert_eq!(pair.property("ActiveState"), "inactive", "{said}");
+    pair.machine.exec(&["systemctl", "start", UNIT]).unwrap();
+    pair.until(|| pair.settled(PACKAGED));
+}
+
+#[test]
 fn removal_leaves_the_cluster_and_purging_leaves_nothing() {
     let pair = Pair::form();
     pair.install(&machine::package().unwrap());
