@@ -1,7 +1,7 @@
 //! The transition table as the machine acts it out, compared with `table.txt`, and the rules that
 //! a table of states cannot show.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, num::NonZeroU64, time::Duration};
 
 use router_common::{
     identity::{Claim, Epoch, Flags, NodeId, Priority},
@@ -10,8 +10,8 @@ use router_common::{
 };
 
 use super::{
-    Cause, Command, Core, Event, Finding, Forced, FormerLife, PeerFinding, PeerReport, Policy,
-    Prefer, State,
+    Answer, ArbiterPolicy, Cause, Command, Core, Event, Finding, Forced, FormerLife, Mode,
+    PeerFinding, PeerReport, Policy, Prefer, Record, Request, Revision, State,
 };
 
 const fn ms(ms: u64) -> Duration {
@@ -85,9 +85,10 @@ impl Bench {
         }
     }
 
+    /// With the base for its priority unless it tells another.
     fn says(&mut self, flags: Flags, claim: Claim) {
         self.speaking = true;
-        self.peer.flags = flags;
+        self.peer.flags = flags.with_priority(flags.priority().unwrap_or_default());
         self.peer.claim = claim;
         self.peer.agent_age = ms(10);
     }
@@ -102,6 +103,11 @@ impl Bench {
             },
         );
         self.tick();
+    }
+
+    /// But for its priority.
+    fn says_itself(&self) -> Flags {
+        Flags(self.core.advertisement().flags.0 & 0xff)
     }
 
     fn newest(&self) -> u32 {
@@ -417,7 +423,7 @@ fn a_failed_takeover_moves_the_group_only_to_a_peer_that_asks() {
         "another epoch's takeover is not ours"
     );
     b.handle(Event::TakeoverFailed { epoch: Epoch(1) });
-    assert_eq!(b.core.advertisement().flags, IMPAIRED);
+    assert_eq!(b.says_itself(), IMPAIRED);
     b.run(ms(1000));
     assert_eq!(b.core.state(), State::Active, "alone, it keeps trying");
     b.hears(ASKING, 1);
@@ -435,7 +441,7 @@ fn a_takeover_that_succeeds_later_makes_it_well_again() {
     let mut b = active(1);
     b.handle(Event::TakeoverFailed { epoch: Epoch(1) });
     b.handle(Event::TakeoverDone { epoch: Epoch(1) });
-    assert_eq!(b.core.advertisement().flags, OWNER);
+    assert_eq!(b.says_itself(), OWNER);
 }
 
 #[test]
@@ -539,7 +545,7 @@ fn an_orderly_stop_leaves_for_good() {
         let mut b = active(node);
         b.handle(Event::Stop);
         assert_eq!(b.commands, [Command::Release { epoch: Epoch(1) }]);
-        assert_eq!(b.core.advertisement().flags, OUT);
+        assert_eq!(b.says_itself(), OUT);
         assert_eq!(b.core.advertisement().claim.owner, NodeId::NONE);
         b.handle(Event::Monitors { ok: true });
         b.run(ms(5000));
@@ -810,7 +816,7 @@ fn a_lower_priority_asks_for_nothing_not_even_a_failback() {
     b.hears(OWNER, 5);
     b.run(ms(5000));
     assert_eq!(b.core.state(), State::Standby);
-    assert_eq!(b.core.advertisement().flags.priority(), lowered());
+    assert_eq!(b.core.advertisement().flags.priority(), Some(lowered()));
     // It is fit all the same.
     b.hears(IMPAIRED, 5);
     assert_eq!(b.core.state(), State::Candidate);
@@ -883,4 +889,176 @@ fn of_two_that_ask_the_primary_goes_first_whatever_the_priorities_are() {
         b.run(ms(30));
         assert_eq!(b.core.state(), state, "{node}");
     }
+}
+
+/// Its takeover, or its monitors while it is active, may fail each time.
+#[test]
+fn what_the_better_node_could_not_keep_it_leaves_to_the_peer() {
+    let fails: [(&str, fn(Epoch) -> Event, Option<Event>); 2] = [
+        ("takeover", |epoch| Event::TakeoverFailed { epoch }, None),
+        (
+            "monitors",
+            |_| Event::Monitors { ok: false },
+            Some(Event::Monitors { ok: true }),
+        ),
+    ];
+    for (what, fail, recovery) in fails {
+        for auto_failback in [false, true] {
+            let mut b = Bench::new(Policy {
+                auto_failback,
+                ..policy(2)
+            });
+            let worse = |flags: Flags| flags.with_priority(lowered());
+            b.hears(worse(OWNER), 5);
+            b.run(ms(2000));
+            b.hears(worse(DRAINING), 5);
+            assert_eq!(b.core.state(), State::Active, "{what}");
+            b.handle(fail(Epoch(6)));
+            b.hears(worse(ASKING), 6);
+            assert_eq!(b.core.state(), State::Fault, "{what}");
+            b.hears(worse(OWNER), 7);
+            recovery.into_iter().for_each(|event| b.handle(event));
+            b.run(ms(20_000));
+            assert_eq!(b.core.state(), State::Standby, "{what}");
+            // Until it is the better one anew.
+            b.hears(OWNER, 7);
+            b.hears(worse(OWNER), 7);
+            b.run(ms(2000));
+            assert_eq!(b.core.state(), State::Candidate, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_failback_comes_after_lost_monitors_and_not_after_a_takeover_that_failed() {
+    for (event, state) in [
+        (Event::Monitors { ok: false }, State::Candidate),
+        (Event::TakeoverFailed { epoch: Epoch(1) }, State::Standby),
+    ] {
+        let mut b = active(1);
+        b.handle(event);
+        b.hears(ASKING, 1);
+        b.hears(OWNER, 2);
+        b.handle(Event::Monitors { ok: true });
+        b.run(ms(2700));
+        assert_eq!(b.core.state(), state, "{event:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_knows_no_priorities_is_asked_for_nothing_because_of_one() {
+    for own in [Priority::weighted(20), lowered()] {
+        let mut b = Bench::new(keeps(2));
+        b.handle(Event::Priority(own));
+        b.hears(OWNER, 5);
+        b.peer.flags = OWNER;
+        b.tick();
+        b.run(ms(5000));
+        assert_eq!(b.core.state(), State::Standby, "{own:?}");
+    }
+    // Nor does it lose its failback by one.
+    let mut b = Bench::new(policy(1));
+    b.handle(Event::Priority(lowered()));
+    b.hears(OWNER, 5);
+    b.peer.flags = OWNER;
+    b.tick();
+    b.run(ms(2000));
+    assert_eq!(b.core.state(), State::Candidate);
+}
+
+#[test]
+fn a_request_ends_when_its_reason_has_gone_unless_the_operator_has_another() {
+    for (forced, state) in [(false, State::Standby), (true, State::Candidate)] {
+        let mut b = Bench::new(keeps(1));
+        b.hears(OWNER.with_priority(lowered()), 5);
+        b.run(ms(2000));
+        assert_eq!(b.core.state(), State::Candidate);
+        if forced {
+            b.handle(Event::Force(Forced::Active { anyway: false }));
+        }
+        b.hears(OWNER, 5);
+        assert_eq!(b.core.state(), state);
+    }
+}
+
+#[test]
+fn a_new_agent_stands_back_as_the_one_before_it_did() {
+    let mut b = active(1);
+    b.hears(READY.with_priority(lowered()), 1);
+    b.handle(Event::Force(Forced::Standby));
+    b.hears(OWNER.with_priority(lowered()), 2);
+    let said = b.core.advertisement().flags;
+    assert!(said.contains(Flags::STANDS_BACK));
+    for (said, state) in [(said, State::Standby), (READY, State::Candidate)] {
+        let mut b = Bench::new(policy(1));
+        b.resume(said, ms(100));
+        b.handle(Event::Priority(Priority::BASE));
+        b.hears(OWNER.with_priority(lowered()), 5);
+        b.run(ms(5000));
+        assert_eq!(b.core.state(), state);
+    }
+}
+
+/// It may have ceased to be, and have heard of other priorities.
+#[test]
+fn a_secondary_that_is_preferred_does_not_take_from_a_peer_that_is_out_at_once() {
+    let mut b = Bench::new(keeps(2));
+    b.hears(OWNER.with_priority(lowered()), 5);
+    b.hears(OUT.with_priority(lowered()), 5);
+    b.run(ms(19));
+    assert_eq!(b.core.state(), State::Standby);
+    b.run(ms(1));
+    assert_eq!(b.core.state(), State::Active);
+}
+
+// ---- Arbiter -----------------------------------------------------------------------------------
+
+/// A stop of its own, shorter than it waits for an answer, has a candidate look once more.
+#[test]
+fn a_look_does_not_lose_what_a_claim_has_won() {
+    let mut b = Bench::new(Policy {
+        arbiter: Some(ArbiterPolicy {
+            term: ms(120),
+            timeout: ms(40),
+            contenders: 2,
+        }),
+        ..policy(2)
+    });
+    let record = Record {
+        claim: Claim {
+            epoch: Epoch(5),
+            owner: NodeId(1),
+        },
+        mode: Mode::Paired,
+    };
+    b.hears(OWNER, 5);
+    b.speaking = false;
+    let claim = loop {
+        let asked = b.commands.pop();
+        match asked {
+            Some(Command::Ask {
+                number,
+                request: Request::Read,
+            }) => b.handle(Event::Arbiter {
+                number,
+                sent: b.now,
+                answer: Answer::Found(Some((
+                    Revision(NonZeroU64::new(1).expect("not zero")),
+                    record,
+                ))),
+            }),
+            Some(Command::Ask { number, .. }) => break number,
+            _ => b.run(ms(10)),
+        }
+    };
+    let sent = b.now;
+    b.now = b.now.after(ms(30));
+    b.tick();
+    assert_eq!(b.commands, [], "it does not look");
+    b.handle(Event::Arbiter {
+        number: claim,
+        sent,
+        answer: Answer::Swapped(Revision(NonZeroU64::new(2).expect("not zero"))),
+    });
+    assert_eq!(b.core.state(), State::Active);
 }

@@ -65,26 +65,23 @@ impl Flags {
     pub const DRAINING: Self = Self(1 << 3);
     /// The node asks because its operator wants it to be active.
     pub const FORCED: Self = Self(1 << 4);
+    /// The node could be active, and leaves the group to the other while that can.
+    pub const STANDS_BACK: Self = Self(1 << 5);
     /// The upper byte is the priority.
     const PRIORITY_SHIFT: u32 = 8;
 
-    /// The node's priority. Zero is the base: so says also one that knows of no priorities.
-    pub const fn priority(self) -> Priority {
+    /// The node's priority; zero says that it knows of none.
+    pub const fn priority(self) -> Option<Priority> {
         match (self.0 >> Self::PRIORITY_SHIFT) as u8 {
-            0 => Priority::BASE,
-            told => Priority(told),
+            0 => None,
+            told => Some(Priority(told)),
         }
     }
 
     #[must_use]
     pub const fn with_priority(self, priority: Priority) -> Self {
-        let told = if priority.0 == Priority::BASE.0 {
-            0
-        } else {
-            priority.0
-        };
         let others = self.0 & ((1 << Self::PRIORITY_SHIFT) - 1);
-        Self(others | (told as u16) << Self::PRIORITY_SHIFT)
+        Self(others | (priority.0 as u16) << Self::PRIORITY_SHIFT)
     }
 
     pub const fn contains(self, other: Self) -> bool {
@@ -142,9 +139,11 @@ mod tests {
             let priority_of_sum = Priority::weighted(weights);
             assert_eq!(priority_of_sum.get(), priority);
             let flags = Flags::FORWARDING.with_priority(priority_of_sum);
-            assert_eq!(flags.priority(), priority_of_sum);
+            assert_eq!(flags.priority(), Some(priority_of_sum));
             assert!(flags.contains(Flags::FORWARDING));
-            assert_eq!(flags.with_priority(Priority::BASE), Flags::FORWARDING);
+            let anew = flags.with_priority(Priority::BASE);
+            assert_eq!(anew.priority(), Some(Priority::BASE));
+            assert_eq!(Flags::FORWARDING.priority(), None);
         }
     }
 

@@ -101,7 +101,13 @@ impl Pair {
     fn await_priorities(&self, router: Router, own: u8, peer: u8) {
         poll::until(PATIENCE, || {
             let told = self.cluster.group(router)?.priorities;
-            ensure!(told == Some(Priorities { own, peer }), "it tells {told:?}");
+            ensure!(
+                told == Some(Priorities {
+                    own,
+                    peer: Some(peer)
+                }),
+                "it tells {told:?}"
+            );
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{error:#}\n{}", self.cluster.logs()));

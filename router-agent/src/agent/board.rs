@@ -38,7 +38,7 @@ use crate::{
     arbiter::Health,
     clock,
     cluster::{Forced, PeerFinding, State},
-    config::{Cluster, Config, Group, Prefer, Role, Secrets, Tunnel},
+    config::{Cluster, Config, Group, Prefer, Role, Secrets, Tunnel, Weight},
     control::{
         protocol::{
             self, ConfigurationStatus, Configuring, DuplicateStatus, FenceStatus, Force,
@@ -228,13 +228,16 @@ impl Board {
 
 impl GroupBoard {
     fn new(group: &Group) -> Self {
+        let addresses = group.monitors.iter().map(|_| Weight::default());
         Self {
             monitors: group
                 .monitor_names()
-                .map(|address| MonitorStatus {
+                .zip(addresses.chain(group.weights()))
+                .map(|(address, weight)| MonitorStatus {
                     address,
                     state: MonitorState::Initializing,
                     why: None,
+                    weight: weight.get(),
                 })
                 .collect(),
             services: group

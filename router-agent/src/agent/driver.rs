@@ -409,7 +409,7 @@ impl Driver {
         let view = View {
             state: group.core.state(),
             claim: group.core.advertisement().claim,
-            priority: group.core.advertisement().flags.priority(),
+            priority: group.core.priority(),
             peer: group.core.peer_finding(),
             dual_activity: group.core.dual_activity_since().is_some(),
             trouble: group.core.trouble(),

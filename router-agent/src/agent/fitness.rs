@@ -29,7 +29,7 @@ pub struct Former {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fitness {
     pub is_fit: bool,
-    /// Places of the monitors that are not reachable, whether or not it can do without them.
+    /// Places of the monitors that are not reachable and have no weight, whether or not it can do without them.
     pub missing: Arc<[usize]>,
     pub priority: Priority,
 }
@@ -70,21 +70,22 @@ impl Monitors {
     /// A majority of the addresses must be reachable, and all else must be well that has no weight.
     pub fn fitness(&self) -> Fitness {
         let reachable = |state: &MonitorState| self.is_reachable(*state);
-        let answering = self.addresses.iter().copied().filter(reachable).count();
-        let mut mandatory = self
-            .others
+        let answering = self
+            .addresses
             .iter()
-            .filter(|(weight, _)| weight.is_mandatory());
-        let others = self.others.iter().map(|(_, state)| state);
+            .filter(|state| reachable(state))
+            .count();
+        let suffices = |(weight, state): &(Weight, MonitorState)| {
+            !weight.is_mandatory() || self.is_reachable(*state)
+        };
+        let addresses = self.addresses.iter().map(reachable);
         Fitness {
             is_fit: is_majority(answering, self.addresses.len())
-                && mandatory.all(|(_, state)| reachable(state)),
-            missing: self
-                .addresses
-                .iter()
-                .chain(others)
+                && self.others.iter().all(suffices),
+            missing: addresses
+                .chain(self.others.iter().map(suffices))
                 .enumerate()
-                .filter(|(_, state)| !self.is_reachable(**state))
+                .filter(|(_, suffices)| !suffices)
                 .map(|(place, _)| place)
                 .collect(),
             priority: self.priority(),
@@ -213,6 +214,7 @@ mod tests {
             }
             let found = monitors.fitness();
             assert!(found.is_fit, "{first:?} {third:?}");
+            assert!(found.missing.is_empty(), "{first:?} {third:?}");
             assert_eq!(found.priority.get(), priority, "{first:?} {third:?}");
         }
         let mut monitors = weighted(&[-30, 0], None);

@@ -52,7 +52,7 @@ pub(super) fn unwell(view: View, monitors: &[MonitorStatus]) -> Option<String> {
     let cause = view.trouble.filter(|cause| *cause != Cause::Stopping)?;
     let missing: Vec<_> = monitors
         .iter()
-        .filter(|monitor| monitor.state != MonitorState::Reachable)
+        .filter(|monitor| monitor.weight == 0 && monitor.state != MonitorState::Reachable)
         .map(|monitor| monitor.address.clone())
         .collect();
     Some(format!(
@@ -90,9 +90,10 @@ pub(super) fn priorities(group: &Group, view: Option<View>, peer: Flags) -> Opti
     let own = view.map_or(Priority::BASE, |view| view.priority);
     let peer = peer.priority();
     let weighs = group.weights().iter().any(|weight| !weight.is_mandatory());
-    (weighs || own != peer).then(|| Priorities {
+    let differs = peer.is_some_and(|peer| own != peer);
+    (weighs || differs).then(|| Priorities {
         own: own.get(),
-        peer: peer.get(),
+        peer: peer.map(Priority::get),
     })
 }
 

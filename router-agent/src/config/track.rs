@@ -31,6 +31,10 @@ impl Weight {
             .then_some(Self(weight))
     }
 
+    pub const fn get(self) -> i16 {
+        self.0
+    }
+
     /// Whether what it belongs to must be well.
     pub const fn is_mandatory(self) -> bool {
         self.0 == 0

@@ -7,7 +7,8 @@ use super::{
 };
 use crate::control::{
     protocol::{
-        AgentVersion, GateState, GroupStatus, HeartbeatStatus, MonitorState, Status, TunnelStatus,
+        AgentVersion, GateState, GroupStatus, HeartbeatStatus, MonitorState, Priorities, Status,
+        TunnelStatus,
     },
     server::Source,
 };
@@ -116,6 +117,25 @@ pub(super) const METRICS: &[Metric] = &[
         samples: |snapshot| {
             of_groups(snapshot, |group| {
                 vec![of_group(group, [], f64::from(group.epoch))]
+            })
+        },
+    },
+    Metric {
+        name: "router_group_priority",
+        kind: Gauge,
+        help: "How much the node is to be preferred, if anything tracked has a weight",
+        samples: |snapshot| {
+            of_groups(snapshot, |group| {
+                let Some(Priorities { own, peer }) = group.priorities else {
+                    return Vec::new();
+                };
+                [("own", Some(own)), ("peer", peer)]
+                    .into_iter()
+                    .filter_map(|(node, told)| {
+                        let priority = f64::from(told?);
+                        Some(of_group(group, [("of", node.to_owned())], priority))
+                    })
+                    .collect()
             })
         },
     },

@@ -84,7 +84,11 @@ fn report(text: &mut String, group: &GroupStatus) -> Result {
     }
     for monitor in &group.monitors {
         let state = Tone::of_monitor(monitor.state).paint(monitor.state.to_string());
-        writeln!(text, "  Monitor {}: {state}", monitor.address)?;
+        let weight = match monitor.weight {
+            0 => String::new(),
+            weight => format!(" (weight {weight})"),
+        };
+        writeln!(text, "  Monitor {}: {state}{weight}", monitor.address)?;
     }
     if !group.monitors.is_empty() {
         writeln!(text)?;
@@ -148,6 +152,7 @@ fn details(text: &mut String, status: &Status, group: &GroupStatus) -> Result {
         table.row([format!("Path {}:", path.interface).into(), session(path)]);
     }
     if let Some(Priorities { own, peer }) = group.priorities {
+        let peer = peer.map_or("not known".to_owned(), |peer| peer.to_string());
         table.row(["Priority:", &format!("{own}, the peer's is {peer}")]);
     }
     for monitor in &group.monitors {

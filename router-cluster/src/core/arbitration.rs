@@ -89,10 +89,11 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
-    /// What does not wait for the answer to anything else.
-    const fn is_urgent(self) -> bool {
+    /// Whether it does not wait for the answer to `other`. A look would lose what a claim has won.
+    fn displaces(self, other: Self) -> bool {
         match self {
-            Self::Look | Self::Found | Self::Claim | Self::Hold => true,
+            Self::Found | Self::Claim | Self::Hold => self != other,
+            Self::Look => other == Self::Watch,
             Self::Watch | Self::Pair => false,
         }
     }
@@ -292,11 +293,8 @@ impl Core {
         if wish.due > self.ticked {
             return;
         }
-        let waits = self
-            .arbitration
-            .pending
-            .is_some_and(|pending| !wish.purpose.is_urgent() || pending.purpose == wish.purpose);
-        if waits {
+        let waits = |pending: Pending| !wish.purpose.displaces(pending.purpose);
+        if self.arbitration.pending.is_some_and(waits) {
             return;
         }
         if wish.purpose == Purpose::Pair {

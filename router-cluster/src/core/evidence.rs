@@ -131,13 +131,29 @@ impl Core {
 
     /// Finds out which of the nodes is to be preferred.
     pub(super) fn compare(&mut self, now: BootTime) {
-        let rank = self.priority.cmp(&self.report.flags.priority());
-        if rank != self.rank {
-            self.rank = rank;
-            self.ranked_since = now;
-            // The operator has moved the group without regard to this.
-            self.stands_back &= rank != Ordering::Greater;
+        if self.report.last_heard.is_never() {
+            return;
         }
+        // One that knows of no priorities would not consent because of one.
+        let rank = self
+            .report
+            .flags
+            .priority()
+            .map_or(Ordering::Equal, |peers| self.priority.cmp(&peers));
+        if self.rank == Some(rank) {
+            return;
+        }
+        // What a former life had before it stood back is nothing new.
+        let is_new = self.rank.is_some();
+        self.rank = Some(rank);
+        self.ranked_since = now;
+        if is_new && rank == Ordering::Greater {
+            self.stands_back = false;
+        }
+    }
+
+    pub(super) fn rank(&self) -> Ordering {
+        self.rank.unwrap_or(Ordering::Equal)
     }
 
     /// Of a peer that is alive: whether it says that it hears us.

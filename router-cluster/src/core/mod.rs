@@ -146,10 +146,10 @@ pub struct Advertisement {
 /// | Unknown  | S after *wait*     | ·                          | ·                            | · |
 /// | Silent   | S after *wait*     | C                          | A                            | · |
 /// | Headless | S after *wait*     | C                          | A                            | · |
-/// | Out      | S                  | C; second: after *announcing*, or *patience* before the first epoch | A                         | · |
+/// | Out      | S                  | primary, of no lower priority: C; else after *announcing*, or *patience* before the first epoch | A | · |
 /// | Ready    | S                  | C; second: after *patience* | A after *announcing*        | · |
-/// | Asking   | S                  | first: C; second: ·        | first: A after *announcing*; second: S | D if it asks for failback, or its operator wants so; Fault if we are not well |
-/// | Owner    | S                  | first, with auto-failback: C after *failback-hold* | S; asked for failback: S after *yielding* | first: ·; second: S |
+/// | Asking   | S                  | primary, of no lower priority: C; else · | primary: A after *announcing*; secondary: S | D if it asks for failback, or its operator wants so; Fault if we are not well |
+/// | Owner    | S                  | first, with auto-failback: C after *failback-hold* | S; asked for failback: S after *yielding*, or without its reason at once | first: ·; second: S |
 /// | Impaired | S                  | C                          | S; asked it to yield: S after *yielding* | as Owner |
 /// | Draining | S                  | C                          | own word: A; else S after *yielding* | · |
 /// | Outdated | S                  | C after *patience*         | A after *announcing*         | · |
@@ -211,8 +211,8 @@ pub struct Core {
     /// When the peer became what it is, moved later like `entered`.
     standing_since: BootTime,
     priority: Priority,
-    /// How that compares with what the peer told last.
-    rank: Ordering,
+    /// How that compares with what the peer told last; nothing before the peer is heard.
+    rank: Option<Ordering>,
     /// When it began to, moved later like `entered`.
     ranked_since: BootTime,
     peer_finding: PeerFinding,
@@ -225,7 +225,8 @@ pub struct Core {
 
     /// What the operator asked for and has not got yet.
     forced: Option<Forced>,
-    /// Handed the group over as the operator wanted, and leaves it to the peer while that can own it.
+    /// Handed the group over as the operator wanted, or because it could not keep it, and leaves it to the
+    /// peer while that can own it.
     stands_back: bool,
     monitors_ok: bool,
     stopping: bool,
@@ -288,7 +289,7 @@ impl Core {
             standing: Standing::Unknown,
             standing_since: now,
             priority: Priority::BASE,
-            rank: Ordering::Equal,
+            rank: None,
             ranked_since: now,
             peer_finding: PeerFinding::NeverHeard,
             ticked: BootTime::NEVER,
@@ -341,6 +342,7 @@ impl Core {
             core.arbitration.held_until = former.own_until;
         } else {
             core.stage = Stage::Standby;
+            core.stands_back = former.flags.contains(Flags::STANDS_BACK);
         }
         core
     }
@@ -427,6 +429,11 @@ impl Core {
             (Stage::Active, None) => Flags::FORWARDING.with(Flags::ELIGIBLE),
             (Stage::Active, Some(_)) => Flags::FORWARDING,
         };
+        let flags = if self.stands_back {
+            flags.with(Flags::STANDS_BACK)
+        } else {
+            flags
+        };
         Advertisement {
             claim: self.newest,
             flags: flags.with_priority(self.priority),
@@ -468,6 +475,11 @@ impl Core {
                 Mandate::NONE
             }
         }
+    }
+
+    /// How much this node is to be preferred, as it tells its peer.
+    pub const fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// The epoch under which this node is active, or last was; zero if it never was.
@@ -599,6 +611,7 @@ impl Core {
         if self.failed_takeover.is_some() {
             self.hold_until = now.after(self.policy.fault_hold);
         }
+        self.stands_back |= self.cannot_keep();
         self.end_dual_activity(now, now);
         self.reasserts = false;
         self.arbitration.held_until = BootTime::NEVER;
@@ -615,6 +628,14 @@ impl Core {
             Stage::Active | Stage::Draining => true,
             Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault => false,
         }
+    }
+
+    /// Whether an owner hands over what would not stay with it if it asked for it again for the same reason.
+    /// A failback after other trouble than a takeover that failed is what the operator has asked for.
+    fn cannot_keep(&self) -> bool {
+        let fails_back = self.policy.goes_first() && self.policy.auto_failback;
+        let outranks = self.rank() == Ordering::Greater;
+        self.failed_takeover.is_some() || self.trouble().is_some() && outranks && !fails_back
     }
 
     fn holds(&self, epoch: Epoch) -> bool {

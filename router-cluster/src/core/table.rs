@@ -125,18 +125,18 @@ impl Core {
 
     /// If our priority is the higher one.
     fn outranks(&self) -> Option<Cause> {
-        (self.rank == Ordering::Greater).then(|| self.priorities())
+        (self.rank() == Ordering::Greater).then(|| self.priorities())
     }
 
     /// If the peer's is.
     fn outranked(&self) -> Option<Cause> {
-        (self.rank == Ordering::Less).then(|| self.priorities())
+        (self.rank() == Ordering::Less).then(|| self.priorities())
     }
 
     fn priorities(&self) -> Cause {
         Cause::Priorities {
             ours: self.priority,
-            peers: self.report.flags.priority(),
+            peers: self.report.flags.priority().unwrap_or_default(),
         }
     }
 
@@ -210,11 +210,14 @@ impl Core {
         let peer_called = self.report.flags.contains(Flags::FORCED);
         // Of two that could own the group, and do not ask for it yet; and of two that do: these may not have
         // heard of each other's priorities.
-        let preferred = match self.rank {
+        let preferred = match self.rank() {
             Ordering::Greater => true,
             Ordering::Equal => first,
             Ordering::Less => false,
         };
+        let failback = self
+            .outranks()
+            .or((preferred && policy.auto_failback).then_some(Cause::Failback));
         let before_peer = preferred && !self.stands_back && !peer_called;
         let asks_first = if called == peer_called { first } else { called };
         let alone = policy.rule() == Rule::OwnWord;
@@ -263,8 +266,9 @@ impl Core {
                 Move::now(Candidate(Handover), Cause::Forced)
             }
 
-            // Nobody owns the group: the primary goes first, the secondary when it has to.
-            (Standby, Peer::Out) if before_peer => {
+            // Nobody owns the group: the primary goes first, the secondary when it has to. That it is
+            // preferred its peer may not have heard yet, and may have ceased to be out.
+            (Standby, Peer::Out) if before_peer && first => {
                 Move::now(Candidate(Vacancy), Cause::UnownedAndPeerOut)
             }
             // Before the first epoch a peer that is out is most likely starting, and goes first.
@@ -307,13 +311,10 @@ impl Core {
             (Candidate(_), Peer::Asking) => Move::now(Standby, Cause::BothAsk),
 
             // The peer owns the group: it may be asked to yield, for a reason.
-            (Standby, Peer::Owner) if before_peer => {
-                let failback = policy.auto_failback.then_some(Cause::Failback);
-                self.outranks().or(failback).and_then(|cause| {
-                    let due = self.preferred_since().after(policy.failback_hold);
-                    Move::at(due.max(self.ask_not_before), Candidate(Failback), cause)
-                })
-            }
+            (Standby, Peer::Owner) if before_peer => failback.and_then(|cause| {
+                let due = self.preferred_since().after(policy.failback_hold);
+                Move::at(due.max(self.ask_not_before), Candidate(Failback), cause)
+            }),
             (Standby, Peer::Owner) => None,
             (Standby, Peer::Impaired) => {
                 Move::at(self.ask_not_before, Candidate(Relief), Cause::PeerImpaired)
@@ -326,6 +327,9 @@ impl Core {
             // By its own word it may forward beside us until it has heard of us.
             (Candidate(_), Peer::Draining) if alone => Move::now(Active, Cause::PeerYielded),
             (Candidate(Relief), Peer::Owner) => Move::now(Standby, Cause::PeerRecovered),
+            (Candidate(Failback), Peer::Owner) if failback.is_none() && !called => {
+                Move::now(Standby, self.priorities())
+            }
             (Candidate(Relief), Peer::Impaired | Peer::Draining)
             | (Candidate(Failback | Handover), Peer::Owner | Peer::Impaired | Peer::Draining) => {
                 Move::at(

@@ -1,5 +1,7 @@
 //! What must hold at every step, and in the end.
 
+use std::cmp::Ordering;
+
 use router_common::lease::{Gate, MARGIN};
 
 use super::{
@@ -176,9 +178,15 @@ impl Sim {
         if forwards != active {
             return Err("the active does not forward, or another does".into());
         }
-        let fails_back = self.places[0].node.policy.auto_failback && self.places.len() == 2;
-        if fails_back && !self.moved && !active[0] {
-            return Err("failback did not happen".into());
+        if let ([a, b], false) = (&self.places[..], self.moved) {
+            let rank = a.node.priority.cmp(&b.node.priority);
+            if rank == Ordering::Equal && a.node.policy.auto_failback && !active[0] {
+                return Err("failback did not happen".into());
+            }
+            let better = usize::from(rank == Ordering::Less);
+            if rank != Ordering::Equal && !self.handed_back && !active[better] {
+                return Err("the node of higher priority is not active".into());
+            }
         }
         if changes(self) != before {
             return Err("still changing".into());

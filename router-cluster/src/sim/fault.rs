@@ -86,12 +86,14 @@ impl Op {
 }
 
 impl Sim {
-    /// Begins a new life of the agent of `index`.
-    fn reborn(&mut self, index: usize) {
+    /// Begins a new life of the agent of `index`, which `forgot` what the one before it knew, or goes on.
+    fn reborn(&mut self, index: usize, forgot: bool) {
         let now = self.now;
         self.disturbed_until = now + AFTERMATH * PER_MS;
         let place = &mut self.places[index];
         let claim = place.node.published.claim;
+        // Who goes on knows no epoch only if the one before it knew none.
+        place.forgot = forgot || place.forgot && place.witness.highest == Epoch::default();
         let holds = place.node.state() == Some(State::Active);
         place.life += 1;
         place.next_probe = now;
@@ -100,7 +102,8 @@ impl Sim {
         place.witness.inherited = place.witness.taken;
         // Nobody is left who knows: epochs begin at 1 again.
         let mut powered = self.places.iter().filter(|place| place.node.powered);
-        let all_forgot = powered.all(|place| place.node.published.claim.epoch == Epoch::default());
+        let all_forgot = powered
+            .all(|place| place.forgot && place.node.published.claim.epoch == Epoch::default());
         if all_forgot && !self.setup.has_arbiter() {
             self.highest_forwarded = Epoch::default();
         }
@@ -143,7 +146,7 @@ impl Sim {
                         Op::Resume(_) => place.node.resume(clock),
                         _ => place.node.start(clock),
                     }
-                    self.reborn(index);
+                    self.reborn(index, matches!(op, Op::Restart(_)));
                 }
             }
             Op::PowerOff(index) => self.places[index].node.power_off(),
@@ -153,10 +156,11 @@ impl Sim {
                     place.frozen_since = None;
                     let clock = place.clock(now);
                     place.node.power_on(clock);
-                    self.reborn(index);
+                    self.reborn(index, true);
                 }
             }
             Op::Monitors(index, ok) => {
+                self.handed_back |= !ok;
                 let place = &mut self.places[index];
                 let clock = place.clock(now);
                 let outcome = place.node.monitors(ok, clock);
@@ -171,6 +175,7 @@ impl Sim {
             }
             Op::Takeover(index, done) => {
                 if let Some(epoch) = self.places[index].witness.taken {
+                    self.moved |= !done;
                     return self.give(
                         index,
                         if done {
@@ -217,7 +222,6 @@ impl Sim {
                 self.apply(Op::Restart(index))?;
             }
             self.apply(Op::Monitors(index, true))?;
-            self.apply(Op::Priority(index, 0))?;
             self.apply(Op::Takeover(index, true))?;
         }
         Ok(())

@@ -6,6 +6,7 @@
 
 mod check;
 mod fault;
+mod priorities;
 mod random;
 mod scenarios;
 mod witness;

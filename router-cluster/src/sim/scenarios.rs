@@ -18,7 +18,7 @@ fn expect(what: &str, holds: bool) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what.into()) }
 }
 
-fn pair(setup: Setup, seed: u64) -> Sim {
+pub(super) fn pair(setup: Setup, seed: u64) -> Sim {
     let mut sim = Sim::new(setup, seed, false, None);
     sim.run(1000).expect("rules hold");
     assert!(

@@ -60,6 +60,8 @@ pub(super) struct Place {
     pub(super) arbiter: Way,
     /// Counts its agents.
     pub(super) life: u64,
+    /// Its agent began without what the one before it knew.
+    pub(super) forgot: bool,
 }
 
 impl Place {
@@ -117,8 +119,10 @@ pub(super) struct Sim {
     /// Without a leader.
     pub(super) store_down: bool,
     pub(super) wiped: bool,
-    /// The operator has moved the group: no failback before the next failure.
+    /// The operator has moved the group, or a takeover has failed: who handed over stands back.
     pub(super) moved: bool,
+    /// Monitors were lost: a higher priority may not ask for the group again.
+    pub(super) handed_back: bool,
     random: Random,
     /// Until when both may be active.
     pub(super) disturbed_until: u64,
@@ -154,6 +158,7 @@ impl Sim {
                     lost_ns: 0,
                     arbiter: Way::Open,
                     life: 0,
+                    forgot: true,
                 };
                 let mut place = place;
                 place.node = Node::new(place.node.policy.clone(), planted, place.clock(0));
@@ -178,6 +183,7 @@ impl Sim {
             store_down: false,
             wiped: false,
             moved: false,
+            handed_back: false,
             random,
             disturbed_until: 0,
             worse_since: None,

@@ -74,7 +74,8 @@ pub fn driven_groups(config: &Config, sessions: Vec<OpenSession>, newest: Epoch)
                 is_active: state == State::Active,
                 former: (state != State::Initializing).then(|| Former {
                     was_fit: former.was_well(),
-                    priority: former.flags.priority(),
+                    // One that knew of none had no weights either.
+                    priority: former.flags.priority().unwrap_or_default(),
                 }),
                 group: DrivenGroup::new(group.name.clone(), place, core, sessions.collect()),
             }
@@ -135,7 +136,9 @@ pub fn tracks(config: &Config, beginnings: &[Beginning]) -> Vec<track::Target> {
                     group: number,
                     group_name: Arc::clone(&name),
                     index,
-                    was_well: beginning.former.is_some_and(|former| former.was_fit),
+                    // What has a weight may have been unwell beside a node that was fit.
+                    was_well: tracked.weight.is_mandatory()
+                        && beginning.former.is_some_and(|former| former.was_fit),
                     track: tracked.track.clone(),
                 })
         })

@@ -134,6 +134,9 @@ pub struct MonitorStatus {
     /// Why it is not reachable, if more is known than that.
     #[serde(default)]
     pub why: Option<String>,
+    /// What it counts for the node's priority; zero: it counts for the node's fitness.
+    #[serde(default)]
+    pub weight: i16,
 }
 
 /// Whether a monitored address answers, or what else is monitored is well; displayed in Vyatta's words.
@@ -163,8 +166,8 @@ impl fmt::Display for MonitorState {
 pub struct Priorities {
     /// This node's.
     pub own: u8,
-    /// What the peer told last.
-    pub peer: u8,
+    /// What the peer told last; nothing if it knows of none.
+    pub peer: Option<u8>,
 }
 
 /// A service of a group, on this node.

@@ -1,7 +1,7 @@
 //! Sessions, grants and fences. Secrets end here.
 
 use router_common::{
-    identity::{Claim, Flags, NodeId, Priority},
+    identity::{Claim, Flags, NodeId},
     keys::Named,
     map::{
         EpochSlot, Fence, FenceCounters, Granted, Lease, LocalState, RoundTrips, SessionConfig,
@@ -229,20 +229,17 @@ fn claim(fields: Fields, claim: Claim) -> Fields {
 
 /// What a node says of itself, by names.
 pub fn flag_names(flags: Flags) -> Vec<String> {
-    let priority = flags.priority();
-    let flags = flags.with_priority(Priority::BASE);
     let mut names = names(
-        u32::from(flags.0),
+        u32::from(flags.0 & 0xff),
         &[
             (u32::from(Flags::FORWARDING.0), "forwarding"),
             (u32::from(Flags::ELIGIBLE.0), "eligible"),
             (u32::from(Flags::CANDIDATE.0), "candidate"),
             (u32::from(Flags::DRAINING.0), "draining"),
             (u32::from(Flags::FORCED.0), "forced"),
+            (u32::from(Flags::STANDS_BACK.0), "stands-back"),
         ],
     );
-    if priority != Priority::BASE {
-        names.push(format!("priority {}", priority.get()));
-    }
+    names.extend(flags.priority().map(|it| format!("priority {}", it.get())));
     names
 }

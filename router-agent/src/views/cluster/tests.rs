@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     control::protocol::{
         ArbiterStatus, ArbiterTimes, Authority, DuplicateStatus, FenceStatus, GateState,
-        MonitorState, MonitorStatus, Step,
+        MonitorState, MonitorStatus, Priorities, Step,
     },
     views::golden,
 };
@@ -97,7 +97,7 @@ fn with_services(mut status: Status, held: bool) -> Status {
         .map(|address| MonitorStatus {
             address: address.to_owned(),
             state: MonitorState::Reachable,
-            why: None,
+            ..MonitorStatus::default()
         })
         .to_vec();
     group.services = ["10.0.0.254/24/eth1", "squid"]
@@ -159,6 +159,11 @@ fn with_monitors_and_services() {
         address: "interface eth2".to_owned(),
         state: MonitorState::Unreachable,
         why: Some("it has no carrier".to_owned()),
+        weight: -20,
+    });
+    group.priorities = Some(Priorities {
+        own: 80,
+        peer: Some(100),
     });
     group.services[0].duplicates.push(DuplicateStatus {
         mac: "02:00:00:00:00:0c".to_owned(),
