@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -194,7 +194,9 @@ pub fn send_frames(node: &Node, interface: &str, frame: &[u8], times: u32) -> Re
     address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET)?;
     address.sll_ifindex = i32::try_from(index)?;
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
-    for _ in 0..times {
+    let deadline = Instant::now() + PATIENCE;
+    let mut left = times;
+    while left > 0 {
         // SAFETY: `frame` and `address` live through the call, and their lengths are given.
         let sent = unsafe {
             libc::sendto(
@@ -206,12 +208,18 @@ pub fn send_frames(node: &Node, interface: &str, frame: &[u8], times: u32) -> Re
                 length,
             )
         };
+        let error = io::Error::last_os_error();
+        // The device's queue is full; who empties it wants the CPU.
+        if sent < 0 && error.raw_os_error() == Some(libc::ENOBUFS) && Instant::now() < deadline {
+            thread::yield_now();
+            continue;
+        }
         ensure!(
             usize::try_from(sent) == Ok(frame.len()),
-            "{}: cannot send a frame by {interface}: {}",
+            "{}: cannot send a frame by {interface}: {error}",
             node.name(),
-            io::Error::last_os_error()
         );
+        left -= 1;
     }
     Ok(())
 }
