@@ -19,7 +19,7 @@ use serde_json::Value;
 const PRIMARY: Router = ROUTERS[0];
 const PORT: u16 = 9430;
 
-/// With all that a metric can be about: services, monitors, grants.
+/// With all that a metric can be about: services, monitors, weights, grants.
 fn config(router: Router) -> String {
     let [lan, servers] = article::SERVICES;
     router.article_config()
@@ -27,6 +27,7 @@ fn config(router: Router) -> String {
             "set cluster group aws service {lan}
 set cluster group aws service {servers}
 set cluster group aws monitor 127.0.0.1
+set cluster group aws track interface eth1 weight 5
 set cluster group aws prefer consistency
 set service metrics listen {PORT}
 "
