@@ -267,7 +267,7 @@ impl Pair {
     /// Returns when the agent runs and the tunnel is up. The device alone says nothing: an agent
     /// that died leaves one behind.
     pub fn start_agent(&mut self) -> Result<()> {
-        let starts = || agent::log(self.ours()).matches("agent: running").count();
+        let starts = || agent::log(self.ours()).matches(": running\n").count();
         let before = starts();
         let agent = Agent::start(self.ours(), &self.case.config())?;
         poll::until(PATIENCE, || {
