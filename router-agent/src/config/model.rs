@@ -37,6 +37,15 @@ impl Config {
     pub fn groups(&self) -> &[Group] {
         self.cluster.as_ref().map_or(&[], |cluster| &cluster.groups)
     }
+
+    /// Addresses that move with the groups.
+    pub fn service_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let services = self.groups().iter().flat_map(|group| &group.services);
+        services.filter_map(|service| match service {
+            Service::Address(service) => Some(service.address.addr()),
+            Service::Unit(_) | Service::Script(_) => None,
+        })
+    }
 }
 
 /// `service control`: for whom the control socket is, besides root and the agent's own user. Names of

@@ -2,11 +2,12 @@
 
 use std::{io, path::PathBuf};
 
-use super::catalogue::Known;
 use aya::{
     maps::{MapError, MapType},
     sys::SyscallError,
 };
+
+use super::catalogue::Known;
 
 /// Displayed for an operator, in one line.
 #[derive(Debug, thiserror::Error)]

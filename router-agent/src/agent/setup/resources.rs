@@ -89,14 +89,7 @@ pub fn lookout(
     netlink: &Netlink,
     reports: &UnboundedSender<Report>,
 ) -> Result<Option<Lookout>> {
-    let groups = config.groups().iter();
-    let addresses: Vec<_> = groups
-        .flat_map(|group| &group.services)
-        .filter_map(|service| match service {
-            Service::Address(service) => Some(service.address.addr()),
-            Service::Unit(_) | Service::Script(_) => None,
-        })
-        .collect();
+    let addresses: Vec<_> = config.service_addresses().collect();
     if addresses.is_empty() {
         return Ok(None);
     }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::Unusable;
 use crate::{
-    config::{Config, ConntrackSync, Service, SyncLink, Tunnel},
+    config::{Config, ConntrackSync, SyncLink, Tunnel},
     net::{Address, Link},
 };
 
@@ -161,14 +161,7 @@ fn local_address(
             of_link.map(|address| address.net).collect()
         }
     };
-    let groups = config.groups().iter();
-    let moving: Vec<IpAddr> = groups
-        .flat_map(|group| &group.services)
-        .filter_map(|service| match service {
-            Service::Address(service) => Some(service.address.addr()),
-            Service::Unit(_) | Service::Script(_) => None,
-        })
-        .collect();
+    let moving: Vec<IpAddr> = config.service_addresses().collect();
     let fit: Vec<_> = nets
         .iter()
         .filter_map(|net| match net {
