@@ -23,7 +23,7 @@ mod sim;
 #[cfg(test)]
 mod store;
 #[cfg(test)]
-mod table;
+mod tests;
 
 pub use self::{
     arbiter::{Answer, Fault, Mode, Record, Request, Revision},

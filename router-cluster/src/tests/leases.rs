@@ -1,0 +1,164 @@
+//! What is granted, what is owed to a peer that was granted something, and what a node may live on.
+
+use std::time::Duration;
+
+use router_common::{lease::Length, time::BootTime};
+
+use super::{Bench, OUT, OWNER, READY, active, ms, policy};
+use crate::{Event, PeerFinding, Policy, Prefer, State};
+
+fn consistent(node: u32) -> Bench {
+    Bench::new(Policy {
+        prefer: Prefer::Consistency,
+        ..policy(node)
+    })
+}
+
+#[test]
+fn the_standby_grants_and_the_candidate_does_not() {
+    let mut b = consistent(1);
+    assert!(b.core.mandate().grant.is_none(), "nobody owns the group");
+    b.hears(OWNER, 5);
+    assert_eq!(b.core.mandate().grant, policy(1).lease);
+    assert_eq!(b.core.mandate().opening, None);
+    b.run(ms(2000));
+    assert_eq!(b.core.state(), State::Candidate, "asks for failback");
+    assert!(b.core.mandate().grant.is_none());
+}
+
+#[test]
+fn an_agent_that_is_dead_is_granted_nothing() {
+    let mut b = consistent(2);
+    b.hears(OWNER, 5);
+    b.peer.agent_age = ms(300);
+    b.tick();
+    assert!(b.core.mandate().grant.is_none());
+    assert_eq!(b.core.state(), State::Standby, "and nothing is claimed");
+    b.peer.agent_age = ms(10);
+    b.tick();
+    assert!(!b.core.mandate().grant.is_none());
+}
+
+#[test]
+fn a_node_out_of_service_grants_all_the_same() {
+    let mut b = consistent(2);
+    b.hears(OWNER, 5);
+    b.handle(Event::Monitors { ok: false });
+    assert_eq!(b.core.state(), State::Fault);
+    assert!(!b.core.mandate().grant.is_none());
+}
+
+#[test]
+fn who_prefers_consistency_claims_nothing_from_silence() {
+    let mut b = consistent(2);
+    b.hears(OWNER, 5);
+    b.speaking = false;
+    b.run(ms(5000));
+    assert_eq!(b.core.state(), State::Standby);
+    assert_eq!(b.core.peer_finding(), PeerFinding::KernelSilent);
+}
+
+/// Longer than all other waits here.
+const LONG: Length = Length::from_us(300_000);
+
+/// A standby whose peer acts on an epoch that has passed: the one way to become active beside a peer
+/// that may still forward.
+fn beside_an_outdated_peer() -> Bench {
+    let mut b = Bench::new(Policy {
+        prefer: Prefer::Consistency,
+        lease: LONG,
+        ..policy(2)
+    });
+    b.hears(OWNER, 5);
+    assert_eq!(b.core.mandate().grant, LONG);
+    // It is told of epoch 6 by another path, and no more.
+    b.hears(READY, 6);
+    b.hears(OWNER, 5);
+    assert!(b.core.mandate().grant.is_none());
+    b
+}
+
+#[test]
+fn who_granted_waits_until_the_last_grant_has_ended() {
+    let mut b = beside_an_outdated_peer();
+    // Noted while granting was closed, so this tick brings it.
+    b.now = b.now.after(ms(5));
+    b.peer.granted = b.now;
+    let over = LONG.promised_until(b.now);
+    b.run(over.since(b.now).saturating_sub(Duration::from_nanos(1)));
+    assert_eq!(b.core.state(), State::Candidate);
+    b.run(Duration::from_nanos(1));
+    assert_eq!((b.core.state(), b.now), (State::Active, over));
+}
+
+#[test]
+fn who_starts_may_have_granted_in_the_last_moment_of_an_earlier_life() {
+    let mut b = beside_an_outdated_peer();
+    let over = LONG.promised_until(b.now);
+    b.run(ms(1000));
+    let active = b.core.transitions().find(|t| t.to == State::Active);
+    assert_eq!(active.unwrap().at, over);
+}
+
+#[test]
+fn a_peer_that_says_it_does_not_forward_is_owed_nothing() {
+    let mut b = consistent(1);
+    b.hears(OWNER, 5);
+    b.peer.granted = b.now;
+    b.hears(OUT, 5);
+    assert_eq!(b.core.state(), State::Active, "in the same call");
+}
+
+/// It may have said so before we granted: by a path that lags behind.
+#[test]
+fn what_a_peer_says_of_an_earlier_epoch_releases_from_no_promise() {
+    let mut b = consistent(1);
+    b.hears(OWNER, 5);
+    b.peer.granted = b.now;
+    let over = policy(1).lease.promised_until(b.now);
+    b.hears(OUT, 4);
+    b.run(over.since(b.now).saturating_sub(Duration::from_nanos(1)));
+    assert_eq!(b.core.state(), State::Candidate);
+    b.run(Duration::from_nanos(1));
+    assert_eq!((b.core.state(), b.now), (State::Active, over));
+}
+
+#[test]
+fn an_active_forwards_by_its_last_tick_or_by_grants_alone() {
+    let b = active(1);
+    let opening = b.core.mandate().opening.unwrap();
+    let until = b.now.after(ms(300));
+    assert_eq!((opening.own_until, opening.lease), (until, Length::NONE));
+    // Another event tells nothing of what was not heard.
+    let mut later = active(1);
+    later.now = later.now.after(ms(5000));
+    later.handle(Event::Monitors { ok: true });
+    assert_eq!(later.core.mandate().opening.unwrap().own_until, until);
+
+    let mut b = consistent(1);
+    b.hears(OWNER, 5);
+    b.hears(OUT, 5);
+    let opening = b.core.mandate().opening.unwrap();
+    assert_eq!(opening.own_until, BootTime::NEVER);
+    assert_eq!(opening.lease, policy(1).lease);
+    assert_eq!(opening.since, b.now);
+    let fence = b.core.mandate().fence(&b.core.advertisement());
+    assert_eq!(fence.authority_end_ns, 0);
+}
+
+#[test]
+fn an_active_that_did_not_run_for_so_long_that_its_word_ended_starts_over() {
+    for (stopped, state) in [(ms(299), State::Active), (ms(300), State::Standby)] {
+        let mut b = active(1);
+        b.now = b.now.after(stopped);
+        b.tick();
+        assert_eq!(b.core.state(), state, "{stopped:?}");
+    }
+    // By grants it is its peer that ends it.
+    let mut b = consistent(1);
+    b.hears(OWNER, 5);
+    b.hears(OUT, 5);
+    b.now = b.now.after(ms(5000));
+    b.hears(READY, 6);
+    assert_eq!(b.core.state(), State::Active);
+}
