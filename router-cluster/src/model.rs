@@ -435,7 +435,10 @@ impl World {
         match fault {
             Fault::Link(from, _) => self.links[from] = Link::Up,
             Fault::Way(index, _) => self.places[index].way = Way::Open,
-            Fault::Stop(index) => self.places[index].node.stopped = false,
+            Fault::Stop(index) => {
+                let outcomes = self.places[index].node.go_on(NOW);
+                self.follow(index, outcomes);
+            }
             Fault::Kill(index) => self.places[index].node.start(NOW),
             Fault::Resume(index) => self.places[index].node.resume(NOW),
             Fault::PowerOff(index) => self.places[index].node.power_on(NOW),

@@ -397,6 +397,16 @@ impl Node {
         self.handle(Event::Priority(priority), now)
     }
 
+    /// A stopped agent goes on, and finds what has changed meanwhile.
+    pub fn go_on(&mut self, now: BootTime) -> Vec<Outcome> {
+        if !std::mem::take(&mut self.stopped) {
+            return Vec::new();
+        }
+        let monitors = self.monitors(self.monitors_ok, now);
+        let priority = self.set_priority(self.priority, now);
+        monitors.into_iter().chain(priority).collect()
+    }
+
     /// Gives the core an event, and publishes what follows.
     pub fn handle(&mut self, event: Event, now: BootTime) -> Option<Outcome> {
         let core = self.core.as_mut()?;

@@ -58,6 +58,10 @@ impl Core {
         let gap = now.since(self.ticked);
         if self.ticked.is_never() {
             self.listening_since = now;
+            // Nor did a start wait for the peer before it could hear it.
+            if self.stage == Stage::Initializing {
+                self.entered = now;
+            }
             // A life that goes on was vouched for only so long.
             let stopped = now.since(self.vouched);
             if self.owns() && self.has_lapsed(stopped) {

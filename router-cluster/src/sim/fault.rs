@@ -124,7 +124,12 @@ impl Sim {
             }
             Op::Arbiter(index, way) => self.places[index].arbiter = way,
             Op::Stop(index) => self.places[index].node.stopped = true,
-            Op::Continue(index) => self.places[index].node.stopped = false,
+            Op::Continue(index) => {
+                let place = &mut self.places[index];
+                let clock = place.clock(now);
+                let outcomes = place.node.go_on(clock);
+                return self.follow(index, outcomes, false);
+            }
             Op::Freeze(index) => {
                 self.places[index].frozen_since.get_or_insert(now);
             }

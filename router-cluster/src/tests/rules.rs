@@ -278,14 +278,16 @@ fn an_orderly_stop_leaves_for_good() {
 
 #[test]
 fn a_start_excludes_its_own_stops_from_the_wait() {
-    let mut b = Bench::new(policy(1));
-    b.run(ms(400));
-    b.now = b.now.after(ms(300));
-    b.tick();
-    b.run(ms(90));
-    assert_eq!(b.core.state(), State::Initializing);
-    b.run(ms(20));
-    assert_eq!(b.core.state(), State::Active);
+    for ran in [ms(400), ms(0)] {
+        let mut b = Bench::new(policy(1));
+        b.run(ran);
+        b.now = b.now.after(ms(300));
+        b.tick();
+        b.run(ms(490).saturating_sub(ran));
+        assert_eq!(b.core.state(), State::Initializing, "ran {ran:?}");
+        b.run(ms(60));
+        assert_eq!(b.core.state(), State::Active, "ran {ran:?}");
+    }
 }
 
 #[test]
