@@ -24,6 +24,8 @@ mod sim;
 mod store;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told;
 
 pub use self::{
     arbiter::{Answer, Fault, Mode, Record, Request, Revision},

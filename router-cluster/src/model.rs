@@ -26,6 +26,7 @@ use super::{
     core::relative::{Passed, revisions_of},
     node::{Message, Node, Outcome, Planted, owns},
     store::Store,
+    told::tell,
 };
 
 /// A step, which is long beside the margin, and divides every wait of the core.
@@ -732,10 +733,10 @@ fn check_all(groups: &[(Setup, Kinds, u8)]) {
         let of = format!("{setup:?}, faults: {faults} of {kinds:?}");
         let start = Instant::now();
         let states = check(group).unwrap_or_else(|error| panic!("{of}: {error}"));
-        println!(
+        tell(format_args!(
             "{of}: {states} states in {:.1} s",
             start.elapsed().as_secs_f64()
-        );
+        ));
     }
 }
 

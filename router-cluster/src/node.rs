@@ -33,7 +33,7 @@ pub enum Planted {
     LateAnswerAccepted,
     /// The fence opens when the swap is asked for.
     OpenBeforeSwap,
-    /// Every record looks as if its owner lived on grants.
+    /// The term of every record looks as if it were over.
     TermNotWaited,
     /// A record counts as unchanged from when it was asked for.
     UnchangedFromSend,
@@ -43,6 +43,8 @@ pub enum Planted {
     BlindSwap,
     /// A record that has gone looks like one that never was.
     MissingIsFresh,
+    /// A read is answered by what the arbiter was last known to hold, although it does not answer.
+    StaleRead,
     /// Of three nodes one lives on the grants of one.
     GrantsAmongThree,
     /// A node says that it does not forward, and closes its fence afterwards.
@@ -64,7 +66,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::GrantAfterClosing,
         Self::LeaseFromReceipt,
         Self::NoMargin,
@@ -77,6 +79,7 @@ impl Planted {
         Self::PairedBeforeDrop,
         Self::BlindSwap,
         Self::MissingIsFresh,
+        Self::StaleRead,
         Self::GrantsAmongThree,
         Self::SaysBeforeItCloses,
         Self::NoSelfSuspicion,
@@ -354,7 +357,12 @@ impl Node {
     ) -> Option<Outcome> {
         let answer = match (self.planted, answer) {
             (Some(Planted::TermNotWaited), Answer::Found(Some((revision, record)))) => {
-                let mode = Mode::Paired;
+                let mode = match record.mode {
+                    Mode::Paired => Mode::Paired,
+                    Mode::Solo { .. } => Mode::Solo {
+                        term: Duration::ZERO,
+                    },
+                };
                 Answer::Found(Some((revision, Record { mode, ..record })))
             }
             (Some(Planted::MissingIsFresh), Answer::Found(None)) => {

@@ -15,7 +15,7 @@ use super::{
         report::Standing,
     },
     Command, Core,
-    table::Stage,
+    table::{Move, Stage},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,8 +75,8 @@ pub(super) struct Pending {
 pub(super) enum Purpose {
     /// To know the record.
     Watch,
-    /// To know by what an owner lives that is suspected: a candidate waits neither for what a watch
-    /// comes to, nor for what was asked in calm times and failed.
+    /// To know by what an owner lives that is suspected, or is to be asked to let go: nobody waits then for
+    /// what a watch comes to, nor for what was asked in calm times and failed.
     Look,
     /// To have one, which nobody owns: only from a record can a claim tell that it is unchanged.
     Found,
@@ -141,7 +141,7 @@ impl Core {
         self.arbitration.seen?.record()
     }
 
-    pub(super) fn is_arbiter_behind(&self) -> bool {
+    pub(super) fn is_record_unsound(&self) -> bool {
         self.arbitration.seen.is_some_and(|seen| !seen.sound)
     }
 
@@ -159,14 +159,27 @@ impl Core {
         };
         self.arbitration.pending = None;
         match answer {
-            Answer::Found(found) => self.found(found, pending.known, now),
+            Answer::Found(found) => self.found(found, &pending, now),
             Answer::Swapped(revision) => self.swapped(revision, &pending, sent, now),
             Answer::Failed(fault) => self.failed(&pending, fault, now),
         }
     }
 
-    fn found(&mut self, found: Option<(Revision, Record)>, known: Epoch, now: BootTime) {
-        let is = self.finding_of(found, known);
+    /// Whether a record that its owner lets go of could be had: the arbiter has just told of it.
+    pub(super) fn could_claim(&self, policy: &ArbiterPolicy) -> bool {
+        let is_fresh = |seen: Seen| self.ticked < seen.checked.after(policy.pause());
+        let may_be_replaced = match self.arbitration.finding {
+            ArbiterFinding::Well => true,
+            ArbiterFinding::Behind { .. } | ArbiterFinding::Foreign { .. } => {
+                self.arbitration.overruled
+            }
+            ArbiterFinding::NeverHeard | ArbiterFinding::Failing(_) => false,
+        };
+        may_be_replaced && self.arbitration.seen.is_some_and(is_fresh)
+    }
+
+    fn found(&mut self, found: Option<(Revision, Record)>, pending: &Pending, now: BootTime) {
+        let is = self.finding_of(found, pending.known);
         let before = self.arbitration.seen.filter(|seen| seen.found == found);
         self.arbitration.seen = Some(Seen {
             found,
@@ -175,7 +188,19 @@ impl Core {
             sound: is == ArbiterFinding::Well,
         });
         self.find_arbiter(is, now);
-        if let (ArbiterFinding::Well, Some((_, record))) = (is, found)
+        match is {
+            ArbiterFinding::Well => self.arbitration.overruled = false,
+            ArbiterFinding::NeverHeard
+            | ArbiterFinding::Failing(_)
+            | ArbiterFinding::Behind { .. }
+            | ArbiterFinding::Foreign { .. } => {
+                if !self.arbitration.overruled {
+                    self.refuse_forced(pending);
+                }
+            }
+        }
+        // Whoever owns it: nobody is to claim below it.
+        if let Some((_, record)) = found
             && record.claim.epoch > self.newest.epoch
         {
             // Who owns it is known when he says so himself: only then he has heard of it.
@@ -184,6 +209,14 @@ impl Core {
                 owner: NodeId::NONE,
             };
             self.judge(now);
+        }
+    }
+
+    /// What the operator asked for, and the arbiter does not allow now, is not done at some later time.
+    fn refuse_forced(&mut self, looked: &Pending) {
+        if looked.purpose == Purpose::Look && self.stage == Stage::Standby {
+            self.forced = None;
+            self.overrule(false);
         }
     }
 
@@ -230,6 +263,7 @@ impl Core {
         };
         self.arbitration.resting = Some((pending.purpose, now.after(policy.pause())));
         self.find_arbiter(ArbiterFinding::Failing(fault), now);
+        self.refuse_forced(pending);
     }
 
     /// Whether what was found may be acted on. Epochs only grow, and within one so do revisions: the
@@ -319,10 +353,8 @@ impl Core {
 
     fn still_wants(&self, purpose: Purpose) -> bool {
         match purpose {
-            Purpose::Watch => true,
-            Purpose::Look | Purpose::Found | Purpose::Claim => {
-                matches!(self.stage, Stage::Candidate(_))
-            }
+            Purpose::Watch | Purpose::Look => true,
+            Purpose::Found | Purpose::Claim => matches!(self.stage, Stage::Candidate(_)),
             Purpose::Hold | Purpose::Pair => self.owns(),
         }
     }
@@ -348,7 +380,11 @@ impl Core {
     fn wish(&self, policy: &ArbiterPolicy) -> Wish {
         let watch = self.watch(policy);
         let wish = match self.stage {
-            Stage::Initializing | Stage::Standby | Stage::Fault => watch,
+            Stage::Initializing | Stage::Fault => watch,
+            Stage::Standby => match self.look_before_asking(policy, watch) {
+                Some(look) if look.due <= watch.due.max(self.ticked) => look,
+                Some(_) | None => watch,
+            },
             Stage::Candidate(_) => {
                 let look = self.look_at_least_once(watch);
                 match self.claim(policy) {
@@ -379,6 +415,20 @@ impl Core {
             request: Request::Read,
             cause: None,
         }
+    }
+
+    /// A standby that would ask an owner to let go looks first whether it could follow.
+    fn look_before_asking(&self, policy: &ArbiterPolicy, watch: Wish) -> Option<Wish> {
+        let step = self.next_move().filter(Move::asks_an_owner)?;
+        let again = self
+            .arbitration
+            .seen
+            .map_or(BootTime::NEVER, |seen| seen.checked.after(policy.pause()));
+        Some(Wish {
+            due: step.due.max(again),
+            purpose: Purpose::Look,
+            ..watch
+        })
     }
 
     /// A candidate looks before it waits: since the record was seen, its owner may have ceased to live on it.

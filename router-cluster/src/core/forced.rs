@@ -57,7 +57,7 @@ impl Core {
         match self.stage {
             Stage::Initializing | Stage::Fault => return Err(Refusal::Starting),
             // It may have its record written anew.
-            Stage::Active | Stage::Draining if anyway && self.is_arbiter_behind() => {}
+            Stage::Active | Stage::Draining if anyway && self.is_record_unsound() => {}
             Stage::Active | Stage::Draining => return Err(Refusal::AlreadyActive),
             Stage::Standby | Stage::Candidate(_) => {}
         }

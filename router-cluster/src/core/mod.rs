@@ -554,6 +554,7 @@ impl Core {
             (Stage::Fault, Stage::Standby) => self.failed_takeover = None,
             (Stage::Candidate(_), Stage::Standby) => {
                 self.forced = None;
+                self.overrule(false);
                 if let Cause::PeerDidNotYield { .. } = cause {
                     self.ask_not_before = now.after(self.policy.ask_again());
                 }
@@ -615,6 +616,7 @@ impl Core {
         self.end_dual_activity(now, now);
         self.reasserts = false;
         self.arbitration.held_until = BootTime::NEVER;
+        self.overrule(false);
         commands.push(Command::Release {
             epoch: self.own_epoch,
         });

@@ -56,6 +56,19 @@ impl Move {
     pub(super) const fn at(due: BootTime, to: Stage, cause: Cause) -> Option<Self> {
         Some(Self { due, to, cause })
     }
+
+    /// Whether it asks one who forwards to let go, and grants it nothing from then on.
+    pub(super) fn asks_an_owner(&self) -> bool {
+        match self.to {
+            Stage::Candidate(Wanted::Relief | Wanted::Failback | Wanted::Handover) => true,
+            Stage::Candidate(Wanted::Vacancy)
+            | Stage::Initializing
+            | Stage::Standby
+            | Stage::Active
+            | Stage::Draining
+            | Stage::Fault => false,
+        }
+    }
 }
 
 impl Core {
@@ -77,6 +90,7 @@ impl Core {
             Rule::Arbiter(_) if step.to == Stage::Active && !self.owns() => {
                 self.victory().is_some()
             }
+            Rule::Arbiter(policy) if step.asks_an_owner() => self.could_claim(&policy),
             Rule::Arbiter(_) | Rule::OwnWord | Rule::Grants => true,
         };
         allowed && step.due <= self.ticked

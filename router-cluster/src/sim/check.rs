@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use router_common::lease::{Gate, MARGIN};
+use router_common::lease::{self, Gate, MARGIN};
 
 use super::{
     super::{ArbiterFinding, Core, Forced, State},
@@ -56,6 +56,14 @@ impl Sim {
         if forwarding > 1 {
             let states: Vec<_> = self.places.iter().map(|place| place.node.state()).collect();
             return Err(format!("two forward, being {states:?}"));
+        }
+        for holder in 0..2 {
+            let [holder, granter] = [holder, 1 - holder].map(|index| &self.places[index]);
+            let holds = holder.node.powered
+                && lease::lease_end(&holder.node.fence, &holder.node.lease) > holder.clock(now);
+            if holds && granter.owns() {
+                return Err("active while what it granted holds".into());
+            }
         }
         if self.setup == Setup::Consistency {
             for (index, place) in self.places.iter().enumerate() {

@@ -6,6 +6,7 @@
 
 mod check;
 mod fault;
+mod planned;
 mod priorities;
 mod random;
 mod scenarios;
@@ -18,7 +19,7 @@ use router_common::{identity::NodeId, lease::Length};
 
 pub(super) use self::scenarios::SCENARIOS;
 use self::{fault::Op, random::Random, world::Sim};
-use super::{ArbiterPolicy, Policy, Prefer, State, node::Planted};
+use super::{ArbiterPolicy, Policy, Prefer, State, node::Planted, told::tell};
 
 /// The steps of the clock, fine enough to see a missing margin.
 const STEP_NS: u64 = 250_000;
@@ -183,7 +184,7 @@ pub(super) fn simulate(
 #[test]
 fn the_rules_hold_through_any_faults() {
     let (steps, runs) = simulate(STEPS_IN_SUITE, 0, None).unwrap_or_else(|error| panic!("{error}"));
-    println!("{steps} steps in {runs} runs");
+    tell(format_args!("{steps} steps in {runs} runs"));
 }
 
 const STEPS_IN_SUITE: u64 = 10_000_000;
@@ -211,7 +212,10 @@ fn at_length() {
         });
         sum = (sum.0 + steps, sum.1 + runs);
     }
-    println!("{} steps in {} runs, no violation", sum.0, sum.1);
+    tell(format_args!(
+        "{} steps in {} runs, no violation",
+        sum.0, sum.1
+    ));
 }
 
 /// Delay, loss, drift and probe clocks out of step alone never make two active, nor move the group.

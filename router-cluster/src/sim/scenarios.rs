@@ -8,7 +8,7 @@ use super::{
     },
     AGENT_DEAD, DEAD, KEEPALIVE, MAX_DELAY, PER_MS, Setup, TERM,
     fault::Op,
-    ms,
+    ms, planned,
     world::{Place, Sim, Way},
 };
 
@@ -215,7 +215,8 @@ fn a_record_is_forgotten(planted: Option<Planted>) -> Result<(), String> {
 }
 
 /// Each passes with the sound core and fails with the defect it is about.
-pub const SCENARIOS: [(Planted, Scenario); 12] = [
+pub const SCENARIOS: [(Planted, Scenario); 13] = [
+    (Planted::StaleRead, planned::a_move_waits_for_the_arbiter),
     (Planted::DeafToMonitors, without_its_monitors_it_hands_over),
     (Planted::NoMargin, an_owner_is_outlasted_to_the_end),
     (Planted::ClockStandsStill, a_paused_machine_goes_on),
@@ -343,14 +344,8 @@ fn an_agent_that_dies_is_replaced_although_its_kernel_answers() {
 
 // ---- With an arbiter -------------------------------------------------------------------------------
 
-/// Runs, and how many steps it forwarded nothing.
 fn gap(sim: &mut Sim, ms: u64) -> u64 {
-    let mut gap = 0;
-    for _ in 0..ms * PER_MS {
-        sim.step().expect("rules hold");
-        gap += u64::from(!sim.places.iter().any(|place| place.forwards(sim.now)));
-    }
-    gap
+    sim.gap(ms).expect("rules hold")
 }
 
 #[test]

@@ -6,7 +6,7 @@ use router_common::{
 };
 
 use super::super::{
-    Command, Transition,
+    Cause, Command, Transition,
     node::{Node, Outcome, owns},
 };
 
@@ -43,6 +43,9 @@ impl Witness {
         };
         if transitions.len() > 4 {
             return Err(format!("{} transitions in one call", transitions.len()));
+        }
+        for transition in transitions {
+            better_off(node, transition)?;
         }
         let mut moves = transitions
             .iter()
@@ -111,4 +114,22 @@ impl Witness {
         }
         Ok(())
     }
+}
+
+/// A group moves only to a node that is well, and leaves one that is not only for one that asks for it.
+fn better_off(node: &Node, transition: &Transition) -> Result<(), String> {
+    let Transition {
+        from, to, cause, ..
+    } = transition;
+    if !owns(*from) && owns(*to) && !node.monitors_ok {
+        return Err(format!("active although not well: {cause}"));
+    }
+    let unwell = matches!(
+        cause,
+        Cause::MonitorsUnreachable | Cause::TakeoverFailed { .. }
+    );
+    if owns(*from) && unwell && !node.report.flags.contains(Flags::CANDIDATE) {
+        return Err(format!("left to nobody: {cause}"));
+    }
+    Ok(())
 }

@@ -281,7 +281,9 @@ impl Sim {
         let now = self.now;
         for asked in &mut self.asked {
             if asked.answer.is_none() && asked.reaches <= now {
-                asked.answer = Some(if self.store_down {
+                let from_memory =
+                    self.planted == Some(Planted::StaleRead) && asked.request == Request::Read;
+                asked.answer = Some(if self.store_down && !from_memory {
                     Answer::Failed(Fault::Unreachable)
                 } else {
                     self.store.serve(asked.request, self.planted)
@@ -370,5 +372,15 @@ impl Sim {
 
     pub(super) fn run(&mut self, ms: u64) -> Result<(), String> {
         (0..ms * PER_MS).try_for_each(|_| self.step())
+    }
+
+    /// Runs, and for how many steps nobody forwarded.
+    pub(super) fn gap(&mut self, ms: u64) -> Result<u64, String> {
+        let mut gap = 0;
+        for _ in 0..ms * PER_MS {
+            self.step()?;
+            gap += u64::from(!self.places.iter().any(|place| place.forwards(self.now)));
+        }
+        Ok(gap)
     }
 }
