@@ -27,6 +27,8 @@ pub enum Unusable {
     },
     #[error("{what} {} may be read by everybody", path.display())]
     Open { what: &'static str, path: PathBuf },
+    #[error("{what} {} has more than {LARGEST_FILE} bytes", path.display())]
+    TooLong { what: &'static str, path: PathBuf },
     #[error("the password file {} is empty", .0.display())]
     NoPassword(PathBuf),
 }
@@ -39,6 +41,10 @@ impl Unusable {
                 path.display()
             ),
             Self::Open { path, .. } => format!("chmod o= {}", path.display()),
+            Self::TooLong { path, .. } => format!(
+                "correct the path in the configuration, or leave in {} no more than etcd's clients need",
+                path.display()
+            ),
             Self::NoPassword(path) => format!("write the password into {}", path.display()),
         }
     }
@@ -95,9 +101,55 @@ fn read(what: &'static str, path: &Path, readers: Readers) -> Result<Zeroizing<S
             path: path.to_owned(),
         });
     }
-    let mut text = Zeroizing::new(String::new());
-    file.take(LARGEST_FILE)
-        .read_to_string(&mut text)
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(LARGEST_FILE + 1)
+        .read_to_end(&mut bytes)
         .map_err(unreadable)?;
-    Ok(text)
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(Unusable::TooLong {
+            what,
+            path: path.to_owned(),
+        });
+    }
+    let text = str::from_utf8(&bytes)
+        .map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, process, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_cut() {
+        let ca = env::temp_dir().join(format!("connect-{}-ca", process::id()));
+        let config = config::Etcd {
+            endpoints: vec!["https://192.0.2.1:2379".to_owned()],
+            tls: Some(Tls {
+                ca: ca.clone(),
+                identity: None,
+            }),
+            user: None,
+            prefix: "/router".to_owned(),
+            term: Duration::from_secs(3),
+            timeout: Duration::from_millis(500),
+        };
+        // A character of which half would be within.
+        for (longer, is_refused) in [("", false), ("\u{e9}", true)] {
+            let length = usize::try_from(LARGEST_FILE).unwrap() - longer.len() / 2;
+            fs::write(&ca, "#".repeat(length) + longer).unwrap();
+            let words = client(&config)
+                .err()
+                .map(|unusable| format!("{unusable}; {}", unusable.remedy()));
+            let Some(words) = words else {
+                assert!(!is_refused);
+                continue;
+            };
+            let told = format!("`ca` {} has more than 1048576 bytes; correct", ca.display());
+            assert!(is_refused && words.contains(&told), "{words}");
+        }
+        fs::remove_file(ca).unwrap();
+    }
 }
