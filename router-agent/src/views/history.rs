@@ -1,12 +1,6 @@
 //! `show cluster history`: what happened, when, and how long each part took.
 
-use super::{
-    Table,
-    instant::{ago, signed_ms, time_of_day},
-    json::History,
-    paint::Tone,
-    table::printable,
-};
+use super::{Table, instant::signed_ms, json::History, paint::Tone, table::printable};
 use crate::control::protocol::{Finding, Known, Stages, Status, Step, Transition};
 
 /// Every transition and finding that is remembered, the newest last.
@@ -20,63 +14,19 @@ pub fn history(status: &Status) -> String {
     }
     let transitions = transitions
         .into_iter()
-        .map(|transition| (order(status, transition.at()), block(transition, status)));
+        .map(|transition| (transition.at().order(status), block(transition, status)));
     let findings = findings
         .into_iter()
-        .map(|finding| (order(status, finding.at()), line(finding, status)));
+        .map(|finding| (finding.at().order(status), line(finding, status)));
     let mut entries: Vec<_> = transitions.chain(findings).collect();
     entries.sort_by_key(|(at, _)| *at);
     let entries: Vec<String> = entries.into_iter().map(|(_, entry)| entry).collect();
     entries.join("\n")
 }
 
-/// An instant of some boot's clock, and the time of day for where that says nothing.
-#[derive(Clone, Copy)]
-struct At<'a> {
-    ns: u64,
-    unix_ms: u64,
-    boot_id: &'a str,
-}
-
-impl Transition {
-    fn at(&self) -> At<'_> {
-        At {
-            ns: self.at_ns,
-            unix_ms: self.at_unix_ms,
-            boot_id: &self.boot_id,
-        }
-    }
-}
-
-impl Finding {
-    fn at(&self) -> At<'_> {
-        At {
-            ns: self.at_ns,
-            unix_ms: self.at_unix_ms,
-            boot_id: &self.boot_id,
-        }
-    }
-}
-
-/// What was before this boot comes first; within a boot its own clock counts.
-fn order(status: &Status, at: At) -> (bool, u64) {
-    let is_of_this_boot = at.boot_id == status.boot_id;
-    let when = if is_of_this_boot { at.ns } else { at.unix_ms };
-    (is_of_this_boot, when)
-}
-
-fn when(status: &Status, at: At) -> String {
-    let time = time_of_day(at.unix_ms);
-    if at.boot_id == status.boot_id {
-        format!("{} ({time})", ago(at.ns, status.now_ns))
-    } else {
-        format!("{time}, before this boot")
-    }
-}
-
 fn line(finding: &Finding, status: &Status) -> String {
     let Finding { group, text, .. } = finding;
-    let when = when(status, finding.at());
+    let when = finding.at().words(status);
     printable(&format!("Group {group}: found, {when}: {text}")) + "\n"
 }
 
@@ -110,7 +60,7 @@ fn block(transition: &Transition, status: &Status) -> String {
     for step in steps.iter().filter(|step| step.done_ns == 0) {
         table.row(["pending".to_owned(), step.step.clone()]);
     }
-    let when = when(status, transition.at());
+    let when = transition.at().words(status);
     let title = format!("Group {group}: {change}, epoch {epoch}, {when}");
     let known = knowledge(known).map_or_else(String::new, |text| {
         format!("    Known: {}\n", printable(&text))

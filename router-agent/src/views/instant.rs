@@ -8,9 +8,25 @@ pub fn signed_ms(from_ns: u64, to_ns: u64) -> f64 {
     if to_ns < from_ns { -length } else { length }
 }
 
-/// How long before `now_ns` the instant `at_ns` was, as `1532.4 ms ago`.
+/// How long before `now_ns` the instant `at_ns` was, as `1532.4 ms ago` or `1h 02m 03s ago`.
 pub fn ago(at_ns: u64, now_ns: u64) -> String {
-    format!("{:.1} ms ago", signed_ms(at_ns, now_ns).max(0.0))
+    ms_ago(signed_ms(at_ns, now_ns).max(0.0))
+}
+
+/// The same of milliseconds, which nobody reads of what is longer ago than a minute.
+pub fn ms_ago(ms: f64) -> String {
+    const MINUTE_MS: f64 = 60_000.0;
+    if ms < MINUTE_MS {
+        format!("{ms:.1} ms ago")
+    } else {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative, and far below 2^53 ms"
+        )]
+        let whole_ms = ms as u64;
+        format!("{} ago", span(whole_ms))
+    }
 }
 
 /// A time of day, as `2026-11-26T14:30:00.123Z`; in words if no clock can have shown it.
@@ -45,6 +61,8 @@ mod tests {
     fn instants_read_well() {
         assert_eq!(ago(1_000_000, 2_540_000), "1.5 ms ago");
         assert_eq!(ago(2, 1), "0.0 ms ago");
+        assert_eq!(ms_ago(59_999.0), "59999.0 ms ago");
+        assert_eq!(ago(0, 93_784_000_000_000), "1d 02h 03m 04s ago");
         assert!((signed_ms(3_000_000, 1_000_000) + 2.0).abs() < 1e-9);
         assert_eq!(time_of_day(1_764_000_000_123), "2025-11-24T16:00:00.123Z");
         assert_eq!(time_of_day(u64::MAX), "at an unknown time");

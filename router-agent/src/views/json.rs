@@ -39,7 +39,7 @@ pub enum View<'a> {
     Heartbeat(&'a [HeartbeatStatus]),
     LogLevel(&'a str),
     Log(&'a [LogLine]),
-    /// Names of tunnels.
+    /// Names of tunnels, or of sessions.
     Cleared(&'a [String]),
     Rotation(&'a [SessionRotation]),
     Version(Versions<'a>),
@@ -65,7 +65,7 @@ impl<'a> History<'a> {
             .iter()
             .flat_map(|group| &group.findings)
             .collect();
-        findings.sort_by_key(|finding| finding.at_ns);
+        findings.sort_by_key(|finding| finding.at().order(status));
         Self {
             transitions: transitions(status),
             findings,
@@ -86,7 +86,7 @@ fn transitions(status: &Status) -> Vec<&Transition> {
         .iter()
         .flat_map(|group| &group.transitions)
         .collect();
-    transitions.sort_by_key(|transition| transition.at_ns);
+    transitions.sort_by_key(|transition| transition.at().order(status));
     transitions
 }
 

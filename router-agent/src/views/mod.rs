@@ -1,6 +1,7 @@
 //! What an operator reads: text out of the [protocol](crate::control::protocol)'s structs. Pure
 //! functions; the same struct always gives the same text, with colours in it.
 
+mod at;
 mod changes;
 mod cluster;
 pub mod events;

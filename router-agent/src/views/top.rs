@@ -14,7 +14,7 @@ use ratatui::{
 };
 
 use super::{events::events, instant::span, table::printable};
-use crate::control::protocol::{HeartbeatStatus, Status, TunnelStatus};
+use crate::control::protocol::{HeartbeatStatus, NodeState, NodeStatus, Status, TunnelStatus};
 
 /// Round trips kept of each session.
 const ROUND_TRIPS: usize = 120;
@@ -103,20 +103,19 @@ impl Top {
                 "fault" => Color::Red,
                 _ => Color::Reset,
             };
-            let node = |name: &str, state: &dyn ToString| format!("{name}: {}", state.to_string());
             Row::new([
                 group.group.clone(),
                 group.state.clone(),
                 group.epoch.to_string(),
-                node(&group.primary.name, &group.primary.state),
-                node(&group.secondary.name, &group.secondary.state),
+                node(&group.primary),
+                node(&group.secondary),
             ])
             .style(Style::new().fg(colour))
         });
         let widths = [
             Constraint::Max(16),
             Constraint::Length(12),
-            Constraint::Length(10),
+            Constraint::Length(6),
             Constraint::Fill(1),
             Constraint::Fill(1),
         ];
@@ -213,6 +212,21 @@ impl Top {
     }
 }
 
+/// Vyatta's words are too long for two nodes beside each other.
+fn node(NodeStatus { name, state, .. }: &NodeStatus) -> String {
+    let state = match state {
+        NodeState::Active => "active",
+        NodeState::ActiveStandby => "standby",
+        NodeState::Down => "down",
+        NodeState::DownMonitorUnreachable => "monitor lost",
+        NodeState::Initializing => "starting",
+        NodeState::StartedWaitingForSecondary | NodeState::StartedWaitingForPrimary => "waiting",
+        NodeState::InTransition => "moving",
+        NodeState::Unknown => "unknown",
+    };
+    format!("{state} {name}")
+}
+
 /// Of a block with so many lines, its frame and its header.
 fn height(lines: usize) -> u16 {
     u16::try_from(lines)
@@ -252,6 +266,16 @@ mod tests {
                     group: "aws".to_owned(),
                     state: "active".to_owned(),
                     epoch: 3,
+                    primary: NodeStatus {
+                        name: "vyatta-a".to_owned(),
+                        this_node: true,
+                        state: NodeState::DownMonitorUnreachable,
+                    },
+                    secondary: NodeStatus {
+                        name: "vyatta-c".to_owned(),
+                        this_node: false,
+                        state: NodeState::ActiveStandby,
+                    },
                     ..GroupStatus::default()
                 }],
                 ..Status::default()
