@@ -189,19 +189,19 @@ fn read_text(path: &Path) -> Result<String, Refused> {
             "state the path of a file that this user may read",
         ));
     }
+    text_of(&name, bytes)
+}
+
+/// What a file holds, if it may be a configuration. `source_name` stands in the diagnostics.
+pub fn text_of(source_name: &str, bytes: Vec<u8>) -> Result<String, Refused> {
     if bytes.len() as u64 > LARGEST_FILE {
-        return Err(too_large(&name));
+        return Err(too_large(source_name));
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(text),
-        Err(error) => {
-            let valid = error.utf8_error().valid_up_to();
-            Err(not_utf8(
-                &name,
-                error.as_bytes().get(..valid).unwrap_or_default(),
-            ))
-        }
-    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let valid = error.as_bytes().get(..valid).unwrap_or_default();
+        not_utf8(source_name, valid)
+    })
 }
 
 fn too_large(name: &str) -> Refused {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use router_agent::{
-    config::{LARGEST_FILE, Possible, Secret, possible},
+    config::{LARGEST_FILE, Possible, Secret, possible, text_of},
     control::{
         client::Client,
         protocol::{Configuring, LastChange},
@@ -123,18 +123,17 @@ fn outcome(agent: &Client, ticket: u32, is_way_back: bool) -> Result<Option<Stri
 }
 
 fn read_configuration(file: &Path) -> Result<Secret> {
-    let mut text = Zeroizing::new(String::new());
-    let limited = |from: &mut dyn io::Read, text: &mut String| {
-        // One more, so that the agent says that it is too large.
-        from.take(LARGEST_FILE + 1).read_to_string(text)
-    };
+    let mut bytes = Vec::new();
+    // One more, which is too large.
+    let mut limited = |from: &mut dyn io::Read| from.take(LARGEST_FILE + 1).read_to_end(&mut bytes);
     if file == Path::new("-") {
-        limited(&mut io::stdin(), &mut text).context("cannot read the standard input")?;
+        limited(&mut io::stdin()).context("cannot read the standard input")?;
     } else {
         File::open(file)
-            .and_then(|mut file| limited(&mut file, &mut text))
+            .and_then(|mut file| limited(&mut file))
             .with_context(|| format!("cannot read {}", file.display()))?;
     }
+    let text = Zeroizing::new(text_of(&file.display().to_string(), bytes)?);
     Ok(Secret::new(text.as_str()))
 }
 
