@@ -1,5 +1,4 @@
-//! What operators may do and see: groups of users, counters that are cleared, the log, colours, and
-//! names that a shell completes.
+//! What operators may do and see: groups of users, the log, colours, and names that a shell completes.
 
 use std::{
     fs,
@@ -9,8 +8,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use anyhow::{Result, ensure};
-use router_agent::control::protocol::{LogLine, LogSeverity, TunnelStatus};
+use anyhow::ensure;
+use router_agent::control::protocol::{LogLine, LogSeverity};
 use router_tests::{
     agent::{self, Agent},
     article::{self, ROUTERS, Router},
@@ -130,9 +129,10 @@ const LOOKS: [&[&str]; 4] = [
     &["show", "log"],
     &["show", "interfaces", "tunnel", "--json"],
 ];
-const CHANGES: [&[&str]; 6] = [
+const CHANGES: [&[&str]; 7] = [
     &["log", "level", "debug"],
     &["clear", "interfaces", "tunnel", "counters"],
+    &["clear", "heartbeat", "counters"],
     &["show", "configuration", "--secrets"],
     &["force", "cluster", "standby"],
     &["rotate-secret", "--finish"],
@@ -160,7 +160,7 @@ fn members_of_the_two_groups_may_what_they_are_for() {
     let apply = ["configure", "apply", candidate.to_str().unwrap()];
     may_not(node, READER, &apply, "join netadmin");
     assert_eq!(tunnels(node).unwrap()[0].description, "");
-    for words in &CHANGES[..3] {
+    for words in &CHANGES[..4] {
         may(node, ADMIN, words);
     }
     may(node, ADMIN, &apply);
@@ -245,77 +245,6 @@ fn a_secret_that_is_too_long_is_not_cut() {
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains(path) && text.contains("4096 bytes"), "{text}");
-}
-
-fn tunnel(node: &Node) -> Result<TunnelStatus> {
-    let mut tunnels = tunnels(node)?;
-    ensure!(tunnels.len() == 1, "one tunnel is configured");
-    Ok(tunnels.remove(0))
-}
-
-fn ping(node: &Node, count: u64) {
-    let count = count.to_string();
-    let words = ["ping", "-c", &count, "-i", "0.05", PRIMARY.peer().tunnel];
-    node.exec(&words).unwrap();
-}
-
-/// The text's `RX` packets.
-fn shown(node: &Node) -> (String, u64) {
-    let text = agent::routerctl(node, &["show", "interfaces", "tunnel", "tun00"]).unwrap();
-    let row = text.lines().find(|line| line.trim().starts_with("RX:"));
-    let packets = row.unwrap().split_whitespace().nth(2).unwrap();
-    let packets = packets.parse().unwrap();
-    (text, packets)
-}
-
-#[test]
-fn cleared_counters_are_shown_from_zero_and_go_on_for_metrics() {
-    const BEFORE: u64 = 20;
-    const AFTER: u64 = 5;
-    let mut cluster = Cluster::start(config).unwrap();
-    cluster.settle(PRIMARY).unwrap();
-    let clear = |node: &Node, words: &[&str]| {
-        let words = [&["clear", "interfaces", "tunnel"], words].concat();
-        agent::routerctl_output(node, &words).unwrap()
-    };
-    let node = cluster.node(PRIMARY);
-    ping(node, BEFORE);
-    assert!(tunnel(node).unwrap().counter("rx_packets") >= BEFORE);
-    let (text, packets) = shown(node);
-    assert!(packets >= BEFORE && !text.contains("cleared"), "{text}");
-
-    let unknown = clear(node, &["tun7", "counters"]);
-    assert_eq!(unknown.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no tunnel tun7"));
-    let cleared = clear(node, &["tun00", "counters"]);
-    let said = String::from_utf8_lossy(&cleared.stdout);
-    assert!(said.contains("tun00"), "{said}");
-    let (text, packets) = shown(node);
-    assert!(packets < BEFORE, "{text}");
-    assert!(text.contains("cleared"), "{text}");
-    let total = tunnel(node).unwrap();
-    assert!(total.counter("rx_packets") >= BEFORE);
-    assert!(total.since_cleared("rx_packets") < BEFORE);
-
-    ping(node, AFTER);
-    let whole = tunnel(node).unwrap();
-    assert!(whole.counter("rx_packets") >= BEFORE + AFTER);
-    let (text, packets) = shown(node);
-    assert!((AFTER..BEFORE).contains(&packets), "{text}");
-
-    // So it is for the agent that comes next, whose counters go on.
-    let detached = cluster.take_agent(PRIMARY).unwrap().detach().unwrap();
-    assert!(detached.success());
-    cluster.start_agent(PRIMARY).unwrap();
-    let node = cluster.node(PRIMARY);
-    poll::until(PATIENCE, || tunnel(node)).unwrap();
-    assert!(tunnel(node).unwrap().counter("rx_packets") >= BEFORE + AFTER);
-    let (text, packets) = shown(node);
-    assert!((AFTER..BEFORE).contains(&packets), "{text}");
-
-    let all = clear(node, &["counters"]);
-    assert!(String::from_utf8_lossy(&all.stdout).contains("tun00"));
-    assert!(shown(node).1 < AFTER);
 }
 
 fn log_lines(node: &Node, words: &[&str]) -> Vec<LogLine> {
@@ -487,6 +416,7 @@ fn shells_complete_the_names_of_what_there_is() {
         (&["show", "interfaces", "tunnel", ""][..], "tun00"),
         (&["clear", "interfaces", "tunnel", "tu"], "tun00"),
         (&["clear", "interfaces", "tunnel", "tun00", "c"], "counters"),
+        (&["clear", "h"], "heartbeat"),
         (&["force", "cluster", "active", "group", ""], "aws"),
         (&["maps", "dump", "tunn"], "tunnels"),
         (&["show", "log", "--level", "w"], "warn"),

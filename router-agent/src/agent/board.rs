@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use super::{
-    cleared::Cleared,
+    cleared::{self, Cleared},
     configuration::Configuration,
     driver::{ClockStatistics, Input},
     fenced, past,
@@ -311,6 +311,14 @@ impl Facts {
 
     pub(super) fn groups(&self) -> &[Group] {
         self.config.groups()
+    }
+
+    /// Has the counters of these shown from now on; their names.
+    fn clear(&self, counted: Vec<(String, cleared::Counters)>) -> Result<Vec<String>, String> {
+        self.cleared
+            .clear(&counted, clock::now())
+            .map_err(|error| format!("{error:#}"))?;
+        Ok(counted.into_iter().map(|(name, _)| name).collect())
     }
 
     fn role(&self, group: &Group) -> Role {
@@ -615,17 +623,25 @@ impl Source for Board {
     }
 
     fn clear_counters(&self, tunnel: Option<&str>) -> Result<Vec<String>, String> {
-        let mut tunnels = self.tunnels();
-        if let Some(name) = tunnel {
-            tunnels.retain(|tunnel| tunnel.name == name);
-            if tunnels.is_empty() {
-                return Err(format!("there is no tunnel {name}"));
-            }
+        let facts = &self.facts;
+        let is_meant = |of: &&TunnelFacts| tunnel.is_none_or(|name| of.tunnel.name == name);
+        let tunnels = facts.tunnels.iter().filter(is_meant);
+        let counted: Vec<_> = tunnels
+            .map(|of| (of.tunnel.name.clone(), facts.tunnel_counters(of)))
+            .collect();
+        match tunnel {
+            Some(name) if counted.is_empty() => Err(format!("there is no tunnel {name}")),
+            _ => facts.clear(counted),
         }
-        self.facts
-            .cleared
-            .clear(&tunnels, clock::now())
-            .map_err(|error| format!("{error:#}"))?;
-        Ok(tunnels.into_iter().map(|tunnel| tunnel.name).collect())
+    }
+
+    fn clear_heartbeat_counters(&self) -> Result<Vec<String>, String> {
+        let facts = &self.facts;
+        let sessions = facts.sessions.iter().zip(self.heartbeat());
+        let counted = sessions.map(|(session, mut status)| {
+            let counters = facts.session_counters(&mut status);
+            (facts.session_name(session), counters)
+        });
+        facts.clear(counted.collect())
     }
 }

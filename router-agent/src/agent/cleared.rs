@@ -3,8 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    path::PathBuf,
+    fs, io,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,56 +14,64 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{board::whole_ms, lock};
-use crate::control::protocol::{ClearedStatus, TunnelStatus};
+use crate::control::protocol::ClearedStatus;
 
 /// Kept for the next agent, until the machine ends, as the counters themselves are.
 pub struct Cleared {
     file: PathBuf,
-    tunnels: Mutex<Tunnels>,
+    clearings: Mutex<Clearings>,
 }
 
-/// By name.
-type Tunnels = BTreeMap<String, Clearing>;
+/// What a tunnel or a session has counted, by name.
+pub type Counters = BTreeMap<&'static str, Counter>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    pub value: u64,
+    /// With another one it begins anew; zero if it lives as long as the maps.
+    pub life: u32,
+}
+
+/// By the name of who counts.
+type Clearings = BTreeMap<String, Clearing>;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Clearing {
     /// Of the boottime clock.
     at_ns: u64,
     /// Those that were not zero.
-    counters: BTreeMap<String, u64>,
+    counters: BTreeMap<String, Counter>,
 }
 
 impl Cleared {
-    /// With what was cleared before this agent.
-    pub fn open() -> Result<Self> {
+    /// With what was cleared before this agent, if it `goes_on` with the maps.
+    pub fn open(goes_on: bool) -> Result<Self> {
         let file = lock::file_of_namespace("cleared")?;
-        let tunnels = match fs::read(&file) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
-                warn!(%error, "{} is damaged: counters are shown whole", file.display());
-                Tunnels::new()
-            }),
-            // Nothing was cleared.
-            Err(_) => Tunnels::new(),
+        let clearings = if goes_on {
+            read(&file)
+        } else {
+            forget(&file);
+            Clearings::new()
         };
         Ok(Self {
             file,
-            tunnels: Mutex::new(tunnels),
+            clearings: Mutex::new(clearings),
         })
     }
 
-    /// Has these tunnels' counters shown from now on.
-    pub fn clear(&self, now: &[TunnelStatus], at: BootTime) -> Result<()> {
-        let mut tunnels = self.tunnels();
-        let mut new = tunnels.clone();
-        for tunnel in now {
-            let counters = tunnel.counters.iter().filter(|(_, value)| **value > 0);
+    /// Has the counters of these shown from now on.
+    pub fn clear(&self, now: &[(String, Counters)], at: BootTime) -> Result<()> {
+        let mut clearings = self.clearings();
+        let mut new = clearings.clone();
+        for (name, counters) in now {
+            let counters = counters.iter().filter(|(_, counter)| counter.value > 0);
             let clearing = Clearing {
                 at_ns: at.as_ns(),
                 counters: counters
-                    .map(|(name, value)| (name.clone(), *value))
+                    .map(|(name, counter)| ((*name).to_owned(), *counter))
                     .collect(),
             };
-            new.insert(tunnel.name.clone(), clearing);
+            new.insert(name.clone(), clearing);
         }
         let mut text = serde_json::to_vec(&new)?;
         text.push(b'\n');
@@ -71,32 +79,56 @@ impl Cleared {
         fs::write(&beside, text)
             .and_then(|()| fs::rename(&beside, &self.file))
             .with_context(|| format!("cannot write {}", self.file.display()))?;
-        *tunnels = new;
+        *clearings = new;
         Ok(())
     }
 
-    /// What to take off a tunnel's counters. One that is lower than it was has begun anew meanwhile,
-    /// and is whole from then on.
-    pub fn of(
-        &self,
-        tunnel: &str,
-        counters: &BTreeMap<String, u64>,
-        now: BootTime,
-    ) -> Option<ClearedStatus> {
-        let mut tunnels = self.tunnels();
-        let clearing = tunnels.get_mut(tunnel)?;
-        clearing
-            .counters
-            .retain(|name, before| counters.get(name).is_some_and(|value| value >= before));
+    /// What to take off these counters. One that has begun anew meanwhile is whole from then on.
+    pub fn of(&self, name: &str, counters: &Counters, now: BootTime) -> Option<ClearedStatus> {
+        let mut clearings = self.clearings();
+        let clearing = clearings.get_mut(name)?;
+        clearing.counters.retain(|name, before| {
+            counters
+                .get(&**name)
+                .is_some_and(|now| now.life == before.life && now.value >= before.value)
+        });
+        let counters = clearing.counters.iter();
         Some(ClearedStatus {
             ms_ago: whole_ms(now.since(BootTime::from_ns(clearing.at_ns))),
-            counters: clearing.counters.clone(),
+            counters: counters
+                .map(|(name, before)| (name.clone(), before.value))
+                .collect(),
         })
     }
 
     /// A panic elsewhere leaves whole values behind.
-    fn tunnels(&self) -> MutexGuard<'_, Tunnels> {
-        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+    fn clearings(&self) -> MutexGuard<'_, Clearings> {
+        self.clearings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read(file: &Path) -> Clearings {
+    // What cannot be read was not written: nothing was cleared.
+    let Ok(text) = fs::read(file) else {
+        return Clearings::new();
+    };
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
+        warn!(
+            %error,
+            "{} is damaged or of another build: counters are shown whole",
+            file.display()
+        );
+        Clearings::new()
+    })
+}
+
+fn forget(file: &Path) {
+    if let Err(error) = fs::remove_file(file)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!(%error, "cannot remove {}", file.display());
     }
 }
 
@@ -104,49 +136,91 @@ impl Cleared {
 mod tests {
     use super::*;
 
-    fn counters(values: &[(&str, u64)]) -> BTreeMap<String, u64> {
-        let named = values
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), *value));
+    const OF_MAPS: u32 = 0;
+    const OF_AGENT: u32 = 7;
+    const OF_NEXT_AGENT: u32 = 8;
+
+    fn counters(values: &[(&'static str, u64, u32)]) -> Counters {
+        let named = values.iter().map(|(name, value, life)| {
+            (
+                *name,
+                Counter {
+                    value: *value,
+                    life: *life,
+                },
+            )
+        });
         named.collect()
     }
 
-    fn tunnel(values: &[(&str, u64)]) -> TunnelStatus {
-        TunnelStatus {
-            name: "tun00".to_owned(),
-            counters: counters(values),
-            ..TunnelStatus::default()
+    fn at(file: &Path) -> Cleared {
+        Cleared {
+            file: file.to_owned(),
+            clearings: Mutex::new(read(file)),
         }
     }
 
     #[test]
     fn what_was_counted_before_is_taken_off_until_it_begins_anew() {
         let file = std::env::temp_dir().join(format!("cleared-{}", std::process::id()));
-        let cleared = Cleared {
-            file: file.clone(),
-            tunnels: Mutex::new(Tunnels::new()),
-        };
+        let cleared = at(&file);
         let ms = |ms: u64| BootTime::from_ns(ms * 1_000_000);
-        let before = [("rx_packets", 7), ("slow_packets", 3), ("rx_errors", 0)];
-        assert_eq!(cleared.of("tun00", &counters(&before), ms(1)), None);
-        cleared.clear(&[tunnel(&before)], ms(10)).unwrap();
-        let of = |values: &[(&str, u64)], at| cleared.of("tun00", &counters(values), at).unwrap();
-        let after = [("rx_packets", 9), ("slow_packets", 3), ("rx_errors", 1)];
-        let status = of(&after, ms(15));
-        assert_eq!(status.ms_ago, 5);
-        let shown = TunnelStatus {
-            cleared: Some(status),
-            ..tunnel(&after)
+        let before = counters(&[
+            ("rx_packets", 7, OF_MAPS),
+            ("slow_packets", 3, OF_AGENT),
+            ("rx_errors", 0, OF_MAPS),
+        ]);
+        assert_eq!(cleared.of("tun00", &before, ms(1)), None);
+        let session = counters(&[("stale", 1, OF_MAPS)]);
+        let both = [
+            ("tun00".to_owned(), before),
+            ("aws over tun00".to_owned(), session),
+        ];
+        cleared.clear(&both, ms(10)).unwrap();
+        let off = |cleared: &Cleared, values: &[_], at| {
+            let status = cleared.of("tun00", &counters(values), at).unwrap();
+            (status.ms_ago, status.counters)
         };
-        let since = ["rx_packets", "slow_packets", "rx_errors"].map(|n| shown.since_cleared(n));
-        assert_eq!(since, [2, 0, 1]);
-        // The slow path's begin anew with an agent; the others go on.
-        let status = of(&[("rx_packets", 9), ("slow_packets", 1)], ms(20));
-        assert_eq!(status.counters, counters(&[("rx_packets", 7)]));
-        let status = of(&[("rx_packets", 9), ("slow_packets", 5)], ms(20));
-        assert_eq!(status.counters, counters(&[("rx_packets", 7)]));
-        let kept: Tunnels = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-        assert_eq!(kept["tun00"].counters["rx_packets"], 7);
-        fs::remove_file(file).unwrap();
+        let named = |values: &[(&str, u64)]| -> BTreeMap<_, _> {
+            let named = values.iter();
+            named
+                .map(|(name, value)| ((*name).to_owned(), *value))
+                .collect()
+        };
+        let after = [
+            ("rx_packets", 9, OF_MAPS),
+            ("slow_packets", 3, OF_AGENT),
+            ("rx_errors", 1, OF_MAPS),
+        ];
+        let expected = named(&[("rx_packets", 7), ("slow_packets", 3)]);
+        assert_eq!(off(&cleared, &after, ms(15)), (5, expected));
+
+        // The next agent's own counters begin anew, however far they have come when they are looked at.
+        let next = at(&file);
+        let after = [
+            ("rx_packets", 9, OF_MAPS),
+            ("slow_packets", 5, OF_NEXT_AGENT),
+        ];
+        let expected = named(&[("rx_packets", 7)]);
+        assert_eq!(off(&next, &after, ms(20)), (10, expected));
+        let stale = counters(&[("stale", 1, OF_MAPS)]);
+        let status = next.of("aws over tun00", &stale, ms(20)).unwrap();
+        assert_eq!(status.counters, named(&[("stale", 1)]));
+        // So does one that is lower than it was, and stays whole.
+        for packets in [6, 8] {
+            let after = [("rx_packets", packets, OF_MAPS)];
+            assert_eq!(off(&next, &after, ms(20)), (10, named(&[])));
+        }
+
+        // That of an older build.
+        fs::write(
+            &file,
+            r#"{"tun00":{"at_ns":1,"counters":{"rx_packets":7}}}"#,
+        )
+        .unwrap();
+        let older = at(&file);
+        assert_eq!(older.of("tun00", &counters(&after), ms(20)), None);
+        forget(&file);
+        assert!(!file.exists());
     }
 }

@@ -166,7 +166,7 @@ pub async fn carry_out(
                 .map(|id| id.trim().to_owned())
                 .context("cannot tell this boot from others")?,
             log: options.log.clone(),
-            cleared: Cleared::open()?,
+            cleared: Cleared::open(dataplane.adopts())?,
             config,
         },
         keeper,

@@ -180,12 +180,11 @@ pub(super) fn in_us(ns: u64) -> f64 {
     Duration::from_nanos(ns).as_secs_f64() * 1e6
 }
 
-/// Of the messages numbered `first` to `last`, those that did not arrive.
-#[expect(clippy::cast_precision_loss, reason = "a percentage of some digits")]
-pub(super) fn loss_percent(first: u64, last: u64, arrived: u64) -> Option<f64> {
+/// Messages numbered `first` to `last`, of which some have arrived.
+pub(super) fn expected(first: u64, last: u64, arrived: u64) -> u64 {
     if arrived == 0 {
-        return None;
+        0
+    } else {
+        last.saturating_sub(first).saturating_add(1)
     }
-    let expected = last.saturating_sub(first).saturating_add(1);
-    Some(100.0 * expected.saturating_sub(arrived) as f64 / expected as f64)
 }

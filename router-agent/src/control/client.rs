@@ -143,6 +143,14 @@ impl Client {
         }
     }
 
+    /// Has the counters of all sessions shown from now on; which they are.
+    pub fn clear_heartbeat_counters(&self) -> Result<Vec<String>, ClientError> {
+        match self.ask(Command::ClearHeartbeatCounters)? {
+            Body::ClearHeartbeatCounters(names) => Ok(names),
+            other => Err(self.answers_another_question(&other)),
+        }
+    }
+
     /// Begins to move a group.
     pub fn force(&self, force: Force) -> Result<ForceBegun, ClientError> {
         match self.request(&Request::force(force))? {
@@ -255,6 +263,7 @@ impl Client {
             Body::LogLevel(_) => Command::LogLevel,
             Body::Log(_) => Command::Log,
             Body::ClearCounters(_) => Command::ClearCounters,
+            Body::ClearHeartbeatCounters(_) => Command::ClearHeartbeatCounters,
         };
         self.not_understood(&format!("it answered {kind}, which was not asked"))
     }

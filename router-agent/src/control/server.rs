@@ -46,6 +46,8 @@ pub trait Source {
     fn log(&self, wanted: &LogWanted) -> Vec<LogLine>;
     /// Has the counters of a tunnel, or of all, shown from now on; which they are.
     fn clear_counters(&self, tunnel: Option<&str>) -> Result<Vec<String>, String>;
+    /// Has the counters of all sessions shown from now on; which they are.
+    fn clear_heartbeat_counters(&self) -> Result<Vec<String>, String>;
 }
 
 /// Nothing was done if it is a refusal.

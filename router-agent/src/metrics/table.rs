@@ -278,7 +278,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "router_session_round_trip_seconds",
         kind: Gauge,
-        help: "Round trips since the agent's start, by quantile; at most a quarter too long",
+        help: "Round trips since the session began, by quantile; at most a quarter too long",
         samples: |snapshot| {
             let sessions = snapshot.sessions.iter();
             sessions

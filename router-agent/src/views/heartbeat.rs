@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-use super::{Table, fence, paint::Tone, rotation::progress, table::printable};
-use crate::control::protocol::{FenceStatus, HeartbeatStatus};
+use super::{
+    Table, fence,
+    instant::{ms_ago, span},
+    paint::Tone,
+    rotation::progress,
+    table::printable,
+};
+use crate::control::protocol::{ClearedStatus, FenceStatus, HeartbeatStatus};
 
 /// A block for each session.
 pub fn heartbeat(sessions: &[HeartbeatStatus]) -> String {
@@ -15,6 +21,7 @@ pub fn heartbeat(sessions: &[HeartbeatStatus]) -> String {
 }
 
 fn block(session: &HeartbeatStatus) -> String {
+    let session = &session.since_cleared();
     let HeartbeatStatus {
         group,
         path,
@@ -41,15 +48,18 @@ fn block(session: &HeartbeatStatus) -> String {
         rtt_p99_us: _,
         rtt_p999_us: _,
         jitter_us: _,
-        probes_sent,
-        replies_received,
-        round_trip_loss_percent,
-        inbound_loss_percent,
-        mac_failures,
-        stale,
-        unproven,
-        wrong_sender,
-        not_understood,
+        probes_sent: _,
+        replies_received: _,
+        replies_expected: _,
+        peer_probes_received: _,
+        peer_probes_expected: _,
+        round_trip_loss_percent: _,
+        inbound_loss_percent: _,
+        mac_failures: _,
+        stale: _,
+        unproven: _,
+        wrong_sender: _,
+        not_understood: _,
         keepalive_interval_ms,
         dead_interval_ms,
         late_ticks,
@@ -57,6 +67,7 @@ fn block(session: &HeartbeatStatus) -> String {
         session_up,
         secret_rotation,
         note,
+        cleared,
     } = session;
     let mut table = Table::without_header();
     if let Some(note) = note {
@@ -67,7 +78,7 @@ fn block(session: &HeartbeatStatus) -> String {
         .map_or_else(String::new, |address| format!(", from {address}"));
     table.row([
         "Last heard:".to_owned(),
-        last_heard_ms_ago.map_or_else(|| "never".to_owned(), |ms| format!("{ms:.1} ms ago{from}")),
+        last_heard_ms_ago.map_or_else(|| "never".to_owned(), |ms| ms_ago(ms) + &from),
     ]);
     if *peer_generation != 0 {
         table.row([
@@ -76,26 +87,18 @@ fn block(session: &HeartbeatStatus) -> String {
         ]);
         table.row(["Claim:".to_owned(), claim(session)]);
     }
+    if let Some(ClearedStatus { ms_ago, .. }) = cleared {
+        table.row([
+            "Counters:",
+            &format!(
+                "cleared {} ago; round trips and worst lateness go further back",
+                span(*ms_ago)
+            ),
+        ]);
+    }
     authority(&mut table, session);
     round_trips(&mut table, session);
-    table.row([
-        "Probes:",
-        &format!("{probes_sent} sent, {replies_received} answered"),
-    ]);
-    table.row([
-        "Loss:".to_owned(),
-        format!(
-            "round trip {}, inbound {}",
-            percent(*round_trip_loss_percent),
-            percent(*inbound_loss_percent)
-        ),
-    ]);
-    table.row([
-        "Refused:",
-        &format!(
-            "{mac_failures} wrong MAC, {stale} stale, {unproven} unproven, {wrong_sender} wrong sender, {not_understood} not understood"
-        ),
-    ]);
+    messages(&mut table, session);
     table.row([
         "Timing:",
         &format!("keepalive {keepalive_interval_ms} ms, dead {dead_interval_ms} ms"),
@@ -134,7 +137,7 @@ fn authority(table: &mut Table, session: &HeartbeatStatus) {
     };
     let last = session
         .last_granted_ms_ago
-        .map_or_else(String::new, |ms| format!(", the last {ms:.1} ms ago"));
+        .map_or_else(String::new, |ms| format!(", the last {}", ms_ago(ms)));
     let promise = if session.promised_ms > 0.0 {
         format!(", binding us for {:.1} ms more", session.promised_ms)
     } else {
@@ -204,6 +207,40 @@ fn round_trips(table: &mut Table, session: &HeartbeatStatus) {
         ),
     ]);
     table.row(["Jitter:".to_owned(), us(session.jitter_us)]);
+}
+
+/// What became of ours and of the peer's.
+fn messages(table: &mut Table, session: &HeartbeatStatus) {
+    let HeartbeatStatus {
+        probes_sent,
+        replies_received,
+        round_trip_loss_percent,
+        inbound_loss_percent,
+        mac_failures,
+        stale,
+        unproven,
+        wrong_sender,
+        not_understood,
+        ..
+    } = session;
+    table.row([
+        "Probes:",
+        &format!("{probes_sent} sent, {replies_received} answered"),
+    ]);
+    table.row([
+        "Loss:".to_owned(),
+        format!(
+            "round trip {}, inbound {}",
+            percent(*round_trip_loss_percent),
+            percent(*inbound_loss_percent)
+        ),
+    ]);
+    table.row([
+        "Refused:",
+        &format!(
+            "{mac_failures} wrong MAC, {stale} stale, {unproven} unproven, {wrong_sender} wrong sender, {not_understood} not understood"
+        ),
+    ]);
 }
 
 fn us(value: Option<f64>) -> String {
@@ -291,6 +328,25 @@ mod tests {
             ),
             ..HeartbeatStatus::default()
         };
+        let cleared = HeartbeatStatus {
+            replies_expected: 1_000,
+            cleared: Some(ClearedStatus {
+                ms_ago: 65_000,
+                counters: [
+                    ("probes_sent", 900),
+                    ("replies_received", 900),
+                    ("replies_expected", 900),
+                    ("stale", 3),
+                    ("grants_given", 400),
+                    ("dropped_in", 10),
+                    ("late_ticks", 2),
+                ]
+                .map(|(name, value)| (name.to_owned(), value))
+                .into(),
+            }),
+            ..up.clone()
+        };
+        golden::check("heartbeat-cleared", &heartbeat(&[cleared]));
         golden::check_both("heartbeat", &heartbeat(&[up, down]));
         golden::check("heartbeat-none", &heartbeat(&[]));
     }

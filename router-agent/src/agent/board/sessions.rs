@@ -7,12 +7,13 @@ use router_common::{lease::Length, map::SessionState, net::ipv4_from_word, time:
 use super::{Facts, SessionFacts};
 use crate::{
     agent::{
+        cleared::{Counter, Counters},
         driver::ProbeStatistics,
-        words::{in_ms, in_us, loss_percent, owner_name},
+        words::{expected, in_ms, in_us, owner_name},
     },
     cluster::said_last,
     config::Cluster,
-    control::protocol::HeartbeatStatus,
+    control::protocol::{HeartbeatStatus, Life, loss_percent},
     maps::flag_names,
 };
 
@@ -74,6 +75,31 @@ impl Facts {
         said_last(&paths.collect::<Vec<_>>())
     }
 
+    /// As operators call it.
+    pub(super) fn session_name(&self, session: &SessionFacts) -> String {
+        let group = &self.groups()[session.group];
+        format!("{} over {}", group.name, session.path)
+    }
+
+    pub(super) fn session_counters(&self, status: &mut HeartbeatStatus) -> Counters {
+        let (agent, peer) = (self.generation, status.peer_generation);
+        let counters = status.counters_mut().map(|(name, life, value)| {
+            let life = match life {
+                Life::Maps => 0,
+                Life::Agent => agent,
+                Life::PeerGeneration => peer,
+            };
+            (
+                name,
+                Counter {
+                    value: *value,
+                    life,
+                },
+            )
+        });
+        counters.into()
+    }
+
     pub(super) fn heartbeat_status(
         &self,
         cluster: &Cluster,
@@ -92,7 +118,17 @@ impl Facts {
         let replied = state.replies > 0;
         let round_trips = self.round_trips.read(session.index);
         let quantile = |per_mille| round_trips.quantile_ns(per_mille).map(in_us);
-        HeartbeatStatus {
+        let replies_expected = expected(
+            state.first_reply_sequence,
+            state.reply_sequence,
+            state.replies,
+        );
+        let peer_probes_expected = expected(
+            state.first_probe_sequence,
+            state.probe_sequence,
+            state.probes,
+        );
+        let mut status = HeartbeatStatus {
             group: group.name.clone(),
             path: session.path.clone(),
             peer: self.peer(group).to_owned(),
@@ -121,16 +157,11 @@ impl Facts {
             jitter_us: (state.replies > 1).then(|| in_us(state.jitter_16ths / 16)),
             probes_sent: sent,
             replies_received: state.replies,
-            round_trip_loss_percent: loss_percent(
-                state.first_reply_sequence,
-                state.reply_sequence,
-                state.replies,
-            ),
-            inbound_loss_percent: loss_percent(
-                state.first_probe_sequence,
-                state.probe_sequence,
-                state.probes,
-            ),
+            replies_expected,
+            peer_probes_received: state.probes,
+            peer_probes_expected,
+            round_trip_loss_percent: loss_percent(replies_expected, state.replies),
+            inbound_loss_percent: loss_percent(peer_probes_expected, state.probes),
             mac_failures: state.mac_failures,
             stale: state.stale,
             unproven: state.unproven,
@@ -143,6 +174,10 @@ impl Facts {
             session_up: self.session_is_up(&state, now),
             secret_rotation: self.rotation(session).to_string(),
             note: self.session_note(session, now),
-        }
+            cleared: None,
+        };
+        let counters = self.session_counters(&mut status);
+        status.cleared = self.cleared.of(&self.session_name(session), &counters, now);
+        status
     }
 }

@@ -5,6 +5,7 @@ use router_common::time::BootTime;
 use super::{Facts, NONE, TunnelFacts, whole_ms};
 use crate::{
     agent::{
+        cleared::{Counter, Counters},
         present::Present,
         words::{header_byte, interface_is_up},
     },
@@ -23,7 +24,7 @@ impl Facts {
     ) -> TunnelStatus {
         let TunnelFacts {
             tunnel,
-            index,
+            index: _,
             epochs,
         } = facts;
         let Present {
@@ -34,16 +35,9 @@ impl Facts {
             keepalive,
             notes,
         } = present;
-        // The map was there when the agent started; without it the counters stay at zero.
-        let counters = self.counters.of(*index).unwrap_or_default();
+        let counters = self.tunnel_counters(facts);
         let mode_name = mode.as_ref().map_or(NONE, Mode::name);
         let mode_reason = mode.as_ref().and_then(Mode::reason);
-        let slow = self.slow_path.counters(&tunnel::key(tunnel));
-        let counters = counters
-            .named()
-            .chain(slow.iter().flat_map(|slow| slow.named()))
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
         TunnelStatus {
             name: tunnel.name.clone(),
             addresses: tunnel.addresses.iter().map(ToString::to_string).collect(),
@@ -79,7 +73,24 @@ impl Facts {
             }),
             notes,
             cleared: self.cleared.of(&tunnel.name, &counters, now),
-            counters,
+            counters: counters
+                .iter()
+                .map(|(name, counter)| ((*name).to_owned(), counter.value))
+                .collect(),
         }
+    }
+
+    pub(super) fn tunnel_counters(&self, facts: &TunnelFacts) -> Counters {
+        // The map was there when the agent started; without it the counters stay at zero.
+        let counters = self.counters.of(facts.index).unwrap_or_default();
+        let slow = self.slow_path.counters(&tunnel::key(&facts.tunnel));
+        let counters = counters
+            .named()
+            .map(|(name, value)| (name, Counter { value, life: 0 }));
+        let slow = slow.iter().flat_map(|slow| slow.named());
+        let life = self.generation;
+        counters
+            .chain(slow.map(|(name, value)| (name, Counter { value, life })))
+            .collect()
     }
 }

@@ -18,6 +18,17 @@ pub enum Clear {
     /// Of interfaces.
     #[command(subcommand)]
     Interfaces(Interfaces),
+    /// Of the heartbeat sessions.
+    #[command(subcommand)]
+    Heartbeat(OfHeartbeat),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OfHeartbeat {
+    /// What `show heartbeat` counts, with its losses: it begins at zero.
+    ///
+    /// Round trips and the worst lateness stay. Metrics and JSON go on as they were.
+    Counters(Asking),
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,7 +49,9 @@ pub enum Interfaces {
 
 #[derive(Debug, Subcommand)]
 pub enum OfTunnel {
-    /// What `show interfaces tunnel` counts: it begins at zero. Metrics and JSON go on as they were.
+    /// What `show interfaces tunnel` counts: it begins at zero.
+    ///
+    /// Metrics and JSON go on as they were.
     Counters(Asking),
     /// The newest epochs received by tunnels whose key they are: lower ones are taken again. Needs no
     /// agent, but root.
@@ -54,25 +67,34 @@ pub struct Clearing {
 }
 
 pub fn clear(clear: Clear) -> Result<()> {
-    let Clear::Interfaces(Interfaces::Tunnel { which, what }) = clear;
-    match what {
-        OfTunnel::Counters(asking) => {
-            let names = asking.agent().clear_counters(which)?;
-            asking.print(View::Cleared(&names), || match &names[..] {
-                [] => "no tunnel is configured\n".to_owned(),
-                names => format!(
-                    "the counters of {} are shown from now on\n",
-                    names.join(", ")
-                ),
-            })
+    match clear {
+        Clear::Heartbeat(OfHeartbeat::Counters(asking)) => {
+            let names = asking.agent().clear_heartbeat_counters()?;
+            tell(&asking, &names, "no heartbeat session is configured")
         }
-        OfTunnel::Epochs(Clearing { bpffs }) => {
-            if let Some(name) = which {
-                bail!("tunnels share their epochs: leave out {name}");
+        Clear::Interfaces(Interfaces::Tunnel { which, what }) => match what {
+            OfTunnel::Counters(asking) => {
+                let names = asking.agent().clear_counters(which)?;
+                tell(&asking, &names, "no tunnel is configured")
             }
-            let cleared = maps::clear_epochs(&PinnedMaps::below(&bpffs)?)?;
-            println!("{cleared} newest epochs forgotten");
-            Ok(())
-        }
+            OfTunnel::Epochs(Clearing { bpffs }) => {
+                if let Some(name) = which {
+                    bail!("tunnels share their epochs: leave out {name}");
+                }
+                let cleared = maps::clear_epochs(&PinnedMaps::below(&bpffs)?)?;
+                println!("{cleared} newest epochs forgotten");
+                Ok(())
+            }
+        },
     }
+}
+
+fn tell(asking: &Asking, names: &[String], none: &str) -> Result<()> {
+    asking.print(View::Cleared(names), || match names {
+        [] => format!("{none}\n"),
+        names => format!(
+            "the counters of {} are shown from now on\n",
+            names.join(", ")
+        ),
+    })
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::FenceStatus;
+use super::{ClearedStatus, FenceStatus};
 
 /// The session with one peer, for one group, over one path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,8 +42,8 @@ pub struct HeartbeatStatus {
     pub rtt_min_us: Option<f64>,
     pub rtt_avg_us: Option<f64>,
     pub rtt_max_us: Option<f64>,
-    /// Of all replies since the agent started: what half of them did not exceed; within a quarter, as
-    /// the kernel counts them.
+    /// Of all replies since the session began, also in the time of agents before: what half of them did
+    /// not exceed; within a quarter, as the kernel counts them.
     pub rtt_p50_us: Option<f64>,
     pub rtt_p90_us: Option<f64>,
     pub rtt_p99_us: Option<f64>,
@@ -52,9 +52,17 @@ pub struct HeartbeatStatus {
     pub jitter_us: Option<f64>,
     pub probes_sent: u64,
     pub replies_received: u64,
-    /// Of our probes from the first that was answered to the last, those that brought no reply.
+    /// Our probes from the first that was answered to the last.
+    #[serde(default)]
+    pub replies_expected: u64,
+    #[serde(default)]
+    pub peer_probes_received: u64,
+    /// The peer's probes from the first that arrived to the last.
+    #[serde(default)]
+    pub peer_probes_expected: u64,
+    /// Of the replies expected, those that were not received.
     pub round_trip_loss_percent: Option<f64>,
-    /// Of the peer's probes, those that did not arrive.
+    /// Of the peer's probes expected, those that were not received.
     pub inbound_loss_percent: Option<f64>,
     /// Messages with a wrong MAC, or under a secret that this node does not have.
     pub mac_failures: u64,
@@ -77,4 +85,127 @@ pub struct HeartbeatStatus {
     pub secret_rotation: String,
     /// Why there is no session, in plain words.
     pub note: Option<String>,
+    /// If an operator had the counters cleared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleared: Option<ClearedStatus>,
+}
+
+/// With what a counter begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Maps,
+    Agent,
+    PeerGeneration,
+}
+
+impl HeartbeatStatus {
+    /// All counters, by the names of their fields.
+    pub fn counters_mut(&mut self) -> [(&'static str, Life, &mut u64); 18] {
+        let Self { fence, .. } = self;
+        [
+            ("probes_sent", Life::Agent, &mut self.probes_sent),
+            ("late_ticks", Life::Agent, &mut self.late_ticks),
+            (
+                "replies_received",
+                Life::PeerGeneration,
+                &mut self.replies_received,
+            ),
+            (
+                "replies_expected",
+                Life::PeerGeneration,
+                &mut self.replies_expected,
+            ),
+            (
+                "peer_probes_received",
+                Life::PeerGeneration,
+                &mut self.peer_probes_received,
+            ),
+            (
+                "peer_probes_expected",
+                Life::PeerGeneration,
+                &mut self.peer_probes_expected,
+            ),
+            ("mac_failures", Life::Maps, &mut self.mac_failures),
+            ("stale", Life::Maps, &mut self.stale),
+            ("unproven", Life::Maps, &mut self.unproven),
+            ("wrong_sender", Life::Maps, &mut self.wrong_sender),
+            ("not_understood", Life::Maps, &mut self.not_understood),
+            ("grants_given", Life::Maps, &mut self.grants_given),
+            ("grants_counted", Life::Maps, &mut fence.grants_counted),
+            (
+                "grants_not_for_us",
+                Life::Maps,
+                &mut fence.grants_not_for_us,
+            ),
+            ("grants_too_short", Life::Maps, &mut fence.grants_too_short),
+            ("dropped_in", Life::Maps, &mut fence.dropped_in),
+            ("dropped_out", Life::Maps, &mut fence.dropped_out),
+            ("dropped_transit", Life::Maps, &mut fence.dropped_transit),
+        ]
+    }
+
+    /// As if all that is counted had begun when the counters were cleared, losses included.
+    #[must_use]
+    pub fn since_cleared(&self) -> Self {
+        let mut since = self.clone();
+        let Some(cleared) = &self.cleared else {
+            return since;
+        };
+        for (name, _, value) in since.counters_mut() {
+            *value = value.saturating_sub(cleared.before(name));
+        }
+        since.round_trip_loss_percent =
+            loss_percent(since.replies_expected, since.replies_received);
+        since.inbound_loss_percent =
+            loss_percent(since.peer_probes_expected, since.peer_probes_received);
+        since
+    }
+}
+
+/// Of the messages expected, those that did not arrive; none if none was expected.
+#[expect(clippy::cast_precision_loss, reason = "a percentage of some digits")]
+pub fn loss_percent(expected: u64, arrived: u64) -> Option<f64> {
+    (expected > 0).then(|| 100.0 * expected.saturating_sub(arrived) as f64 / expected as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_those_of_the_messages_since_the_clearing() {
+        let mut session = HeartbeatStatus {
+            replies_expected: 1_000,
+            replies_received: 900,
+            peer_probes_expected: 500,
+            peer_probes_received: 500,
+            round_trip_loss_percent: loss_percent(1_000, 900),
+            inbound_loss_percent: loss_percent(500, 500),
+            fence: FenceStatus {
+                dropped_in: 7,
+                ..FenceStatus::default()
+            },
+            ..HeartbeatStatus::default()
+        };
+        assert_eq!(session.since_cleared(), session);
+        let counters = session
+            .counters_mut()
+            .map(|(name, _, value)| (name.to_owned(), *value));
+        session.cleared = Some(ClearedStatus {
+            ms_ago: 0,
+            counters: counters.into(),
+        });
+        let since = session.since_cleared();
+        assert_eq!(since.round_trip_loss_percent, None);
+        assert_eq!(since.fence.dropped_in, 0);
+
+        session.replies_expected += 200;
+        session.replies_received += 150;
+        session.peer_probes_expected += 10;
+        session.peer_probes_received += 10;
+        let since = session.since_cleared();
+        assert_eq!(since.round_trip_loss_percent, Some(25.0));
+        assert_eq!(since.inbound_loss_percent, Some(0.0));
+        assert_eq!(since.replies_received, 150);
+    }
 }

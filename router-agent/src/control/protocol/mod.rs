@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use arbiter::{ArbiterStatus, ArbiterTimes};
 pub use configuration::{ConfigurationStatus, Configured, Configuring, LastChange};
 pub use force::{Force, ForceBegun, Forced};
-pub use heartbeat::HeartbeatStatus;
+pub use heartbeat::{HeartbeatStatus, Life, loss_percent};
 pub use history::{Finding, Known, Stages, Step, Transition};
 pub use interface::{InterfaceRole, InterfaceStatus};
 pub use log::{LogLine, LogSeverity, LogWanted};
@@ -176,10 +176,12 @@ pub enum Command {
     /// Has the counters of tunnels shown from now on; of those who may change something only. Answered
     /// by [`Body::ClearCounters`].
     ClearCounters,
+    /// The same with those of the sessions. Answered by [`Body::ClearHeartbeatCounters`].
+    ClearHeartbeatCounters,
 }
 
 impl Command {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Status,
         Self::Tunnels,
         Self::Interfaces,
@@ -192,6 +194,7 @@ impl Command {
         Self::LogLevel,
         Self::Log,
         Self::ClearCounters,
+        Self::ClearHeartbeatCounters,
     ];
 
     /// The command's word in a request.
@@ -209,6 +212,7 @@ impl Command {
             Self::LogLevel => "log-level",
             Self::Log => "log",
             Self::ClearCounters => "clear-counters",
+            Self::ClearHeartbeatCounters => "clear-heartbeat-counters",
         }
     }
 
@@ -273,6 +277,8 @@ pub enum Body {
     Log(Vec<LogLine>),
     /// The tunnels whose counters were cleared.
     ClearCounters(Vec<String>),
+    /// The sessions whose counters were cleared, as `GROUP over PATH`.
+    ClearHeartbeatCounters(Vec<String>),
 }
 
 /// Which program answers.
@@ -424,6 +430,9 @@ mod tests {
             Response::ok(Body::Configure(Configured::default())),
             Response::ok(Body::Log(vec![LogLine::default()])),
             Response::ok(Body::ClearCounters(vec!["tun00".to_owned()])),
+            Response::ok(Body::ClearHeartbeatCounters(vec![
+                "aws over tun00".to_owned(),
+            ])),
             Response::error(FailureCode::BadRequest, "no"),
         ];
         for response in responses {

@@ -70,7 +70,7 @@ pub struct EpochKeyStatus {
     pub domain: Option<String>,
 }
 
-/// What a tunnel had counted when its counters were cleared. They themselves go on.
+/// What a tunnel or a session had counted when its counters were cleared. They themselves go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClearedStatus {
     pub ms_ago: u64,
@@ -98,8 +98,14 @@ impl TunnelStatus {
     /// The same since the counters were cleared.
     pub fn since_cleared(&self, name: &str) -> u64 {
         let cleared = self.cleared.as_ref();
-        let before = cleared.and_then(|cleared| cleared.counters.get(name));
         self.counter(name)
-            .saturating_sub(before.copied().unwrap_or_default())
+            .saturating_sub(cleared.map_or(0, |cleared| cleared.before(name)))
+    }
+}
+
+impl ClearedStatus {
+    /// What is to be taken off a counter.
+    pub fn before(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or_default()
     }
 }

@@ -207,6 +207,7 @@ async fn answer(
         Command::LogLevel => return set_log_level(line, client, source).into(),
         Command::Log => return log(line, source).into(),
         Command::ClearCounters => return clear_counters(line, client, source).into(),
+        Command::ClearHeartbeatCounters => return clear_heartbeat_counters(client, source).into(),
     })
     .into()
 }
@@ -312,6 +313,16 @@ fn clear_counters(line: &[u8], client: &Client, source: &(dyn Source + Send + Sy
     };
     match source.clear_counters(tunnel.as_deref()) {
         Ok(names) => Response::ok(Body::ClearCounters(names)),
+        Err(reason) => Response::error(FailureCode::Impossible, reason),
+    }
+}
+
+fn clear_heartbeat_counters(client: &Client, source: &(dyn Source + Send + Sync)) -> Response {
+    if let Some(refusal) = client.refusal("clear counters") {
+        return refusal;
+    }
+    match source.clear_heartbeat_counters() {
+        Ok(names) => Response::ok(Body::ClearHeartbeatCounters(names)),
         Err(reason) => Response::error(FailureCode::Impossible, reason),
     }
 }
