@@ -9,7 +9,7 @@ pub mod programs;
 mod recent;
 
 use std::{
-    fmt,
+    env, fmt,
     io::{self, IsTerminal as _},
     sync::Arc,
 };
@@ -21,7 +21,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
-    filter::ParseError,
+    filter::LevelFilter,
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     layer::SubscriberExt as _,
     registry::LookupSpan,
@@ -64,7 +64,7 @@ pub enum LevelError {
     #[error(
         "{0:?} is no level: write error, warn, info, debug or trace, or levels by module, such as `info,router_agent::takeover=debug`"
     )]
-    NotALevel(String, #[source] ParseError),
+    NotALevel(String),
     #[error("the log cannot be changed")]
     Gone(#[from] reload::Error),
 }
@@ -88,16 +88,25 @@ impl fmt::Debug for LogLevel {
     }
 }
 
+/// A single word that is no level would stand for all of a module, and silence the rest: it is misspelt.
 fn filter(level: &str) -> Result<EnvFilter, LevelError> {
-    EnvFilter::try_new(level).map_err(|error| LevelError::NotALevel(level.to_owned(), error))
+    let is_misspelt = |part: &str| {
+        let word = part.trim();
+        word.is_empty() || !word.contains(['=', ']']) && word.parse::<LevelFilter>().is_err()
+    };
+    let not_a_level = || LevelError::NotALevel(level.to_owned());
+    if level.split(',').any(is_misspelt) {
+        return Err(not_a_level());
+    }
+    EnvFilter::try_new(level).map_err(|_| not_a_level())
 }
 
 /// Logs from now on, to the standard error, until the guard is dropped.
 pub fn begin(format: LogFormat) -> (Log, WorkerGuard) {
     let (log, guard) = tracing_appender::non_blocking(io::stderr());
-    let stated = EnvFilter::try_from_env(VARIABLE);
+    let stated = env::var(VARIABLE).ok().and_then(|it| filter(&it).ok());
     let (level, handle) =
-        reload::Layer::new(stated.unwrap_or_else(|_| EnvFilter::new(DEFAULT_LEVEL)));
+        reload::Layer::new(stated.unwrap_or_else(|| EnvFilter::new(DEFAULT_LEVEL)));
     let lines = tracing_subscriber::fmt::layer().with_writer(log);
     let lines = match format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -122,7 +131,7 @@ pub fn begin(format: LogFormat) -> (Log, WorkerGuard) {
 
 /// systemd.exec(5): `JOURNAL_STREAM` has device and inode of the stream that the journal reads.
 fn journal_reads_stderr() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else {
         return false;
     };
     fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
@@ -166,7 +175,9 @@ mod tests {
         for level in ["debug", "info,router_agent::takeover=trace", "off"] {
             filter(level).unwrap();
         }
-        let refused = filter("router_agent=loud").unwrap_err().to_string();
-        assert!(refused.contains("write error, warn, info"), "{refused}");
+        for misspelt in ["router_agent=loud", "wanr", "info,wanr", "", "bpf"] {
+            let refused = filter(misspelt).unwrap_err().to_string();
+            assert!(refused.contains("write error, warn, info"), "{refused}");
+        }
     }
 }
