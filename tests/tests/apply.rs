@@ -197,7 +197,7 @@ fn what_is_wrong_changes_nothing() {
     assert_eq!(status(node).unwrap().last_change, None);
     // Nor does what says the same.
     let same = apply(node, &(present.clone() + "# nothing\n"), &[]);
-    assert_eq!(same, "");
+    assert_eq!(same, "nothing changes\n");
     assert_eq!(status(node).unwrap().last_change, None);
     assert!(started_with(node).ends_with("# nothing\n"));
 }
@@ -407,6 +407,28 @@ fn a_hangup_has_the_file_read_again() {
     assert!(agent.terminate().unwrap().success());
 }
 
+/// A file that was cut off, or a pipe by which nothing came.
+#[test]
+fn what_states_nothing_ends_no_router() {
+    let (lab, agent) = alone();
+    let node = lab.node(PRIMARY.name);
+    let present = started_with(node);
+    for nothing in ["", "# set cluster interface tun00\n", "/* nothing */\n"] {
+        let said = refused(node, nothing);
+        assert!(said.contains("candidate.conf states nothing"), "{said}");
+    }
+    assert_eq!(started_with(node), present);
+    agent::write_config(node, "").unwrap();
+    agent.signal(Signal::HUP).unwrap();
+    poll::until(PATIENCE, || {
+        let log = agent::log(node);
+        ensure!(log.contains("states nothing"), "{log}");
+        Ok(())
+    })
+    .unwrap();
+    assert!(!status(node).unwrap().statements.is_empty());
+}
+
 #[test]
 fn the_running_configuration_is_shown_without_its_secret() {
     let (lab, _agent) = alone();
@@ -432,7 +454,7 @@ fn the_running_configuration_is_shown_without_its_secret() {
     }
     // What is shown can be applied again, and changes nothing.
     let again = apply(node, &show(&["--secrets"]), &["--dry-run"]);
-    assert_eq!(again, "");
+    assert_eq!(again, "nothing changes\n");
     let masked = refused(node, &text);
     assert!(
         masked.contains("stands for a secret that is not shown"),

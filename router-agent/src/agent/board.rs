@@ -535,6 +535,7 @@ impl Source for Board {
         let groups = self.facts.groups();
         let names: Vec<_> = groups.iter().map(|group| &*group.name).collect();
         let number = match (&force.group, &*names) {
+            (_, []) => return Err("no group is configured".to_owned()),
             (Some(name), _) => names
                 .iter()
                 .position(|known| known == name)
@@ -542,7 +543,6 @@ impl Source for Board {
                     format!("there is no group {name}; there are: {}", names.join(", "))
                 })?,
             (None, [_]) => 0,
-            (None, []) => return Err("no group is configured".to_owned()),
             (None, _) => return Err(format!("name one of the groups: {}", names.join(", "))),
         };
         let group = &groups[number];
@@ -630,7 +630,9 @@ impl Source for Board {
             .map(|of| (of.tunnel.name.clone(), facts.tunnel_counters(of)))
             .collect();
         match tunnel {
-            Some(name) if counted.is_empty() => Err(format!("there is no tunnel {name}")),
+            Some(name) if counted.is_empty() => Err(format!(
+                "there is no tunnel {name}; `routerctl show interfaces tunnel` lists those that there are"
+            )),
             _ => facts.clear(counted),
         }
     }

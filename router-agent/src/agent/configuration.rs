@@ -7,6 +7,7 @@
 //! the file, which is untouched.
 
 use std::{
+    fmt::Display,
     fs::{self, File},
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
@@ -118,7 +119,10 @@ impl Configuration {
         match (until, last_change) {
             (Some(until), _) => {
                 let left = until.since(clock::now());
-                info!("the new configuration waits to be confirmed within {left:?}");
+                info!(
+                    "the new configuration waits to be confirmed within {} s",
+                    left.as_secs()
+                );
                 Ok(())
             }
             (None, None) => self.keep_as_last_good(),
@@ -179,6 +183,7 @@ impl Configuration {
     pub async fn reload(&self) -> Result<Option<Succession>> {
         let path = &self.options.config;
         let new = config::load(path, &self.facts, self.options.strict)?;
+        states_something(&new, &path.display())?;
         let plan = self.plan(new, None).await?;
         for change in &plan.changes {
             info!("configuration: {change}");
@@ -214,7 +219,11 @@ impl Configuration {
     ) -> Result<Step> {
         let (facts, strict) = (self.facts.clone(), self.options.strict);
         // A large one takes its time, in which the agent has other things to do.
-        let check = move || config::parse(&name, text.expose(), &facts, strict);
+        let check = move || {
+            let new = config::parse(&name, text.expose(), &facts, strict)?;
+            states_something(&new, &name)?;
+            anyhow::Ok(new)
+        };
         let new = spawn_blocking(check)
             .await
             .context("the check has failed")??;
@@ -397,6 +406,17 @@ impl Configuration {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What was cut off while it was written, or never came by a pipe, must not end the router.
+fn states_something(new: &Loaded, name: &dyn Display) -> Result<()> {
+    if new.stated(Secrets::Masked).is_empty() {
+        bail!(
+            "{name} states nothing, and this router would do nothing any more: stop the agent if that is \
+             what you mean"
+        );
+    }
+    Ok(())
 }
 
 struct Planned {

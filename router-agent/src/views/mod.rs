@@ -24,7 +24,7 @@ mod version;
 #[cfg(test)]
 mod golden;
 
-pub use changes::changes;
+pub use changes::applied;
 pub use cluster::cluster_status;
 pub use force::{Moved, moved};
 pub use heartbeat::heartbeat;

@@ -78,6 +78,13 @@ pub fn carry_out(configure: Configure) -> Result<()> {
         Configure::Help { path } => return help(&path),
     };
     let is_way_back = step == Configuring::RollBack;
+    let is_confirmation = step == Configuring::Confirm;
+    let confirm_within = match &step {
+        Configuring::Apply {
+            confirm_within_s, ..
+        } => *confirm_within_s,
+        Configuring::Confirm | Configuring::RollBack => None,
+    };
     let agent = asking.agent().with_timeout(LONGEST_CHECK);
     let configured = agent.configure(step)?;
     eprint!("{}", configured.warnings);
@@ -86,7 +93,14 @@ pub fn carry_out(configure: Configure) -> Result<()> {
         None => None,
     };
     asking.print_whole(View::Configured(&configured), || {
-        views::changes(&configured.changes)
+        if is_confirmation {
+            "the configuration is kept\n".to_owned()
+        } else if is_way_back {
+            "the configuration before runs again\n".to_owned()
+        } else {
+            let unconfirmed_s = confirm_within.filter(|_| rolled_back.is_none());
+            views::applied(&configured, unconfirmed_s)
+        }
     })?;
     match rolled_back {
         Some(reason) if !is_way_back => {

@@ -287,7 +287,15 @@ fn show(what: Show) -> Result<()> {
             let form = commands.map_or(Form::Brace, |Commands::Commands| Form::Set);
             let configuration = asking.agent().configuration(secrets, origin)?;
             let view = View::Configuration(&configuration);
-            asking.print_whole(view, || form.print(&configuration.statements))
+            asking.print_whole(view, || form.print(&configuration.statements))?;
+            if let Some(ms) = configuration.unconfirmed_for_ms {
+                eprintln!(
+                    "not confirmed: the configuration before comes back in {} s, unless `routerctl configure \
+                     confirm` keeps this one",
+                    ms / 1_000
+                );
+            }
+            Ok(())
         }
     }
 }
