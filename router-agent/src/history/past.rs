@@ -44,10 +44,16 @@ impl Past {
 
     /// A step that is tried again replaces its last try.
     fn note_step(&mut self, epoch: u32, side: Side, step: Step) {
-        if let Some(transition) = self.of_epoch(epoch, side) {
-            transition.steps.retain(|known| known.step != step.step);
-            transition.steps.push(step);
+        let Some(transition) = self.of_epoch(epoch, side) else {
+            return;
+        };
+        // An agent that goes on takes again what its node has: no part of the takeover took that long.
+        let is_taken = |known: &Step| known.step == step.step && has_taken(known);
+        if has_taken(&step) && transition.steps.iter().any(is_taken) {
+            return;
         }
+        transition.steps.retain(|known| known.step != step.step);
+        transition.steps.push(step);
     }
 
     fn of_epoch(&mut self, epoch: u32, side: Side) -> Option<&mut Transition> {
@@ -69,6 +75,10 @@ impl Past {
     }
 }
 
+fn has_taken(step: &Step) -> bool {
+    step.step.starts_with("take ") && step.done_ns != 0 && step.error.is_none()
+}
+
 fn keep<T>(ring: &mut VecDeque<T>, entry: T) {
     if ring.len() == Past::LENGTH {
         ring.pop_front();
@@ -88,7 +98,7 @@ mod tests {
         })
     }
 
-    fn step(epoch: u32, done_ns: u64) -> Entry {
+    fn step(epoch: u32, done_ns: u64, error: Option<&str>) -> Entry {
         Entry::Step {
             group: String::new(),
             epoch,
@@ -97,7 +107,7 @@ mod tests {
                 step: "take 10.0.0.254/24".to_owned(),
                 started_ns: 0,
                 done_ns,
-                error: None,
+                error: error.map(ToOwned::to_owned),
             },
         }
     }
@@ -108,10 +118,12 @@ mod tests {
         for epoch in [1, 2] {
             past.note(into_active(epoch));
         }
-        past.note(step(1, 10));
-        past.note(step(2, 20));
-        past.note(step(2, 30));
-        past.note(step(3, 40));
+        past.note(step(1, 10, None));
+        past.note(step(2, 20, Some("no such device")));
+        past.note(step(2, 30, None));
+        // The next agent's.
+        past.note(step(2, 90_000, None));
+        past.note(step(3, 40, None));
         past.note(Entry::FirstForwarded {
             group: String::new(),
             epoch: 1,
