@@ -3,7 +3,7 @@
 use super::{instant::time_of_day, paint::Tone, table::printable};
 use crate::control::protocol::LogLine;
 
-/// A line for each, the oldest first.
+/// A line for each, the oldest first; what comes in several, as diagnostics do, goes on indented.
 pub fn log(lines: &[LogLine]) -> String {
     lines.iter().map(line).collect()
 }
@@ -24,11 +24,12 @@ fn line(line: &LogLine) -> String {
     let level = Tone::of_severity(*level).paint(format!("{level:5}"));
     // The crate's own name says nothing.
     let target = target.strip_prefix("router_agent::").unwrap_or(target);
+    let message: Vec<_> = message.lines().map(printable).collect();
     format!(
         "{} {level} {}: {}{}\n",
         Tone::Faint.paint(time_of_day(*at_unix_ms)),
         printable(target),
-        printable(message),
+        message.join("\n    "),
         Tone::Faint.paint(printable(&fields)),
     )
 }
