@@ -2,8 +2,10 @@
 //! router of it, and does not where nobody does. Not run by default: it needs the real conntrackd.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,12 +18,13 @@ use router_tests::{
     agent,
     article::{self, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS},
     cluster::{Cluster, Fault, PATIENCE},
-    lab::Node,
+    lab::{Node, Process},
     poll,
 };
+use rustix::process::Signal;
 
 const PORT: u16 = 5001;
-const CONFIG: &str = "/run/router/conntrackd.conf";
+const NAMESPACE: &str = "/proc/self/ns/net";
 
 /// By multicast in the tunnel.
 const BY_TUNNEL: &str = "set service conntrack-sync failover-mechanism cluster group aws
@@ -148,8 +151,16 @@ fn pass(from: &mut TcpStream, to: &mut TcpStream, said: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The configuration of the conntrackd of a network namespace.
+fn file_of(node: &Node, namespace: &str) -> String {
+    let words = ["stat", "--dereference", "--format=%i", namespace];
+    let inode = node.exec(&words).unwrap();
+    format!("/run/router/netns-{}.conntrackd.conf", inode.trim())
+}
+
 fn conntrackd(node: &Node, request: &str) -> Result<String> {
-    node.exec(&["/usr/sbin/conntrackd", "-C", CONFIG, request])
+    let config = file_of(node, NAMESPACE);
+    node.exec(&["/usr/sbin/conntrackd", "-C", &config, request])
 }
 
 /// Waits until the conntrackd of a standby has heard of the connection.
@@ -213,11 +224,16 @@ fn a_connection_that_nobody_tells_of_breaks() {
     println!("without conntrack-sync: {broken}");
 }
 
-/// The process id of a node's conntrackd, in that node.
+/// The process ids of all that run in a node, in that node.
+fn processes(node: &Node) -> Result<Vec<String>> {
+    let ids = node.exec(&["pgrep", "--exact", "--runstates", "RSDT", "conntrackd"])?;
+    Ok(ids.lines().map(ToOwned::to_owned).collect())
+}
+
 fn process(node: &Node) -> Result<String> {
-    let id = node.exec(&["pgrep", "--exact", "--runstates", "RSDT", "conntrackd"])?;
-    ensure!(id.lines().count() == 1, "there are several: {id}");
-    Ok(id.trim().to_owned())
+    let mut ids = processes(node)?;
+    ensure!(ids.len() == 1, "there are several: {ids:?}");
+    ids.pop().context("there is one")
 }
 
 #[test]
@@ -246,12 +262,89 @@ fn the_daemon_lives_on_without_an_agent_and_not_after_one_that_leaves() {
     assert!(agent.terminate().unwrap().success());
     let node = cluster.node(active.peer());
     process(node).unwrap_err();
-    node.exec(&["test", "!", "-e", CONFIG]).unwrap();
+    let config = file_of(node, NAMESPACE);
+    node.exec(&["test", "!", "-e", &config]).unwrap();
+}
+
+/// Another network namespace of a node's, at a path.
+const SECOND: &str = "/run/second";
+/// Its agent's bpffs.
+const SECOND_BPFFS: &str = "/run/second-bpffs";
+
+/// A lone router of another cluster, in another network namespace of a node, of which it shares the rest.
+fn start_second(node: &Node) -> Process {
+    let make = format!(
+        "touch {SECOND}
+unshare --net={SECOND} true
+mkdir {SECOND_BPFFS}
+mount -t bpf bpf {SECOND_BPFFS}
+nsenter --net={SECOND} ip link add eth0 type veth peer name far
+nsenter --net={SECOND} ip address add 192.0.2.1/24 dev eth0
+nsenter --net={SECOND} ip link set far up
+nsenter --net={SECOND} ip link set eth0 up"
+    );
+    node.exec(&["sh", "-e", "-c", &make]).unwrap();
+    let text = format!(
+        "set system host-name {name}
+set interfaces tunnel tun00 address 169.254.9.1/24
+set interfaces tunnel tun00 encapsulation gre
+set interfaces tunnel tun00 local-ip 192.0.2.1
+set interfaces tunnel tun00 remote-ip 192.0.2.2
+set interfaces tunnel tun00 multicast enable
+set cluster interface tun00
+set cluster pre-shared-secret another
+set cluster group aws primary {name}
+set cluster group aws secondary vyatta-x
+{BY_TUNNEL}",
+        name = node.name()
+    );
+    let file = |name| node.directory().join(name);
+    fs::write(file("second.conf"), text).unwrap();
+    let log = fs::File::create(file("second.log")).unwrap();
+    let mut agent = Command::new("nsenter");
+    agent
+        .arg(format!("--net={SECOND}"))
+        .arg(agent::binary("router-agent").unwrap())
+        .args(["run", "--control-socket", "/run/router/second.sock"])
+        .args(["--bpffs", SECOND_BPFFS, "--config"])
+        .arg(file("second.conf"))
+        .arg("--history")
+        .arg(file("second-history"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    node.spawn("the second router-agent", &mut agent).unwrap()
+}
+
+#[test]
+fn agents_of_two_network_namespaces_have_a_daemon_each() {
+    let (cluster, active) = formed(|_| BY_TUNNEL.to_owned());
+    let node = cluster.node(active);
+    let first = process(node).unwrap();
+    let mut agent = start_second(node);
+    let config = file_of(node, SECOND);
+    let namespace = format!("--net={SECOND}");
+    let ask = ["/usr/sbin/conntrackd", "-C", &config, "-s"];
+    let ask = [&["nsenter", &namespace], &ask[..]].concat();
+    poll::until(PATIENCE, || node.exec(&ask)).unwrap_or_else(|error| {
+        let log = fs::read_to_string(node.directory().join("second.log"));
+        panic!("{error:#}\n{}", log.unwrap_or_default())
+    });
+    let both = processes(node).unwrap();
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert!(both.contains(&first), "{both:?}");
+
+    agent.signal(Signal::TERM).unwrap();
+    assert!(agent.wait_within(PATIENCE).unwrap().success());
+    node.exec(&["test", "!", "-e", &config]).unwrap();
+    assert_eq!(process(node).unwrap(), first);
+    conntrackd(node, "-s").unwrap();
 }
 
 /// The process ids of those that wait in a node until its conntrackd has committed.
 fn committing(node: &Node) -> Result<String> {
-    let command = format!("^/usr/sbin/conntrackd -C {CONFIG} -c$");
+    let config = file_of(node, NAMESPACE);
+    let command = format!("^/usr/sbin/conntrackd -C {config} -c$");
     node.exec(&["pgrep", "--full", &command])
 }
 

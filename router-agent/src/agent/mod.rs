@@ -12,7 +12,7 @@ mod ethernets;
 mod fenced;
 pub mod fitness;
 pub mod keeper;
-mod lock;
+pub mod lock;
 mod noting;
 mod past;
 pub mod preflight;
@@ -76,13 +76,6 @@ pub struct Options {
     /// Where the history is kept.
     pub history: PathBuf,
     pub log: Log,
-}
-
-impl Options {
-    /// Where files are that do not outlive the system's run.
-    fn run_directory(&self) -> &Path {
-        self.control_socket.parent().unwrap_or(Path::new("/"))
-    }
 }
 
 /// How a running agent ends.
@@ -151,7 +144,8 @@ async fn attempt(
     let _lock = lock::network_namespace()?;
     let doors = Doors::open(&config, &options.control_socket).await?;
     let _socket_file = RemovedAtTheEnd(&options.control_socket);
-    let journal = Journal::open(options.run_directory())?;
+    let journal = Journal::open(lock::file_of_namespace("started.json")?)?;
+    let connections = conntrack::Files::of_namespace()?;
     // Before anything is changed: a stop must not be missed.
     let mut signals = Signals::catch()?;
     let (successions, mut successors) = unbounded_channel();
@@ -210,7 +204,7 @@ async fn attempt(
         Ok(started) => {
             progress.has_begun = true;
             if !tells_connections {
-                conntrack::end(options.run_directory()).await;
+                conntrack::end(&connections).await;
             }
             let stop = ending(&mut signals, &configuration, &mut successors);
             run_until(stop, started, dataplane, doors, &options.bpffs).await
@@ -228,7 +222,7 @@ async fn attempt(
         }
         Ok(Ending::Leave) | Err(_) => {}
     }
-    conntrack::end(options.run_directory()).await;
+    conntrack::end(&connections).await;
     let outcome = outcome.and(netlink.remove_tunnels(&names).await);
     info!("stopped");
     outcome.map(|()| Outcome::Stopped)

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use self::commit::Commits;
 use super::command::{Call, CallError, Ended};
+use crate::agent::lock;
 
 mod commit;
 mod text;
@@ -81,8 +82,8 @@ pub struct Conntrackd {
     is_told: AtomicBool,
 }
 
-/// In a directory that does not outlive the system's run, as connections do not.
-struct Files {
+/// The daemon's of this network namespace. They do not outlive the system's run, as connections do not.
+pub struct Files {
     config: PathBuf,
     lock: PathBuf,
     socket: PathBuf,
@@ -91,14 +92,14 @@ struct Files {
 }
 
 impl Files {
-    fn of(directory: &Path) -> Self {
-        let file = |name| directory.join(name);
-        Self {
-            config: file("conntrackd.conf"),
-            lock: file("conntrackd.lock"),
-            socket: file("conntrackd.ctl"),
-            epoch: file("conntrackd.epoch"),
-        }
+    pub fn of_namespace() -> Result<Self> {
+        let file = |name| lock::file_of_namespace(&format!("conntrackd.{name}"));
+        Ok(Self {
+            config: file("conf")?,
+            lock: file("lock")?,
+            socket: file("ctl")?,
+            epoch: file("epoch")?,
+        })
     }
 }
 
@@ -136,9 +137,8 @@ impl Request {
 }
 
 impl Conntrackd {
-    /// `directory` is where its files are to be. Changes nothing.
-    pub fn new(ways: &Ways, directory: &Path) -> Result<Self, Unusable> {
-        let files = Files::of(directory);
+    /// Changes nothing.
+    pub fn new(ways: &Ways, files: Files) -> Result<Self, Unusable> {
         Ok(Self {
             program: program().ok_or(Unusable::NotInstalled)?,
             text: ways.text(&files.lock, &files.socket),
@@ -257,23 +257,23 @@ impl Conntrackd {
     }
 }
 
-/// Ends the daemon that an agent before this one, or this one, has started with files in `directory`.
-pub async fn end(directory: &Path) {
+/// Ends the daemon that an agent before this one, or this one, has started with these files.
+pub async fn end(files: &Files) {
     let Files {
         config,
         lock,
         socket,
         epoch,
-    } = Files::of(directory);
+    } = files;
     if !config.exists() {
         return;
     }
     let ended = match program() {
-        Some(program) => ask(&program, &config, Request::Kill).await.map(drop),
+        Some(program) => ask(&program, config, Request::Kill).await.map(drop),
         None => Err(Unusable::NotInstalled.into()),
     };
     let removed = [config, lock, socket, epoch]
-        .iter()
+        .into_iter()
         .try_for_each(|path| remove(path));
     match ended.and(removed) {
         Ok(()) => info!("conntrackd is ended"),

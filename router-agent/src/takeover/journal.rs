@@ -1,12 +1,7 @@
 //! A note of the units and scripts that may have been started, so that an agent that dies leaves none
 //! running behind unknown. Addresses and routes carry their mark in the kernel.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, io, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -28,7 +23,7 @@ pub enum Started {
     },
 }
 
-/// The note, in a directory that does not outlive the system's run, as what it tells of does not.
+/// The note, in a file that does not outlive the system's run, as what it tells of does not.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -37,8 +32,7 @@ pub struct Journal {
 
 impl Journal {
     /// Reads what an agent before this one left.
-    pub fn open(directory: &Path) -> Result<Self> {
-        let path = directory.join("started.json");
+    pub fn open(path: PathBuf) -> Result<Self> {
         let entries = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).with_context(|| {
                 format!(
@@ -102,8 +96,7 @@ mod tests {
 
     #[test]
     fn the_next_life_reads_what_this_one_wrote() {
-        let directory = std::env::temp_dir().join(format!("router-journal-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
+        let path = std::env::temp_dir().join(format!("router-journal-{}", std::process::id()));
         let entries = [
             Started::Script {
                 name: "x".into(),
@@ -115,22 +108,22 @@ mod tests {
             group: "g".into(),
             started,
         });
-        let mut journal = Journal::open(&directory).unwrap();
+        let mut journal = Journal::open(path.clone()).unwrap();
         for entry in &entries {
             journal.note(entry.clone()).unwrap();
         }
-        let mut journal = Journal::open(&directory).unwrap();
+        let mut journal = Journal::open(path.clone()).unwrap();
         assert!(entries.iter().all(|entry| journal.contains(entry)));
         journal.strike(&entries[0]).unwrap();
-        let journal = Journal::open(&directory).unwrap();
+        let journal = Journal::open(path.clone()).unwrap();
         assert!(!journal.contains(&entries[0]) && journal.contains(&entries[1]));
-        fs::write(directory.join("started.json"), "{").unwrap();
+        fs::write(&path, "{").unwrap();
         assert!(
-            Journal::open(&directory)
+            Journal::open(path.clone())
                 .unwrap_err()
                 .to_string()
                 .contains("damaged")
         );
-        fs::remove_dir_all(directory).unwrap();
+        fs::remove_file(path).unwrap();
     }
 }

@@ -90,7 +90,8 @@ pub async fn plan(config: &Config, options: &Options, netlink: &Netlink) -> Resu
     let targets = (config.groups().iter())
         .map(|group| targets(group, &links, &addresses, &mut problems))
         .collect();
-    let conntrackd = conntrackd(config, options, &links, &addresses).unwrap_or_else(|unusable| {
+    let files = conntrack::Files::of_namespace()?;
+    let conntrackd = conntrackd(config, files, &links, &addresses).unwrap_or_else(|unusable| {
         problems.push(Problem::new(
             format!("service conntrack-sync: {unusable}"),
             unusable.remedy(),
@@ -161,7 +162,7 @@ fn targets(
 /// What tells of connections, if they are to be told.
 fn conntrackd(
     config: &Config,
-    options: &Options,
+    files: conntrack::Files,
     links: &[Link],
     addresses: &[Address],
 ) -> Result<Option<Conntrackd>, conntrack::Unusable> {
@@ -170,7 +171,7 @@ fn conntrackd(
         return Ok(None);
     };
     let ways = conntrack::Ways::find(sync, config, links, addresses)?;
-    Conntrackd::new(&ways, options.run_directory()).map(Some)
+    Conntrackd::new(&ways, files).map(Some)
 }
 
 /// Reads what the configuration names of certificates and passwords.
