@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use router_agent::takeover::conntrack::heard;
 use router_tests::{
     agent,
     article::{self, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS},
@@ -171,6 +172,8 @@ fn await_known(cluster: &Cluster, standby: Router) {
             line.contains("ESTABLISHED") && line.contains(&format!("src={CLIENT_ADDRESS} "))
         };
         ensure!(known.lines().any(is_ours), "it knows only: {known}");
+        let statistics = conntrackd(cluster.node(standby), "-s")?;
+        ensure!(heard(&statistics) > Some(0), "it has none: {statistics}");
         Ok(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));

@@ -24,6 +24,7 @@ use crate::agent::lock;
 mod commit;
 mod text;
 
+pub use commit::heard;
 pub use text::Ways;
 
 /// Where distributions have it.
@@ -167,16 +168,33 @@ impl Conntrackd {
     /// Whether it runs. What was committed is told to the peer at the first look: nothing waits for
     /// that, as addresses do for the commit.
     pub async fn is_held(&self) -> Result<bool> {
-        if !self.ask(Request::Statistics).await?.status.success() {
+        let statistics = self.ask(Request::Statistics).await?;
+        if !statistics.status.success() {
             return Ok(false);
         }
         if !self.is_told.load(Ordering::Relaxed) {
-            for request in [Request::FlushCaches, Request::ReadKernel, Request::TellAll] {
-                self.demand(request).await?;
-            }
+            self.tell(heard(&statistics.output.0)).await?;
             self.is_told.store(true, Ordering::Relaxed);
         }
         Ok(true)
+    }
+
+    /// Tells the peer all that this node tracks now. `kept` are the connections that were heard of.
+    async fn tell(&self, kept: Option<u64>) -> Result<()> {
+        self.demand(Request::FlushCaches).await?;
+        // While it commits, it keeps them and says nothing. A new agent does not know of a commit that
+        // the one before it asked for: it is told at once that its own is done.
+        let left = heard(&self.ask(Request::Statistics).await?.output.0);
+        if kept > Some(0) && left >= kept {
+            bail!(
+                "conntrackd commits still what an agent before this one asked for; the peer is told of \
+                 all connections when that is done"
+            );
+        }
+        for request in [Request::ReadKernel, Request::TellAll] {
+            self.demand(request).await?;
+        }
+        Ok(())
     }
 
     /// Leaves the connections to the peer. Of one that does not run there is nothing to leave.
@@ -313,5 +331,60 @@ fn remove(path: &Path) -> Result<()> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, process};
+
+    use super::*;
+
+    /// It keeps what it has heard while there is a file `committing`, and notes what it is asked.
+    const DAEMON: &str = r#"
+cd "${0%/*}"
+echo "$*" >> asked
+case $1 in
+    -s) printf 'cache external:\ncurrent active connections:\t%12u\n' "$(cat heard)" ;;
+    -f) test -e committing || echo 0 >| heard ;;
+esac
+"#;
+
+    #[tokio::test]
+    async fn the_peer_is_told_when_a_commit_of_the_agent_before_is_done() {
+        let directory = env::temp_dir().join(format!("router-conntrack-{}", process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let file = |name| directory.join(name);
+        let daemon = Conntrackd {
+            // `sh -C FILE -s` runs it, and overwrites nothing but by `>|`.
+            program: "/bin/sh".into(),
+            files: Files {
+                config: file("daemon"),
+                lock: file("lock"),
+                socket: file("socket"),
+                epoch: file("epoch"),
+            },
+            text: DAEMON.to_owned(),
+            starting: Mutex::default(),
+            commits: Commits::default(),
+            is_told: AtomicBool::new(false),
+        };
+        fs::write(&daemon.files.config, DAEMON).unwrap();
+        fs::write(file("heard"), "7").unwrap();
+        fs::write(file("committing"), "").unwrap();
+        daemon.take(Epoch(3)).await.unwrap();
+        let told = || {
+            let asked = fs::read_to_string(file("asked")).unwrap();
+            asked.lines().filter(|flag| *flag == "-B").count()
+        };
+        let error = daemon.is_held().await.unwrap_err();
+        assert!(error.to_string().contains("commits still"), "{error}");
+        assert_eq!(told(), 0);
+        fs::remove_file(file("committing")).unwrap();
+        for _ in 0..2 {
+            assert!(daemon.is_held().await.unwrap());
+            assert_eq!(told(), 1);
+        }
+        fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -38,6 +38,13 @@ impl Commits {
     }
 }
 
+/// How many connections that the peer has told of are kept, by the daemon's statistics.
+pub fn heard(statistics: &str) -> Option<u64> {
+    let (_, external) = statistics.split_once("cache external:")?;
+    let (_, count) = external.split_once("current active connections:")?;
+    count.split_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::{env, fs, process, time::Duration};
