@@ -171,21 +171,88 @@ pub fn interfere(node: &Node, made: &Made, interface: &str) -> Result<()> {
     ask(node, "ReplaceRoute", &route).map(drop)
 }
 
-/// One request of the EC2 Query API. moto looks at no signature, only at whom the request is for.
+/// Keys of a user, by which requests are signed.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    pub id: String,
+    pub secret: String,
+}
+
+/// Makes a user who may do what `policy` says.
+pub fn user(node: &Node, name: &str, policy: &str) -> Result<Keys> {
+    let name = ("UserName", name);
+    ask_of(node, &IAM, "CreateUser", &[name])?;
+    let may = [name, ("PolicyName", "may"), ("PolicyDocument", policy)];
+    ask_of(node, &IAM, "PutUserPolicy", &may)?;
+    let answer = ask_of(node, &IAM, "CreateAccessKey", &[name])?;
+    let part = |tag| first(&answer, tag).with_context(|| format!("no {tag}: {answer}"));
+    Ok(Keys {
+        id: part("AccessKeyId")?,
+        secret: part("SecretAccessKey")?,
+    })
+}
+
+/// Whether moto heeds signatures and policies. While it does, it refuses what is asked from here.
+pub fn heed_policies(node: &Node, heeds: bool) -> Result<()> {
+    let unheeded_requests = if heeds { "0" } else { "inf" };
+    let head = "POST /moto-api/reset-auth HTTP/1.1\r\nHost: localhost\r\n";
+    post(node, head, unheeded_requests).map(drop)
+}
+
+/// A service of AWS's, by its Query API.
+struct Service {
+    name: &'static str,
+    version: &'static str,
+}
+
+const EC2: Service = Service {
+    name: "ec2",
+    version: "2016-11-15",
+};
+const IAM: Service = Service {
+    name: "iam",
+    version: "2010-05-08",
+};
+
 fn ask(node: &Node, action: &str, parameters: &[(&str, &str)]) -> Result<String> {
-    let encoded = |value: &str| value.replace(':', "%3A").replace('/', "%2F");
-    let mut fields = vec![format!("Action={action}"), "Version=2016-11-15".to_owned()];
+    ask_of(node, &EC2, action, parameters)
+}
+
+/// One request, not signed: moto looks only at whom it is for, unless it is told to do more.
+fn ask_of(
+    node: &Node,
+    service: &Service,
+    action: &str,
+    parameters: &[(&str, &str)],
+) -> Result<String> {
+    let Service { name, version } = service;
+    let mut fields = vec![format!("Action={action}"), format!("Version={version}")];
     fields.extend(
         parameters
             .iter()
             .map(|(name, value)| format!("{name}={}", encoded(value))),
     );
-    let body = fields.join("&");
-    let request = format!(
-        "POST / HTTP/1.1\r\nHost: ec2.{REGION}.amazonaws.com\r\nConnection: close\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/ec2/aws4_request, \
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: {name}.{REGION}.amazonaws.com\r\n\
+         Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/{name}/aws4_request, \
          SignedHeaders=host, Signature=0\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+         Content-Type: application/x-www-form-urlencoded\r\n"
+    );
+    post(node, &head, &fields.join("&")).with_context(|| action.to_owned())
+}
+
+/// As in a form.
+fn encoded(value: &str) -> String {
+    let bytes = value.bytes().map(|byte| match byte {
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    bytes.collect()
+}
+
+fn post(node: &Node, head: &str, body: &str) -> Result<String> {
+    let request = format!(
+        "{head}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let answer = node.run(|| {
@@ -196,7 +263,7 @@ fn ask(node: &Node, action: &str, parameters: &[(&str, &str)]) -> Result<String>
         stream.read_to_string(&mut answer)?;
         std::io::Result::Ok(answer)
     })??;
-    ensure!(answer.starts_with("HTTP/1.1 200"), "{action}: {answer}");
+    ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     Ok(answer)
 }
 

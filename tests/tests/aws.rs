@@ -3,15 +3,18 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::{GroupStatus, MonitorState};
 use router_tests::{
-    article::{CLOUD, ROUTERS, Router},
-    aws::{Cloud, config, interface},
+    agent::{self, Agent},
+    article::{self, CLOUD, ROUTERS, Router},
+    aws::{Cloud, MOVING, config, interface},
     cluster::{Fault, PATIENCE},
-    moto::{self, REGION},
+    lab::Node,
+    moto::{self, Keys, Moto, REGION},
     poll,
 };
+use serde_json::Value;
 
 const PRIMARY: Router = ROUTERS[0];
 const SECONDARY: Router = ROUTERS[1];
@@ -113,4 +116,94 @@ fn an_api_out_of_reach_keeps_nobody_from_being_active() {
         Ok(())
     })
     .unwrap();
+}
+
+/// The policy of docs/aws.md, for any resource: moto does not look at which.
+fn documented_policy() -> Value {
+    let (_, policy) = include_str!("../../docs/aws.md")
+        .split_once("```json\n")
+        .unwrap();
+    let (policy, _) = policy.split_once("```").unwrap();
+    let mut policy: Value = serde_json::from_str(policy).unwrap();
+    for statement in policy["Statement"].as_array_mut().unwrap() {
+        statement["Resource"] = "*".into();
+    }
+    policy
+}
+
+/// A policy that permits one action less.
+fn without(mut policy: Value, action: &str) -> Value {
+    let statements = policy["Statement"].as_array_mut().unwrap();
+    for actions in statements.iter_mut().map(|one| &mut one["Action"]) {
+        if let Some(actions) = actions.as_array_mut() {
+            actions.retain(|permitted| permitted != action);
+        }
+    }
+    policy
+}
+
+fn start_with(node: &Node, config: &str, keys: &Keys) -> Agent {
+    let Keys { id, secret } = keys;
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", &**id),
+        ("AWS_SECRET_ACCESS_KEY", secret),
+    ];
+    Agent::start_with(node, config, &variables).unwrap()
+}
+
+fn group(node: &Node) -> Result<GroupStatus> {
+    agent::status(node)?.groups.pop().context("a group")
+}
+
+/// Waits until the node of an agent is in fault for this reason.
+fn in_fault(node: &Node, reason: &str) {
+    poll::until(SLOW, || {
+        let group = group(node)?;
+        let errors = errors(&group);
+        ensure!(group.state == "fault", "it is {}: {errors}", group.state);
+        ensure!(errors.contains(reason), "{errors}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", agent::log(node)));
+}
+
+#[test]
+fn the_documented_policy_is_enough_and_what_it_lacks_is_named() {
+    let lab = article::lab().unwrap();
+    let cloud = lab.node(CLOUD);
+    let _moto = Moto::start(cloud).unwrap();
+    let made = moto::make(cloud, ROUTERS.map(|router| router.underlay)).unwrap();
+    let policy = documented_policy();
+    let less = without(policy.clone(), "ec2:ReplaceRoute");
+    let all = moto::user(cloud, "all", &policy.to_string()).unwrap();
+    let less = moto::user(cloud, "less", &less.to_string()).unwrap();
+    moto::heed_policies(cloud, true).unwrap();
+
+    let [primary, secondary] = ROUTERS.map(|router| lab.node(router.name));
+    let _agent = start_with(primary, &config(&made, PRIMARY), &all);
+    poll::until(SLOW, || {
+        let group = group(primary)?;
+        let held = group.services.iter().filter(|service| service.held);
+        ensure!(held.count() == 5, "{:?}", group.services);
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", agent::log(primary)));
+
+    let text = config(&made, SECONDARY);
+    let agent = start_with(secondary, &text, &less);
+    in_fault(secondary, "let the instance's role do ec2:ReplaceRoute");
+    assert!(agent.terminate().unwrap().success());
+    let wrong = Keys {
+        secret: "wrong".to_owned(),
+        ..all
+    };
+    let _agent = start_with(secondary, &text, &wrong);
+    in_fault(secondary, "the credentials are refused (AuthFailure)");
+
+    moto::heed_policies(cloud, false).unwrap();
+    let targets = moto::targets(cloud, &made, MOVING).unwrap();
+    assert!(
+        targets.all_lead_to(interface(&made, PRIMARY)),
+        "{targets:?}"
+    );
 }
