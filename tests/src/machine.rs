@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     lab::{Node, Process},
-    poll,
+    other_build, poll,
 };
 
 const BOOT: &str = include_str!("machine.sh");
@@ -25,6 +25,8 @@ const BOOT_LIMIT: Duration = Duration::from_mins(1);
 pub struct Machine {
     /// The parent of its process 1, which dies with it.
     process: Process,
+    /// No other has it.
+    name: String,
     /// Of this machine; at /mnt there.
     share: PathBuf,
 }
@@ -34,35 +36,36 @@ impl Machine {
     pub fn boot(node: &Node) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = |name: &str| {
-            let path = node.directory().join(name);
-            fs::create_dir_all(&path).map(|()| path)
+        let name = format!("router-machine-{}-{number}", std::process::id());
+        let share = node.directory().join("share");
+        fs::create_dir_all(&share)?;
+        let process = start(node, &name, &share)?;
+        let machine = Self {
+            process,
+            name,
+            share,
         };
-        let (work, share) = (directory("machine")?, directory("share")?);
-        let log = fs::File::create(node.directory().join("machine.log"))?;
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", BOOT])
-            .env("work", &work)
-            .env("share", &share)
-            .env("clean", made("clean-root")?)
-            .env(
-                "name",
-                format!("router-machine-{}-{number}", std::process::id()),
-            )
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let process = node.spawn("machine", &mut command)?;
-        let machine = Self { process, share };
+        machine.await_up()?;
+        Ok(machine)
+    }
+
+    /// Has it shut down in order and boot again, with the files that it has.
+    pub fn reboot(&mut self, node: &Node) -> Result<()> {
+        // It may be gone before it has answered.
+        let _ = self.output(&["systemctl", "reboot"]);
+        self.process.wait_within(BOOT_LIMIT)?;
+        self.process = start(node, &self.name, &self.share)?;
+        self.await_up()
+    }
+
+    fn await_up(&self) -> Result<()> {
         poll::until(BOOT_LIMIT, || {
-            let (_, state) = machine.output(&["systemctl", "is-system-running"])?;
+            let (_, state) = self.output(&["systemctl", "is-system-running"])?;
             // Degraded: a unit that has no use in here failed.
             let is_up = ["running", "degraded"].contains(&state.trim());
             ensure!(is_up, "it is {state}");
             Ok(())
-        })?;
-        Ok(machine)
+        })
     }
 
     /// Runs a command that must succeed; what it prints.
@@ -129,6 +132,26 @@ impl Machine {
     }
 }
 
+fn start(node: &Node, name: &str, share: &Path) -> Result<Process> {
+    let work = node.directory().join("machine");
+    fs::create_dir_all(&work)?;
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(node.directory().join("machine.log"))?;
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", BOOT])
+        .env("work", &work)
+        .env("share", share)
+        .env("clean", made("clean-root")?)
+        .env("name", name)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    node.spawn("machine", &mut command)
+}
+
 /// The package that was made last.
 pub fn package() -> Result<PathBuf> {
     distributed("deb")
@@ -153,7 +176,24 @@ fn distributed(extension: &str) -> Result<PathBuf> {
 
 /// The same as a later version; in `directory`.
 pub fn later_version(package: &Path, directory: &Path) -> Result<PathBuf> {
-    let unpacked = directory.join("unpacked");
+    repacked(package, "9", directory, |_| Ok(()))
+}
+
+/// A version later than that, whose agent has kernel programs of another build; in `directory`.
+pub fn later_build(package: &Path, directory: &Path) -> Result<PathBuf> {
+    repacked(package, "10", directory, |unpacked| {
+        other_build::change(&unpacked.join("usr/sbin/router-agent"))
+    })
+}
+
+/// With `major` before its version.
+fn repacked(
+    package: &Path,
+    major: &str,
+    directory: &Path,
+    change: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let unpacked = directory.join(format!("unpacked-{major}"));
     let dpkg = |words: &[&str], from: &Path, to: &Path| {
         let status = Command::new("dpkg-deb")
             .args(words)
@@ -169,9 +209,11 @@ pub fn later_version(package: &Path, directory: &Path) -> Result<PathBuf> {
     let (before, version) = text
         .split_once("Version: ")
         .context("a package has a version")?;
-    fs::write(&control, format!("{before}Version: 9.{version}"))?;
-    let later = directory.join("later.deb");
-    dpkg(&["--build", "--root-owner-group"], &unpacked, &later)?;
+    fs::write(&control, format!("{before}Version: {major}.{version}"))?;
+    change(&unpacked)?;
+    let later = directory.join(format!("later-{major}.deb"));
+    let build = ["--build", "--root-owner-group", "-Znone"];
+    dpkg(&build, &unpacked, &later)?;
     Ok(later)
 }
 

@@ -1,13 +1,16 @@
 # A machine in a node: what $clean holds, unchanged itself, with $share at /mnt, and a systemd that is
 # process 1 of a PID namespace and sees a cgroup namespace. It has the node's network.
 set -e
-mount -t tmpfs tmpfs "$work"
+# One that boots again finds what it has written.
+if ! mountpoint --quiet "$work"; then
+    mount -t tmpfs tmpfs "$work"
+    mkdir "$work/cgroup" "$work/upper" "$work/scratch" "$work/root"
+    mount -t cgroup2 cgroup2 "$work/cgroup"
+fi
 cd "$work"
-mkdir cgroup upper scratch root
-mount -t cgroup2 cgroup2 cgroup
 # Of machines whose end nobody saw. Those in use cannot be removed.
 find cgroup -mindepth 1 -depth -type d -path '*/router-machine-*' -exec rmdir {} + 2>/dev/null || true
-mkdir "cgroup/$name"
+mkdir -p "cgroup/$name"
 echo 0 > "cgroup/$name/cgroup.procs"
 exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup sh -e -c '
 mount --make-rprivate /
@@ -31,9 +34,11 @@ for device in null zero full random urandom tty; do
 done
 mount --bind "$share" mnt
 hostname > etc/hostname
-mkdir before
+mkdir -p before
 pivot_root . before
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . sh -e -c "
 umount -l /before
+# systemd hands over credentials by mounts that its units are to see.
+mount --make-rshared /
 exec /lib/systemd/systemd --system"
 '

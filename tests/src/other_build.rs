@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use object::{File, Object as _, ObjectSection as _, SectionKind};
 use router_agent::dataplane::OBJECT;
 
-use crate::agent;
+use crate::{agent, lab::Node};
 
 /// Bytes of an instruction (RFC 9669 §3).
 const INSTRUCTION: usize = 8;
@@ -21,18 +20,36 @@ const MOV64: u8 = 0xb7;
 
 /// Writes such an agent into `directory`; its path.
 pub fn write(directory: &Path) -> Result<PathBuf> {
-    let agent = agent::binary("router-agent")?;
-    let mut bytes = fs::read(&agent).with_context(|| format!("cannot read {}", agent.display()))?;
+    let path = directory.join("router-agent-of-another-build");
+    fs::copy(agent::binary("router-agent")?, &path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    change(&path)?;
+    Ok(path)
+}
+
+/// Makes one of the agent at `path`.
+pub fn change(path: &Path) -> Result<()> {
+    let mut bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let at = bytes
         .windows(OBJECT.len())
         .position(|window| window == OBJECT)
         .context("the agent holds other programs than these tests; build both")?;
     let other = with_other_bytes(OBJECT)?;
     bytes[at..at + other.len()].copy_from_slice(&other);
-    let path = directory.join("router-agent-of-another-build");
-    fs::write(&path, bytes)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What identifies the programs on a node's underlay, whichever agent loaded them.
+pub fn program_tag(node: &Node) -> Result<String> {
+    let link = node.exec(&["ip", "link", "show", "eth0"])?;
+    let (_, rest) = link
+        .split_once(" tag ")
+        .with_context(|| format!("no program: {link}"))?;
+    Ok(rest
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
 }
 
 /// Every entry point and function gets another instruction where it does not matter.

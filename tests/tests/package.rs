@@ -11,6 +11,7 @@ use router_tests::{
     clock,
     lab::Lab,
     machine::{self, Machine},
+    other_build::program_tag,
     poll,
     status::{Document, activation_after, is_active, is_standby},
     traffic::Traffic,
@@ -72,11 +73,13 @@ impl Pair {
     }
 
     fn start(&self) {
-        self.machine
-            .write(CONFIGURATION, &config(PACKAGED))
-            .unwrap();
+        self.configure(&config(PACKAGED));
         self.machine.exec(&["systemctl", "start", UNIT]).unwrap();
         self.until(|| self.settled(PACKAGED));
+    }
+
+    fn configure(&self, text: &str) {
+        self.machine.write(CONFIGURATION, text).unwrap();
     }
 
     fn property(&self, name: &str) -> String {
@@ -129,13 +132,33 @@ impl Pair {
         Ok(groups)
     }
 
-    /// From a client by the service address, through the tunnel, to the peer.
-    fn traffic(&self) -> Traffic {
-        let client = self.lab.node(CLIENT);
-        let route = ["ip", "route", "add", PEER.tunnel, "via", "10.0.0.254"];
-        client.exec(&route).unwrap();
-        let peer = self.lab.node(PEER.name);
-        Traffic::start_by(client, peer, "tun00", PEER.tunnel, INTERVAL).unwrap()
+    /// Sees another process take the active agent's place, and no packet lost: from a client by the
+    /// service address, through the tunnel, to the peer.
+    fn upgrade_under_traffic(&self, package: &Path) {
+        let agent = self.property("MainPID");
+        let detached = || self.journal().matches("asked to detach").count();
+        let before = detached();
+        let nodes = [CLIENT, PEER.name].map(|name| self.lab.node(name));
+        let traffic = Traffic::start_by(nodes[0], nodes[1], "tun00", PEER.tunnel, INTERVAL);
+        let traffic = traffic.unwrap();
+        self.install(package);
+        self.until(|| {
+            let now = self.machine.property(UNIT, "MainPID")?;
+            ensure!(now != agent && now != "0", "{now}");
+            self.settled(PACKAGED)
+        });
+        let report = traffic.finish().unwrap();
+        let missing = report.missing();
+        assert!(
+            missing.is_empty(),
+            "{} of {} lost\n{}",
+            missing.len(),
+            report.sent(),
+            self.journal()
+        );
+        let version = package.file_stem().unwrap().display();
+        println!("{version}: {} sent meanwhile, 0 lost", report.sent());
+        assert_eq!(detached(), before + 1, "{}", self.journal());
     }
 
     /// How often each of the two changed its state, by their histories.
@@ -204,7 +227,7 @@ fn the_agent_runs_confined_and_is_replaced_under_traffic() {
 
     // The same process, by another configuration.
     let other = config(PACKAGED) + "set cluster dead-interval 300\n";
-    pair.machine.write(CONFIGURATION, &other).unwrap();
+    pair.configure(&other);
     pair.machine.exec(&["systemctl", "reload", UNIT]).unwrap();
     pair.until(|| {
         let words = ["routerctl", "show", "configuration"];
@@ -215,27 +238,19 @@ fn the_agent_runs_confined_and_is_replaced_under_traffic() {
     assert_eq!(pair.changes(), before);
     assert_eq!(pair.property("MainPID"), agent);
 
-    // Another process of another version, and no packet lost.
-    let later = machine::later_version(&first, pair.lab.directory()).unwrap();
-    let traffic = pair.traffic();
-    pair.install(&later);
-    pair.until(|| pair.settled(PACKAGED));
-    let report = traffic.finish().unwrap();
-    let missing = report.missing();
-    assert!(
-        missing.is_empty(),
-        "{} of {} lost\n{}",
-        missing.len(),
-        report.sent(),
-        pair.journal()
-    );
-    println!("{} sent during the upgrade, 0 lost", report.sent());
-    assert_ne!(pair.property("MainPID"), agent);
-    assert!(
-        pair.journal().contains("asked to detach"),
-        "{}",
-        pair.journal()
-    );
+    let node = pair.lab.node(PACKAGED.name);
+    let programs = program_tag(node).unwrap();
+    let client = pair.lab.node(CLIENT);
+    let route = ["ip", "route", "add", PEER.tunnel, "via", "10.0.0.254"];
+    client.exec(&route).unwrap();
+    pair.upgrade_under_traffic(&machine::later_version(&first, pair.lab.directory()).unwrap());
+    assert_eq!(program_tag(node).unwrap(), programs);
+    pair.upgrade_under_traffic(&machine::later_build(&first, pair.lab.directory()).unwrap());
+    assert_ne!(program_tag(node).unwrap(), programs);
+    // Nothing is kept of the first build's.
+    let builds = ["sh", "-c", "ls -d /sys/fs/bpf/router/v*/programs-*"];
+    let builds = pair.machine.exec(&builds).unwrap();
+    assert_eq!(builds.lines().count(), 1, "{builds}");
     assert_eq!(pair.changes(), before);
 
     // A crash.
@@ -277,7 +292,7 @@ fn a_version_that_refuses_the_configuration_replaces_no_agent() {
     pair.start();
     let agent = pair.property("MainPID");
     let wrong = config(PACKAGED) + "set cluster keepalive-interval never\n";
-    pair.machine.write(CONFIGURATION, &wrong).unwrap();
+    pair.configure(&wrong);
     let later = machine::later_version(&first, pair.lab.directory()).unwrap();
     let said = pair.install(&later);
     assert!(said.contains("mend the file"), "{said}");
@@ -297,6 +312,58 @@ fn an_upgrade_starts_no_agent_that_was_stopped() {
     assert_eq!(pair.property("ActiveState"), "inactive", "{said}");
     pair.machine.exec(&["systemctl", "start", UNIT]).unwrap();
     pair.until(|| pair.settled(PACKAGED));
+}
+
+/// As docs/operations.md has it.
+#[test]
+fn an_upgrade_reads_the_secret_that_systemd_hands_over() {
+    let pair = Pair::form();
+    let first = machine::package().unwrap();
+    pair.install(&first);
+    let machine = &pair.machine;
+    machine.write("/etc/router/secret", "cloudpack\n").unwrap();
+    let drop_in = "/etc/systemd/system/router-agent.service.d/secret.conf";
+    let credential = "[Service]\nLoadCredential=cluster:/etc/router/secret\n";
+    machine.write(drop_in, credential).unwrap();
+    machine.exec(&["systemctl", "daemon-reload"]).unwrap();
+    pair.configure(&config(PACKAGED).replace(
+        "pre-shared-secret cloudpack",
+        "pre-shared-secret-credential cluster",
+    ));
+    machine.exec(&["systemctl", "start", UNIT]).unwrap();
+    pair.until(|| pair.settled(PACKAGED));
+    let agent = pair.property("MainPID");
+    let later = machine::later_version(&first, pair.lab.directory()).unwrap();
+    let said = pair.install(&later);
+    assert_ne!(pair.property("MainPID"), agent, "{said}");
+    pair.until(|| pair.settled(PACKAGED));
+}
+
+#[test]
+fn a_machine_that_boots_takes_part_by_itself() {
+    let mut pair = Pair::form();
+    pair.install(&machine::package().unwrap());
+    pair.configure(&config(PACKAGED));
+    // The second time it hands the group over before it goes, and gets it back.
+    for _ in 0..2 {
+        let begun = clock::now();
+        pair.machine.reboot(pair.lab.node(PACKAGED.name)).unwrap();
+        pair.until(|| {
+            let [here, _] = pair.settled(PACKAGED)?;
+            activation_after(&here, begun).context("it was active before")?;
+            Ok(())
+        });
+        // systemd believes that only when the agent has said that it runs.
+        assert_eq!(pair.property("ActiveState"), "active");
+        assert_eq!(pair.property("NRestarts"), "0");
+        let owner = ["ip", "-brief", "address", "show", "eth1"];
+        let owner = pair.lab.node(PACKAGED.name).exec(&owner).unwrap();
+        assert!(owner.contains("10.0.0.254/24"), "{owner}");
+    }
+    let [_, there] = pair.groups().unwrap();
+    let causes: Vec<_> = there.transitions.iter().map(|t| &*t.cause).collect();
+    let handed_over = causes.iter().filter(|c| **c == "peer hands the group over");
+    assert_eq!(handed_over.count(), 1, "{causes:?}");
 }
 
 #[test]

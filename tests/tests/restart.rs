@@ -26,7 +26,8 @@ use router_tests::{
     article::{self, CLIENT, ROUTERS, Router, SERVER_ADDRESS, SERVICES},
     cluster::{Cluster, PATIENCE},
     lab::Node,
-    other_build, poll,
+    other_build::{self, program_tag},
+    poll,
     replacing::{
         Lasting, PACKETS, PATIENT, Replace, by_grants, config, formed, formed_with, map_ids,
         none_lost, tunnel, tunnels, under_traffic,
@@ -36,18 +37,6 @@ use router_tests::{
 
 const PRIMARY: Router = ROUTERS[0];
 const SECONDARY: Router = ROUTERS[1];
-/// What identifies the programs on an underlay, whichever agent loaded them.
-fn program_tag(node: &Node) -> Result<String> {
-    let link = node.exec(&["ip", "link", "show", "eth0"])?;
-    let (_, rest) = link
-        .split_once(" tag ")
-        .with_context(|| format!("no program: {link}"))?;
-    Ok(rest
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .to_owned())
-}
 
 /// What both nodes have been, and since when. The history outlives their agents; what is done for a state
 /// goes on to be added to it.
