@@ -339,6 +339,28 @@ fn an_upgrade_reads_the_secret_that_systemd_hands_over() {
     pair.until(|| pair.settled(PACKAGED));
 }
 
+/// A clean Debian has no root certificates.
+#[test]
+fn a_node_that_cannot_know_the_api_of_aws_is_no_standby_and_says_why() {
+    let pair = Pair::form();
+    pair.install(&machine::package().unwrap());
+    let at_aws = "set cluster group g aws route-table rtb-1 destination 0.0.0.0/0\n";
+    pair.configure(&(config(PACKAGED) + at_aws));
+    pair.machine.exec(&["systemctl", "start", UNIT]).unwrap();
+    pair.until(|| {
+        let [here, _] = pair.groups()?;
+        let errors = here.services.iter().filter_map(|s| s.error.as_deref());
+        let errors: Vec<_> = errors.collect();
+        let is_said = errors.iter().any(|e| e.contains("install ca-certificates"));
+        ensure!(
+            is_said && here.state == "fault",
+            "{}: {errors:?}",
+            here.state
+        );
+        Ok(())
+    });
+}
+
 #[test]
 fn a_machine_that_boots_takes_part_by_itself() {
     let mut pair = Pair::form();

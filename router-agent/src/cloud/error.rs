@@ -59,6 +59,10 @@ pub enum CloudError {
          answers, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
     )]
     NoCredentials(String),
+    #[error(
+        "this system has no root certificates, by which it would know the API: install ca-certificates"
+    )]
+    NoRoots,
     #[error("no region: set `aws region`, AWS_REGION, or allow the instance's metadata service")]
     NoRegion,
     #[error(
@@ -90,6 +94,7 @@ impl CloudError {
             | Self::NotFound { .. }
             | Self::Refused { .. }
             | Self::NoCredentials(_)
+            | Self::NoRoots
             | Self::NoRegion
             | Self::NoInterface(_)
             | Self::SourceDestCheck { .. }
@@ -106,6 +111,7 @@ impl CloudError {
             | Self::CredentialsRefused { .. }
             | Self::ClockSkew { .. }
             | Self::NoCredentials(_)
+            | Self::NoRoots
             | Self::NoRegion
             | Self::NoInterface(_) => true,
             Self::NotPermitted { .. }

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_config::{BehaviorVersion, Region, imds, provider_config::ProviderConfig};
+use aws_config::{
+    BehaviorVersion, Region,
+    imds::{self, client::error::ImdsError},
+    provider_config::ProviderConfig,
+};
 use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials as _, SharedCredentialsProvider},
@@ -23,6 +27,7 @@ use aws_smithy_runtime_api::client::{
     orchestrator::{HttpRequest, HttpResponse},
 };
 use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
+use rustls_native_certs::load_native_certs;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -72,6 +77,10 @@ impl From<CloudError> for Failed {
 impl Session {
     /// By the standard chain: environment, profile, web identity, container, instance role.
     pub async fn open(aws: &Aws) -> Result<Self, CloudError> {
+        // The first client keeps what there is then, for all that come after it.
+        if load_native_certs().certs.is_empty() {
+            return Err(CloudError::NoRoots);
+        }
         let mut chain = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
         if let Some(region) = &aws.region {
             chain = chain.region(Region::new(region.clone()));
@@ -267,7 +276,7 @@ pub async fn interface_by_metadata(mac: Option<&str>) -> Result<String, CloudErr
         let answer = timeout(LOOK_LIMIT, metadata.get(path)).await;
         let none = |reason| CloudError::NoInterface(reason);
         let answer = answer.map_err(|_| none("no answer in time".to_owned()))?;
-        let answer = answer.map_err(|error| none(chain(&error)))?;
+        let answer = answer.map_err(|error| none(metadata_reason(&error)))?;
         Ok::<_, CloudError>(String::from(answer))
     };
     let primary;
@@ -279,6 +288,17 @@ pub async fn interface_by_metadata(mac: Option<&str>) -> Result<String, CloudErr
     };
     let path = format!("/latest/meta-data/network/interfaces/macs/{mac}/interface-id");
     Ok(ask(path).await?.trim().to_owned())
+}
+
+/// Why the metadata service did not tell something; not the whole of an answer that says no.
+fn metadata_reason(error: &ImdsError) -> String {
+    match error {
+        ImdsError::ErrorResponse(answer) => {
+            let status = answer.response().status().as_u16();
+            format!("the metadata service answers HTTP {status}")
+        }
+        other => chain(other),
+    }
 }
 
 fn regional_endpoint(region: &str) -> String {
