@@ -145,7 +145,6 @@ async fn attempt(
     let doors = Doors::open(&config, &options.control_socket).await?;
     let _socket_file = RemovedAtTheEnd(&options.control_socket);
     let journal = Journal::open(lock::file_of_namespace("started.json")?)?;
-    let connections = conntrack::Files::of_namespace()?;
     // Before anything is changed: a stop must not be missed.
     let mut signals = Signals::catch()?;
     let (successions, mut successors) = unbounded_channel();
@@ -204,7 +203,7 @@ async fn attempt(
         Ok(started) => {
             progress.has_begun = true;
             if !tells_connections {
-                conntrack::end(&connections).await;
+                conntrack::end().await;
             }
             let stop = ending(&mut signals, &configuration, &mut successors);
             run_until(stop, started, dataplane, doors, &options.bpffs).await
@@ -222,7 +221,7 @@ async fn attempt(
         }
         Ok(Ending::Leave) | Err(_) => {}
     }
-    conntrack::end(&connections).await;
+    conntrack::end().await;
     let outcome = outcome.and(netlink.remove_tunnels(&names).await);
     info!("stopped");
     outcome.map(|()| Outcome::Stopped)

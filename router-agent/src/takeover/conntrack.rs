@@ -275,28 +275,33 @@ impl Conntrackd {
     }
 }
 
-/// Ends the daemon that an agent before this one, or this one, has started with these files.
-pub async fn end(files: &Files) {
+/// Ends the daemon that an agent before this one, or this one, has started.
+pub async fn end() {
+    if let Err(error) = try_to_end().await {
+        warn!("cannot end conntrackd: {error:#}");
+    }
+}
+
+async fn try_to_end() -> Result<()> {
     let Files {
         config,
         lock,
         socket,
         epoch,
-    } = files;
+    } = Files::of_namespace()?;
     if !config.exists() {
-        return;
+        return Ok(());
     }
     let ended = match program() {
-        Some(program) => ask(&program, config, Request::Kill).await.map(drop),
+        Some(program) => ask(&program, &config, Request::Kill).await.map(drop),
         None => Err(Unusable::NotInstalled.into()),
     };
-    let removed = [config, lock, socket, epoch]
-        .into_iter()
-        .try_for_each(|path| remove(path));
-    match ended.and(removed) {
-        Ok(()) => info!("conntrackd is ended"),
-        Err(error) => warn!("cannot end conntrackd: {error:#}"),
+    for file in [config, lock, socket, epoch] {
+        remove(&file)?;
     }
+    ended?;
+    info!("conntrackd is ended");
+    Ok(())
 }
 
 fn program() -> Option<PathBuf> {
