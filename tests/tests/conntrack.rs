@@ -227,9 +227,10 @@ fn a_connection_that_nobody_tells_of_breaks() {
     println!("without conntrack-sync: {broken}");
 }
 
-/// The process ids of all that run in a node, in that node.
+/// The process ids of all daemons that run in a node, in that node. Who asks them has the same name.
 fn processes(node: &Node) -> Result<Vec<String>> {
-    let ids = node.exec(&["pgrep", "--exact", "--runstates", "RSDT", "conntrackd"])?;
+    let daemon = "^/usr/sbin/conntrackd -C .* -d$";
+    let ids = node.exec(&["pgrep", "--full", "--runstates", "RSDT", daemon])?;
     Ok(ids.lines().map(ToOwned::to_owned).collect())
 }
 
