@@ -27,6 +27,7 @@ fn egress_program() -> Result<EgressProgram> {
     program.load()?;
     Ok(EgressProgram {
         name: program::TUNNEL_EGRESS,
+        id: program.info()?.id(),
         fd: program.fd()?.as_fd().try_clone_to_owned()?,
     })
 }
@@ -170,8 +171,8 @@ fn one_program_is_at_every_dataplane_end() {
         let devices = [layer3("tun0", &[]), layer3("tun1", &[])];
         netlink.create_tunnels(&devices).await?;
         assert_eq!(ingress_programs("tun0-dp")?, [""; 0]);
-        for _ in 0..2 {
-            netlink.ensure_egress(&program).await?;
+        for is_new in [true, false] {
+            assert_eq!(netlink.ensure_egress(&program).await?, is_new);
             assert_eq!(ingress_programs("tun0-dp")?, ["tunnel_egress"]);
             assert_eq!(ingress_programs("tun1-dp")?, ["tunnel_egress"]);
         }

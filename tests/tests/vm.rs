@@ -13,6 +13,7 @@ use router_tests::{
     },
     lab::Node,
     poll,
+    replacing::tunnel,
 };
 
 const MEGABYTE: usize = 1 << 20;
@@ -438,6 +439,42 @@ fn what_a_closed_fence_protects_is_not_forwarded() {
     let pair = Pair::new(&CLOSED).unwrap();
     pair.await_ping().unwrap();
     pair.route_to_service().unwrap();
+    nothing_is_forwarded(&pair);
+}
+
+/// Some script clears traffic control of all interfaces. From Linux 6.6 on we have no filters there, and
+/// what becomes of links is in `links.rs` and `fenced_interfaces.rs`.
+#[test]
+fn filters_that_others_delete_come_back() {
+    let pair = Pair::new(&CLOSED).unwrap();
+    pair.await_ping().unwrap();
+    pair.route_to_service().unwrap();
+    let ours = pair.ours();
+    let qdiscs = ours.exec(&["tc", "qdisc", "show", "dev", "eth0"]).unwrap();
+    if !qdiscs.contains("clsact") {
+        return;
+    }
+    for interface in ["eth0", "eth1"] {
+        ours.exec(&["tc", "qdisc", "del", "dev", interface, "clsact"])
+            .unwrap();
+    }
+    poll::until(PATIENCE, || {
+        let notes = [
+            tunnel(ours)?.notes,
+            agent::status(ours)?.groups[0].notes.clone(),
+        ];
+        let words = ["our programs from its underlay", "the fence of eth1"];
+        for (notes, words) in notes.iter().zip(words) {
+            let words = format!("somebody detached {words}");
+            ensure!(
+                notes.iter().any(|note| note.contains(&words)),
+                "no {words:?} in {notes:?}"
+            );
+        }
+        Ok(())
+    })
+    .unwrap();
+    pair.await_ping().unwrap();
     nothing_is_forwarded(&pair);
 }
 

@@ -2,6 +2,8 @@
 //! maps and devices, and is the only one to change them.
 
 mod attachments;
+mod detached;
+mod egress;
 pub mod fences;
 mod gre_socket;
 mod interfaces;
@@ -29,6 +31,7 @@ use tracing::{info, warn};
 
 use self::{
     attachments::Attachments,
+    egress::Egress,
     fences::{Fences, Protected},
     gre_socket::GreSocket,
     interfaces::ways,
@@ -90,6 +93,7 @@ pub struct Keeper {
     /// Indices.
     underlays: BTreeSet<u32>,
     attachments: Attachments,
+    egress: Egress,
     register: Register,
     choose_mode: ChooseMode,
     by_addresses: ByAddresses,
@@ -161,6 +165,7 @@ impl Keeper {
             troubles: HashMap::new(),
             underlays: BTreeSet::new(),
             attachments: Attachments::default(),
+            egress: Egress::default(),
             register: Register::default(),
             choose_mode,
             by_addresses,

@@ -109,7 +109,11 @@ pub enum Outcome {
 pub async fn run(beginning: Beginning, options: Options) -> Result<Outcome> {
     let trial = beginning.succession.clone().filter(Succession::is_trial);
     let mut progress = Progress::default();
-    match (attempt(beginning, options, &mut progress).await, trial) {
+    // It holds all that a start makes, which is much for the stack.
+    match (
+        Box::pin(attempt(beginning, options, &mut progress)).await,
+        trial,
+    ) {
         (Err(error), Some(trial)) if !progress.has_begun => Ok(Outcome::Succeeded {
             by: way_back(&trial, &error)?,
             terminate: progress.terminate,

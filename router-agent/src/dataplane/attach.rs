@@ -243,6 +243,9 @@ pub(super) struct Hook {
     pub priority: u16,
 }
 
+/// Of our clsact filters.
+pub(super) const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
+
 /// What an underlay has beside its XDP program.
 pub(super) const HANDOVER: Hook = Hook {
     program: program::UNDERLAY_HANDOVER,
@@ -310,7 +313,6 @@ fn replace_tcx(program: &mut SchedClassifier, pin: &Path) -> Result<()> {
 
 /// Without TCX: the filter of a former agent is replaced, or one is added.
 fn filter(program: &mut SchedClassifier, hook: Hook, interface: &str) -> Result<()> {
-    const HANDLE: TcHandle = TcHandle::new(0, 1);
     let Hook {
         program: _,
         direction,
@@ -320,11 +322,12 @@ fn filter(program: &mut SchedClassifier, hook: Hook, interface: &str) -> Result<
         Err(error) if !is_there_already(&error) => return Err(error.into()),
         Err(_) | Ok(()) => {}
     }
-    let former = SchedClassifierLink::attached(interface, direction, priority, HANDLE, None)?;
+    let former =
+        SchedClassifierLink::attached(interface, direction, priority, FILTER_HANDLE, None)?;
     let id = program.attach_to_link(former).or_else(|_| {
         let options = TcAttachOptions::Netlink(NlOptions {
             priority,
-            handle: HANDLE,
+            handle: FILTER_HANDLE,
             classid: None,
         });
         program.attach_with_options(interface, direction, options)
@@ -395,20 +398,17 @@ pub(super) fn index_of(interface: &str) -> Result<u32> {
     }
 }
 
-/// Whether `interface` has `hook`. Before TCX it is taken for granted.
+/// Whether `interface` has `hook`.
 pub(super) fn has_tc(programs: &Loaded, hook: Hook, interface: &str) -> Result<bool> {
-    let Hook {
-        program: name,
-        direction,
-        priority: _,
-    } = hook;
-    if !has_tcx()? {
-        return Ok(true);
+    let id = programs.tc_id(hook.program)?;
+    let ifindex = index_of(interface)?;
+    let cannot = || format!("cannot ask which TC programs {interface} has");
+    if has_tcx()? {
+        let attached = query::tcx_programs(ifindex, hook.direction).with_context(cannot)?;
+        return Ok(attached.contains(&id));
     }
-    let id = programs.tc_id(name)?;
-    let attached = query::tcx_programs(index_of(interface)?, direction)
-        .with_context(|| format!("cannot ask which TC programs {interface} has"))?;
-    Ok(attached.contains(&id))
+    let attached = query::filter_program(ifindex, hook).with_context(cannot)?;
+    Ok(attached == Some(id))
 }
 
 /// The qdisc outlives the agent that added it, and others use it too.

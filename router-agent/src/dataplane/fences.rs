@@ -44,7 +44,7 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Whether the fence's programs are on `interface`, as far as can be told.
+    /// Whether the fence's programs are on `interface`.
     pub fn protects(&self, interface: &str) -> Result<bool> {
         for hook in HOOKS {
             if !attach::has_tc(&self.programs, hook, interface)? {

@@ -310,7 +310,8 @@ impl Dataplane {
     pub fn egress_program(&mut self) -> Result<EgressProgram> {
         let name = program::TUNNEL_EGRESS;
         let fd = self.programs.tc(name)?.fd()?.as_fd().try_clone_to_owned()?;
-        Ok(EgressProgram { name, fd })
+        let id = self.programs.tc_id(name)?;
+        Ok(EgressProgram { name, id, fd })
     }
 
     /// Makes the programs carry a tunnel, or carry it as `entries` now says.

@@ -1,11 +1,17 @@
 //! Which TC programs an interface has, by the kernel's numbers for them. aya's own query opens each
-//! by its number, which takes CAP_SYS_ADMIN; the agent has given that up.
+//! by its number, which takes CAP_SYS_ADMIN; the agent has given that up. Of filters aya asks nothing.
 
 use std::{io, mem};
 
 use anyhow::{Result, bail};
 use aya::programs::TcAttachType;
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
+use aya_obj::generated::{
+    TC_H_CLSACT, TC_H_MAJ_MASK, TC_H_MIN_EGRESS, TC_H_MIN_INGRESS, bpf_attach_type, bpf_attr,
+    bpf_cmd,
+};
+
+use super::attach::{FILTER_HANDLE, Hook};
+use crate::net::{FilterPlace, program_at};
 
 /// `BPF_MPROG_MAX`, include/linux/bpf_mprog.h: there can be no more at one place.
 const MOST: u32 = 64;
@@ -40,4 +46,19 @@ pub(super) fn tcx_programs(ifindex: u32, direction: TcAttachType) -> Result<Vec<
     // SAFETY: the kernel has written it.
     let count = unsafe { attr.query.__bindgen_anon_2.prog_cnt } as usize;
     Ok(ids.into_iter().take(count).collect())
+}
+
+/// The program of the filter that the interface with index `ifindex` has where `hook` belongs.
+pub(super) fn filter_program(ifindex: u32, hook: Hook) -> Result<Option<u32>> {
+    let place = match hook.direction {
+        TcAttachType::Ingress => TC_H_MIN_INGRESS,
+        TcAttachType::Egress => TC_H_MIN_EGRESS,
+        TcAttachType::Custom(other) => bail!("clsact has no place {other}"),
+    };
+    Ok(program_at(FilterPlace {
+        ifindex,
+        parent: TC_H_CLSACT & TC_H_MAJ_MASK | place,
+        priority: hook.priority,
+        handle: FILTER_HANDLE.into(),
+    })?)
 }

@@ -23,7 +23,12 @@ use rtnetlink::{
     },
 };
 
-use super::{Link, Netlink, requests::Request, tunnels::all_done};
+use super::{
+    Netlink,
+    filters::{info, program_of},
+    requests::Request,
+    tunnels::all_done,
+};
 
 /// The block, in each network namespace. A number such as people do not choose.
 const BLOCK: u32 = 0x5254_4752;
@@ -31,20 +36,20 @@ const BLOCK: u32 = 0x5254_4752;
 const INGRESS_BLOCK: u16 = 13;
 const PRIORITY: u16 = 1;
 const HANDLE: u32 = 1;
-/// Ethernet types of all kinds.
-const ETH_P_ALL: u16 = 3;
 
 /// The TC program that encapsulates.
 pub struct EgressProgram {
     /// Under this name `tc filter show` lists it.
     pub name: &'static str,
+    /// The kernel's number for it.
+    pub id: u32,
     pub fd: OwnedFd,
 }
 
 /// Makes an interface take part in the block.
-pub(super) fn join(dataplane: &Link) -> Request {
+pub(super) fn join(ifindex: u32, name: &str) -> Request {
     let mut message = TcMessage::default();
-    message.header.index = dataplane.index.cast_signed();
+    message.header.index = ifindex.cast_signed();
     message.header.parent = TcHandle::INGRESS;
     message.header.handle = TcHandle {
         major: TcHandle::INGRESS.major,
@@ -57,33 +62,57 @@ pub(super) fn join(dataplane: &Link) -> Request {
         TcAttribute::Other(DefaultNla::new(INGRESS_BLOCK, BLOCK.to_ne_bytes().to_vec())),
     ];
     Request::new(
-        format!("add an ingress qdisc to interface {}", dataplane.name),
+        format!("add an ingress qdisc to interface {name}"),
         RouteNetlinkMessage::NewQueueDiscipline(message),
         NLM_F_CREATE | NLM_F_EXCL,
     )
 }
 
 impl Netlink {
-    /// Makes `program` run on what every dataplane end receives, if it does not yet. There must be
+    /// Makes dataplane ends, by index and name, take part in the block; the positions of those that
+    /// did not yet. One that has gone meanwhile is passed over.
+    pub async fn ensure_joined(&self, ends: &[(u32, String)]) -> Result<Vec<usize>> {
+        let requests = ends.iter().map(|(ifindex, name)| join(*ifindex, name));
+        let answers = self.requests.execute(requests.collect()).await?;
+        let mut joined = Vec::new();
+        for (position, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Ok(()) => joined.push(position),
+                Err(refusal) => match refusal.error.raw_os_error() {
+                    Some(libc::EEXIST | libc::ENODEV) => {}
+                    _ => return Err(refusal.into()),
+                },
+            }
+        }
+        Ok(joined)
+    }
+
+    /// Makes `program` run on what every dataplane end receives; whether it did not yet. There must be
     /// one: the block goes with the last of them. Those made later have the program at once.
     ///
     /// A filter of others in the block is an error.
-    pub async fn ensure_egress(&self, program: &EgressProgram) -> Result<()> {
-        for filter in self.filters().await? {
-            if !is_ours(&filter, program.name) {
-                bail!(
-                    "TC block {BLOCK} has a filter of others, and router-agent needs it for \
-                     itself; remove it (`tc filter show block {BLOCK}`)"
-                );
-            }
+    pub async fn ensure_egress(&self, program: &EgressProgram) -> Result<bool> {
+        let filters = self.filters().await?;
+        if filters.iter().any(|filter| !is_ours(filter, program.name)) {
+            bail!(
+                "TC block {BLOCK} has a filter of others, and router-agent needs it for itself; \
+                 remove it (`tc filter show block {BLOCK}`)"
+            );
+        }
+        if filters
+            .iter()
+            .any(|filter| program_of(filter) == Some(program.id))
+        {
+            return Ok(false);
         }
         let request = Request::new(
             format!("attach {} to TC block {BLOCK}", program.name),
             RouteNetlinkMessage::NewTrafficFilter(filter(program)),
-            // Replaces the one that there is.
+            // Replaces the one that an agent of another build left.
             NLM_F_CREATE,
         );
-        all_done(self.requests.execute(vec![request]).await?)
+        all_done(self.requests.execute(vec![request]).await?)?;
+        Ok(true)
     }
 
     /// The filters of the block, none if there is no such block.
@@ -120,7 +149,7 @@ fn header() -> TcHeader {
 fn filter(program: &EgressProgram) -> TcMessage {
     let header = TcHeader {
         handle: HANDLE.into(),
-        info: u32::from(PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be()),
+        info: info(PRIORITY),
         ..header()
     };
     let options = [

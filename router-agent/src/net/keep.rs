@@ -14,8 +14,8 @@ use rtnetlink::{
 };
 
 use super::{
-    Address, Link, Netlink, OURS_PROTOCOL, SERVICE_PROTOCOL, TunnelDevice, dataplane_end, egress,
-    requests::{Answer, Request},
+    Address, Link, Netlink, OURS_PROTOCOL, SERVICE_PROTOCOL, TunnelDevice, dataplane_end,
+    requests::Request,
     tunnels::{
         Planned, add_address, all_done, dataplane_up, ipv6_setting, one_of_each_pair, ours,
         remove_address, set_ipv6, set_link,
@@ -120,7 +120,7 @@ impl Netlink {
                 .push((net, is_ours));
         }
         let mut requests = Vec::new();
-        let mut joins = Vec::new();
+        let mut ends = Vec::new();
         for (planned, user, dataplane) in kept.iter().flatten() {
             set_link_local(planned.device)?;
             requests.push(planned.user_end(user));
@@ -131,18 +131,13 @@ impl Netlink {
             }
             requests.extend(planned.join_bridge(user));
             requests.push(dataplane_up(dataplane));
-            joins.push(egress::join(dataplane));
+            ends.push((dataplane.index, dataplane.name.clone()));
             let has = addresses.remove(&user.index).unwrap_or_default();
             requests.extend(address_changes(user, &has, planned.device.addresses));
         }
         all_done(self.requests.execute(requests).await?)?;
-        let is_joined = |answer: &Answer| {
-            answer
-                .as_ref()
-                .is_err_and(|refusal| refusal.error.raw_os_error() == Some(libc::EEXIST))
-        };
-        let answers = self.requests.execute(joins).await?;
-        all_done(answers.into_iter().filter(|a| !is_joined(a)).collect())
+        self.ensure_joined(&ends).await?;
+        Ok(())
     }
 
     /// The service addresses that agents have added, but for those of `known`: removed.

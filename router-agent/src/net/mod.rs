@@ -2,6 +2,7 @@
 
 pub mod announce;
 mod egress;
+mod filters;
 mod keep;
 mod link;
 mod monitor;
@@ -31,6 +32,7 @@ use rtnetlink::{
 pub use self::link::sample;
 pub use self::{
     egress::EgressProgram,
+    filters::{FilterPlace, program_at},
     keep::Pair,
     link::Link,
     monitor::{LinkEvent, LinkMonitor},

@@ -20,7 +20,7 @@ use rtnetlink::{
 /// The answers to so many requests fit a socket's receive buffer of the usual size.
 const AT_ONCE: usize = 64;
 /// Bytes; the kernel's answers are much shorter.
-const LONGEST_ANSWER: usize = 32 * 1024;
+pub(super) const LONGEST_ANSWER: usize = 32 * 1024;
 
 /// NLM_F_ACK_TLVS: attributes follow the header that the kernel sends back.
 const HAS_ATTRIBUTES: u16 = 0x200;

@@ -284,7 +284,7 @@ impl<'a> Planned<'a> {
     fn set_up(&self, user: &Link, dataplane: &Link) -> Vec<Request> {
         let mut requests = vec![self.user_end(user)];
         requests.extend(self.join_bridge(user));
-        requests.push(egress::join(dataplane));
+        requests.push(egress::join(dataplane.index, &dataplane.name));
         requests.push(dataplane_up(dataplane));
         let addresses = self.device.addresses.iter();
         requests.extend(addresses.map(|net| add_address(user, *net)));

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use anyhow::Result;
+use router_common::time::BootTime;
 use tracing::{info, warn};
 
+use super::detached::Detached;
 use crate::{
     dataplane::{Dataplane, Mode, ModeChoice, Programs},
     net::{Link, watch::Watch},
@@ -34,6 +36,7 @@ pub struct Attachments {
     attached: BTreeMap<u32, Attached>,
     /// Why the programs could not be attached.
     failed: BTreeMap<u32, String>,
+    detached: Detached<u32>,
 }
 
 impl Attachments {
@@ -153,9 +156,15 @@ impl Attachments {
             .collect()
     }
 
-    /// The programs are not on this interface any more.
-    pub fn lose(&mut self, index: u32) {
+    /// Somebody has detached the programs from this interface.
+    pub fn lose(&mut self, index: u32, now: BootTime) {
         self.attached.remove(&index);
+        self.detached.tell(index, now);
+    }
+
+    /// Forgets what has been told for long enough; whether there was such.
+    pub fn expire(&mut self, now: BootTime) -> bool {
+        self.detached.expire(now)
     }
 
     /// The mode in which an interface has programs of its own.
@@ -176,9 +185,14 @@ impl Attachments {
             .or_else(|| self.own_mode(link.index))
     }
 
-    /// Why the programs are not on an interface.
-    pub fn failure(&self, link: &Link) -> Option<&str> {
-        self.failed.get(&link.index).map(String::as_str)
+    /// What an operator should know of the programs on an interface, which is called `what`.
+    pub fn notes(&self, link: &Link, what: &str) -> impl Iterator<Item = String> {
+        let failure = self.failed.get(&link.index);
+        let failure = failure.map(|reason| format!("our programs are not on {what}: {reason}"));
+        let was_detached = self.detached.is_told(&link.index).then(|| {
+            format!("somebody detached our programs from {what} within the last ten minutes")
+        });
+        failure.into_iter().chain(was_detached)
     }
 }
 

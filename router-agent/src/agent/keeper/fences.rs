@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
+use router_common::time::BootTime;
 use tracing::{info, warn};
 
+use super::detached::Detached;
 use crate::{
     config::Config,
     dataplane::Dataplane,
@@ -41,6 +43,8 @@ pub struct Fences {
     fenced: BTreeMap<usize, (u32, String)>,
     /// What failed last.
     troubles: BTreeMap<usize, String>,
+    /// Those that were without the programs for a while.
+    detached: Detached<usize>,
 }
 
 impl Fences {
@@ -117,29 +121,38 @@ impl Fences {
         outcome
     }
 
-    /// Why what should be fenced is not, with the group that it concerns.
+    /// Why what should be fenced is not, or was not, with the group that it concerns.
     pub fn notes(&self) -> Vec<(u32, String)> {
-        let note = |(position, protected): (usize, &Protected)| {
+        let mut notes = Vec::new();
+        for (position, Protected { interface, group }) in self.protected.iter().enumerate() {
             let why = match self.troubles.get(&position) {
-                Some(trouble) => trouble,
-                None if self.fenced.contains_key(&position) => return None,
-                None => "there is no such interface at present",
+                Some(trouble) => Some(&**trouble),
+                None if self.fenced.contains_key(&position) => None,
+                None => Some("there is no such interface at present"),
             };
-            let Protected { interface, group } = protected;
-            Some((*group, format!("{interface} is not fenced: {why}")))
-        };
-        self.protected.iter().enumerate().filter_map(note).collect()
+            let is_not = why.map(|why| format!("{interface} is not fenced: {why}"));
+            let was_not = self.detached.is_told(&position).then(|| {
+                format!(
+                    "somebody detached the fence of {interface} within the last ten minutes: it may \
+                     have forwarded meanwhile what it must not"
+                )
+            });
+            notes.extend(is_not.into_iter().chain(was_not).map(|note| (*group, note)));
+        }
+        notes
     }
 
     /// Notices programs that somebody has detached.
-    pub fn look(&mut self, dataplane: &Dataplane) {
-        self.fenced.retain(|_, (_, interface)| {
+    pub fn look(&mut self, dataplane: &Dataplane, now: BootTime) {
+        self.detached.expire(now);
+        self.fenced.retain(|position, (_, interface)| {
             let intact = dataplane.protects(interface).unwrap_or(true);
             if !intact {
                 warn!(
                     interface,
                     "somebody has detached the fence's programs; they are attached again"
                 );
+                self.detached.tell(*position, now);
             }
             intact
         });

@@ -236,7 +236,7 @@ fn log_lan(configured: &str, name: Option<&str>, change: &Change) {
 }
 
 /// Up to `most` of the numbers below `count`, going on after those of the last time.
-fn in_turn(next: &mut usize, count: usize, most: usize) -> Vec<usize> {
+pub fn in_turn(next: &mut usize, count: usize, most: usize) -> Vec<usize> {
     let most = most.min(count);
     let turn = (0..most).map(|step| (*next + step) % count).collect();
     *next = (*next + most).checked_rem(count).unwrap_or(0);

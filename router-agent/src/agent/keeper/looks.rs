@@ -19,6 +19,12 @@ impl Keeper {
                 Err(error) => warn!("{error:#}"),
             }
         }
+        let now = clock::now();
+        // What a fence keeps back passes without it.
+        self.fences.look(dataplane, now);
+        // It was logged.
+        let _ = self.fence(dataplane);
+        let mut told = self.attachments.expire(now);
         for (index, name, programs) in self.attachments.interfaces() {
             let Ok(Some(link)) = self.netlink.link(&name).await else {
                 continue;
@@ -28,25 +34,24 @@ impl Keeper {
                     interface = name,
                     "somebody has detached our programs; they are attached again"
                 );
-                self.attachments.lose(index);
+                self.attachments.lose(index, now);
+                told = true;
             }
         }
         self.look_at_the_clock();
-        self.fences.look(dataplane);
-        // It was logged.
-        let _ = self.fence(dataplane);
         self.refresh_ways().await;
         self.next_look = clock::now().after(LOOK_INTERVAL);
         let was_whole = self.attachments.are_whole();
         // It was logged, and is in the notes.
         let _ = self.attach(dataplane);
+        self.look_at_egress(dataplane, now).await;
         if let Err(error) = self.tell_parts(dataplane) {
             warn!("the programs cannot be told of interfaces: {error:#}; it will be tried again");
         }
         if let Err(error) = self.confirm_neighbours().await {
             warn!("{error:#}: packets that pass by the stack may go to where their next hop was");
         }
-        if !was_whole {
+        if told || !was_whole {
             self.dirty.extend(0..self.tunnels.len());
         }
         self.dirty.extend(self.troubles.keys());

@@ -141,10 +141,7 @@ impl Keeper {
             let link = part.link;
             let mut status = part.status(register.get(link.index));
             log_part(&status, before.iter().find(|old| old.name == link.name));
-            let failure = attachments.failure(link);
-            status
-                .notes
-                .extend(failure.map(|reason| format!("our programs are not on it: {reason}")));
+            status.notes.extend(attachments.notes(link, "it"));
             if !link.is_up() {
                 status.notes.push("it is down".to_owned());
             }

@@ -72,10 +72,10 @@ impl Keeper {
             .underlay()
             .and_then(|underlay| self.watch.interface(underlay.ifindex));
         let mut notes = state.notes();
-        let failure = link.and_then(|link| self.attachments.failure(link));
-        if let Some(reason) = failure {
-            notes.push(format!("our programs are not on its underlay: {reason}"));
+        if let Some(link) = link {
+            notes.extend(self.attachments.notes(link, "its underlay"));
         }
+        notes.extend(self.egress.notes(position));
         notes.extend(self.troubles.get(&position).cloned());
         let present = Present {
             mtu: state.mtu().present,
