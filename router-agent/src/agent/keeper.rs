@@ -5,6 +5,7 @@ mod attachments;
 mod detached;
 mod egress;
 pub mod fences;
+mod generic;
 mod gre_socket;
 mod interfaces;
 mod keepalives;
@@ -33,12 +34,14 @@ use self::{
     attachments::Attachments,
     egress::Egress,
     fences::{Fences, Protected},
+    generic::Reasons,
     gre_socket::GreSocket,
     interfaces::ways,
     parts::Register,
 };
 use super::{
     clock_health::ClockHealth,
+    lock,
     present::{Present, Presents},
 };
 use crate::{
@@ -164,7 +167,7 @@ impl Keeper {
             fences,
             troubles: HashMap::new(),
             underlays: BTreeSet::new(),
-            attachments: Attachments::default(),
+            attachments: Attachments::new(Reasons::open(lock::file_of_namespace("generic-xdp")?)),
             egress: Egress::default(),
             register: Register::default(),
             choose_mode,

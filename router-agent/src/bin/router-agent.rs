@@ -246,7 +246,7 @@ fn carry_out(command: Command, log: Log) -> Result<Next> {
             }
             refuse_if_unfit(problems)?;
             let mut dataplane = Dataplane::load(Former::find(&bpffs)?.given_up())?;
-            match dataplane.attach(Programs::Underlay, &iface, mode) {
+            match dataplane.attach(Programs::Underlay, &iface, mode, None) {
                 Ok(mode) => {
                     println!(
                         "attached to {iface}, XDP mode {mode}; `routerctl maps list` shows the maps"

@@ -61,18 +61,23 @@ impl fmt::Display for Mode {
     }
 }
 
+/// Why in generic mode.
+const AS_CHOSEN: &str = "as chosen";
+
 /// Attaches XDP program `name` to `interface` and pins the link. One that is pinned already gets
-/// the program in place of the one it had, between two packets.
+/// the program in place of the one it had, between two packets. Where the mode is not
+/// chosen, generic mode stays as long as something is known `against_native`.
 pub(super) fn xdp(
     programs: &mut Loaded,
     name: &'static str,
     interface: &str,
     choice: ModeChoice,
+    against_native: Option<&str>,
     pins: &Pins,
 ) -> Result<Mode> {
     let program = programs.xdp(name)?;
     let index = index_of(interface)?;
-    if let Some(mode) = adopt_xdp(program, name, index, choice, pins)? {
+    if let Some(mode) = adopt_xdp(program, name, index, choice, against_native, pins)? {
         return Ok(mode);
     }
     let (link, mode) = match choice {
@@ -84,7 +89,7 @@ pub(super) fn xdp(
         ModeChoice::Generic => (
             attach_xdp(program, interface, XdpMode::Skb)
                 .map_err(|error| refused(interface, "generic", &error))?,
-            Mode::Generic("as chosen".to_owned()),
+            Mode::Generic(AS_CHOSEN.to_owned()),
         ),
         ModeChoice::Auto => match attach_xdp(program, interface, XdpMode::Driver) {
             Ok(link) => (link, Mode::Native),
@@ -108,6 +113,7 @@ fn adopt_xdp(
     name: &str,
     index: u32,
     choice: ModeChoice,
+    against_native: Option<&str>,
     pins: &Pins,
 ) -> Result<Option<Mode>> {
     for of in [program::UNDERLAY, program::LAN] {
@@ -116,15 +122,14 @@ fn adopt_xdp(
             if !former.exists() {
                 continue;
             }
-            let mode = match (choice, native) {
-                (ModeChoice::Auto | ModeChoice::Native, true) => Mode::Native,
-                (ModeChoice::Auto, false) => Mode::Generic(
-                    "as the agent before this one had it; a start after an orderly stop tries \
-                     native mode again"
-                        .to_owned(),
-                ),
-                (ModeChoice::Generic, false) => Mode::Generic("as chosen".to_owned()),
-                (ModeChoice::Generic, true) | (ModeChoice::Native, false) => {
+            let mode = match (choice, native, against_native) {
+                (ModeChoice::Auto | ModeChoice::Native, true, _) => Mode::Native,
+                (ModeChoice::Auto, false, Some(against)) => Mode::Generic(against.to_owned()),
+                (ModeChoice::Generic, false, _) => Mode::Generic(AS_CHOSEN.to_owned()),
+                // Beside one in generic mode, an interface takes no program in native mode.
+                (ModeChoice::Generic, true, _)
+                | (ModeChoice::Native, false, _)
+                | (ModeChoice::Auto, false, None) => {
                     end_link(&former)?;
                     continue;
                 }

@@ -164,13 +164,28 @@ impl Dataplane {
         self.newest_epoch
     }
 
-    /// Attaches `programs` to interface `name`; the mode that it got.
-    pub fn attach(&mut self, programs: Programs, name: &str, choice: ModeChoice) -> Result<Mode> {
+    /// Attaches `programs` to interface `name`; the mode that it got. Where the mode is not chosen, the
+    /// programs stay in generic mode if they are, as long as something is known `against_native`.
+    pub fn attach(
+        &mut self,
+        programs: Programs,
+        name: &str,
+        choice: ModeChoice,
+        against_native: Option<&str>,
+    ) -> Result<Mode> {
         if let Some(tc) = programs.tc() {
             let path = self.pins.tc_link(tc.program, attach::index_of(name)?);
             attach::tc(&mut self.programs, tc, name, &path, None)?;
         }
-        attach::xdp(&mut self.programs, programs.xdp(), name, choice, &self.pins)
+        let xdp = programs.xdp();
+        attach::xdp(
+            &mut self.programs,
+            xdp,
+            name,
+            choice,
+            against_native,
+            &self.pins,
+        )
     }
 
     /// Takes `programs` off the interface of index `ifindex` called `name`, of which either may

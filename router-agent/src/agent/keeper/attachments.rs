@@ -6,7 +6,7 @@ use anyhow::Result;
 use router_common::time::BootTime;
 use tracing::{info, warn};
 
-use super::detached::Detached;
+use super::{detached::Detached, generic::Reasons};
 use crate::{
     dataplane::{Dataplane, Mode, ModeChoice, Programs},
     net::{Link, watch::Watch},
@@ -16,6 +16,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Wanted {
     name: String,
+    /// Bytes.
+    mtu: u32,
     choice: ModeChoice,
     programs: Programs,
     /// Without it something does not work; else it is only faster.
@@ -37,9 +39,17 @@ pub struct Attachments {
     /// Why the programs could not be attached.
     failed: BTreeMap<u32, String>,
     detached: Detached<u32>,
+    reasons: Reasons,
 }
 
 impl Attachments {
+    pub fn new(reasons: Reasons) -> Self {
+        Self {
+            reasons,
+            ..Self::default()
+        }
+    }
+
     /// Makes `underlays` and `lans` the interfaces that shall have programs; each of `lans` comes
     /// with its mode. A VLAN's device has no native XDP: there they run behind the stack's search
     /// for the VLAN. So they run on the interface below an underlay, too, and see the tagged frames
@@ -85,9 +95,11 @@ impl Attachments {
     }
 
     /// Attaches what is missing and detaches what is too much; the first error that keeps tunnels
-    /// from working. What failed is tried again with the next call.
+    /// from working. What failed is tried again with the next call, as native mode is where it was
+    /// refused with another MTU.
     pub fn act(&mut self, dataplane: &mut Dataplane) -> Result<()> {
         let mut outcome = Ok(());
+        let mut is_new = false;
         let wanted = &self.wanted;
         let is_too_much = |index: &u32, attached: &mut Attached| {
             let wanted = wanted.get(index).map(|wanted| wanted.programs);
@@ -103,16 +115,26 @@ impl Attachments {
         for (&index, wanted) in wanted {
             let &Wanted {
                 ref name,
+                mtu,
                 choice,
                 programs,
                 needed,
             } = wanted;
+            let against_native = self.reasons.against_native(index, mtu);
             if let Some(attached) = self.attached.get_mut(&index) {
                 attached.name.clone_from(name);
-                continue;
+                let is_generic = attached.mode != Mode::Native;
+                if !(is_generic && choice == ModeChoice::Auto && against_native.is_none()) {
+                    continue;
+                }
+                self.attached.remove(&index);
             }
-            match dataplane.attach(programs, name, choice) {
+            match dataplane.attach(programs, name, choice, against_native) {
                 Ok(mode) => {
+                    let refused_mtu = (choice == ModeChoice::Auto).then_some(mtu);
+                    let generic = mode.reason().map(|reason| (reason, refused_mtu));
+                    self.reasons.set(index, generic);
+                    is_new = true;
                     match &mode {
                         Mode::Native => info!(interface = name, index, "XDP mode native"),
                         Mode::Generic(reason) => {
@@ -139,6 +161,10 @@ impl Attachments {
                     }
                 }
             }
+        }
+        if is_new {
+            let attached = &self.attached;
+            self.reasons.keep(|index| attached.contains_key(&index));
         }
         outcome
     }
@@ -200,6 +226,7 @@ impl Wanted {
     fn new(link: &Link, choice: ModeChoice, programs: Programs) -> Self {
         Self {
             name: link.name.clone(),
+            mtu: link.mtu,
             choice,
             programs,
             needed: true,
