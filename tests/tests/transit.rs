@@ -401,19 +401,91 @@ fn interfaces_that_cannot_send_are_refused() {
     let lab = article::lab().unwrap();
     let [a, _] = ROUTERS;
     let node = lab.node(a.name);
-    node.ip_batch(&["link add br0 type bridge".to_owned()])
+    node.ip_batch(&["link add br0 type bridge", "link set eth1 master br0"].map(str::to_owned))
         .unwrap();
-    let config = a.tunnel_config() + "set interfaces ethernet br0 fast-path enable\n";
+    let config = a.tunnel_config()
+        + "set interfaces ethernet br0 fast-path enable\n"
+        + "set interfaces ethernet eth1 fast-path enable\n";
     let _agent = Agent::start(node, &config).unwrap();
     poll::until(Duration::from_secs(5), || {
         let log = agent::log(node);
-        ensure!(
-            log.contains("interface br0: no fast-path for a bridge interface"),
-            "{log}"
-        );
+        for problem in [
+            "interface br0: no fast-path for a bridge interface",
+            "interface eth1: no fast-path for a port of another interface",
+        ] {
+            ensure!(log.contains(problem), "{log}");
+        }
         Ok(())
     })
     .unwrap();
+}
+
+/// A LAN that becomes a port of a bridge, with the address that the bridge has, too: what comes by it is the
+/// bridge's from then on, and so is the fence.
+#[test]
+fn nothing_passes_by_the_fence_of_a_bridge_from_one_of_its_ports() {
+    const MAC: &str = "02:00:00:00:00:77";
+    let [protecting, _] = ROUTERS;
+    let network = Network::start_with(
+        |router| {
+            let protect = if router == protecting {
+                "set cluster group aws protect interface br0\n"
+            } else {
+                ""
+            };
+            router.tunnel_config()
+                + FAST
+                + "set cluster interface tun00
+set cluster pre-shared-secret cloudpack
+set cluster group aws primary vyatta-a
+set cluster group aws secondary vyatta-c
+" + protect
+        },
+        |lab| {
+            let lines = [
+                format!("link set eth1 address {MAC}"),
+                format!("link add br0 address {MAC} type bridge"),
+                "link set br0 up".to_owned(),
+            ];
+            lab.node(protecting.name).ip_batch(&lines).unwrap();
+        },
+    );
+    all_pings_pass_by(&network, "by eth1");
+    let node = network.router(protecting);
+    let lines = [
+        "address flush dev eth1",
+        "link set eth1 master br0",
+        "address add 10.0.0.11/24 dev br0",
+    ];
+    node.ip_batch(&lines.map(str::to_owned)).unwrap();
+    let ping = || network.ping(&["-c1", "-W1", SERVER_ADDRESS]);
+    poll::until(PATIENCE, ping).unwrap();
+    poll::until(PATIENCE, || {
+        let status = interface(node, "eth1")?;
+        ensure!(!status.fast_path, "{status:?}");
+        Ok(())
+    })
+    .unwrap();
+    agent::routerctl(node, &["force", "cluster", "standby"]).unwrap();
+    poll::until(PATIENCE, || {
+        ensure!(ping().is_err(), "the fence is open");
+        Ok(())
+    })
+    .unwrap();
+    let dropped = || {
+        let words = ["maps", "dump", "fence_counters", "--json"];
+        let text = agent::routerctl(node, &words).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let count = &document["entries"][0]["value"]["dropped_in"];
+        count.as_u64().unwrap_or(0)
+    };
+    let before = dropped();
+    let sent = network.transit()[1][0];
+    network
+        .ping(&["-c3", "-i0.05", "-W1", SERVER_ADDRESS])
+        .unwrap_err();
+    assert_eq!(dropped(), before + 3);
+    assert_eq!(network.transit()[1][0], sent);
 }
 
 /// A host of the LAN that moves to another Ethernet address and does not say so is found again, though

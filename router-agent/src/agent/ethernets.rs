@@ -18,8 +18,9 @@ pub fn unfit(config: &Config, links: &[Link]) -> Vec<Problem> {
     lans(config)
         .filter_map(|name| {
             let link = links.iter().find(|link| link.name == name)?;
+            let find = |index| links.iter().find(|link| link.index == index);
             Some(Problem::new(
-                format!("interface {name}: {}", obstacle(link)?),
+                format!("interface {name}: {}", obstacle(link, find)?),
                 format!("remove `set interfaces ethernet {name} fast-path enable`"),
             ))
         })
@@ -35,12 +36,28 @@ pub fn lans(config: &Config) -> impl Iterator<Item = &str> {
         .map(|ethernet| ethernet.name.as_str())
 }
 
-/// Why an interface cannot be a LAN that packets pass by the stack, if it cannot.
-pub fn obstacle(link: &Link) -> Option<String> {
+/// Why an interface cannot be a LAN that packets pass by the stack, if it cannot. `find` knows
+/// interfaces by their indices.
+pub fn obstacle<'a>(link: &Link, find: impl Fn(u32) -> Option<&'a Link>) -> Option<String> {
+    if is_port(link, find) {
+        return Some(
+            "no fast-path for a port of another interface, such as a bridge or a bond: its packets \
+             would pass by that one, and by the fence there"
+                .to_owned(),
+        );
+    }
     let kind = link.kind.as_deref()?;
     (!KINDS_THAT_TRANSMIT.contains(&kind)).then(|| {
         format!("no fast-path for a {kind} interface: the kernel would drop what XDP sends by it")
     })
+}
+
+/// Whether what comes by it is taken for that of the bridge or bond that it is part of. A member of a
+/// VRF stays an interface of its own. `find` knows interfaces by their indices.
+pub fn is_port<'a>(link: &Link, find: impl Fn(u32) -> Option<&'a Link>) -> bool {
+    let is_vrf = |controller| find(controller).is_some_and(Link::is_vrf);
+    link.controller
+        .is_some_and(|controller| !is_vrf(controller))
 }
 
 /// Sees to it that frames of VLANs come with their tags, without which they would pass for the
@@ -72,6 +89,31 @@ fn is_strict(all: u8, own: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::sample;
+
+    #[test]
+    fn only_an_interface_of_its_own_is_a_lan() {
+        let mut links = [
+            sample(2, "eth1"),
+            sample(3, "br0"),
+            sample(4, "red"),
+            sample(5, "eth2"),
+        ];
+        for (link, kind) in links.iter_mut().skip(1).zip(["bridge", "vrf"]) {
+            link.kind = Some(kind.to_owned());
+        }
+        let mut says = |controller| {
+            links[0].controller = controller;
+            let find = |index| links.iter().find(|link| link.index == index);
+            obstacle(&links[0], find)
+        };
+        assert_eq!(says(None), None);
+        assert_eq!(says(Some(4)), None, "a VRF");
+        for port_of in [3, 5, 99] {
+            let why = says(Some(port_of)).unwrap();
+            assert!(why.contains("a port of another interface"), "{why}");
+        }
+    }
 
     #[test]
     fn the_greater_setting_counts() {

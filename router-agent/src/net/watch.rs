@@ -37,6 +37,8 @@ pub enum Change {
     MacChanged {
         to: [u8; 6],
     },
+    /// It has become part of a bridge, a bond or a VRF, of another one, or of none.
+    ControllerChanged,
     /// No packet passes: set down, or without a carrier.
     Down,
     Up,
@@ -296,6 +298,9 @@ fn changes(before: Option<&Link>, now: Option<&Link>) -> Vec<Change> {
     if before.mac != now.mac {
         changes.push(Change::MacChanged { to: now.mac });
     }
+    if before.controller != now.controller {
+        changes.push(Change::ControllerChanged);
+    }
     match (before.is_up(), now.is_up()) {
         (true, false) => changes.push(Change::Down),
         (false, true) => changes.push(Change::Up),
@@ -373,6 +378,7 @@ mod tests {
             name: "wan".into(),
             mtu: 1400,
             mac: [2; 6],
+            controller: Some(3),
             carrier: false,
             ..sample(2, "eth0")
         };
@@ -386,6 +392,7 @@ mod tests {
                 to: 1400,
             },
             Change::MacChanged { to: [2; 6] },
+            Change::ControllerChanged,
             Change::Down,
         ];
         let events = vec![LinkEvent::New(link)];

@@ -162,7 +162,7 @@ impl Keeper {
                 info!(tunnel = name, "up");
                 state.set_device_up(true);
             }
-            Change::MtuChanged { .. } | Change::XdpDetached => return,
+            Change::MtuChanged { .. } | Change::ControllerChanged | Change::XdpDetached => return,
         }
         self.dirty.insert(position);
     }
@@ -219,7 +219,7 @@ fn log_underlay(local: IpAddr, name: Option<&str>, change: &Change) {
         Change::MacChanged { .. } => info!(name, "another hardware address"),
         Change::Down => warn!(name, "underlay of {local} is down"),
         Change::Up => info!(name, "underlay of {local} is up"),
-        Change::XdpDetached => {}
+        Change::ControllerChanged | Change::XdpDetached => {}
     }
 }
 
@@ -231,7 +231,8 @@ fn log_lan(configured: &str, name: Option<&str>, change: &Change) {
         Change::MacChanged { .. } => info!(name, "another hardware address"),
         Change::Down => warn!(name, "down"),
         Change::Up => info!(name, "up"),
-        Change::MtuChanged { .. } | Change::XdpDetached => {}
+        // What the last one means for its part is told with that.
+        Change::MtuChanged { .. } | Change::XdpDetached | Change::ControllerChanged => {}
     }
 }
 

@@ -53,7 +53,7 @@ impl Keeper {
         let lans = (first_lan..).zip(&self.lans).filter_map(|(lan, name)| {
             let link = watch.link(lan)?;
             // A LAN that was renamed is still what its old name says.
-            ethernets::obstacle(link)
+            ethernets::obstacle(link, |index| watch.interface(index))
                 .is_none()
                 .then(|| (link, choose_mode(name)))
         });
@@ -106,7 +106,7 @@ impl Keeper {
                 let obstacle = if role == InterfaceRole::Underlay {
                     None
                 } else {
-                    ethernets::obstacle(link).or_else(|| {
+                    ethernets::obstacle(link, |index| watch.interface(index)).or_else(|| {
                         let error = with_vlans
                             .contains(&index)
                             .then(|| ethernets::keep_tags(&link.name, &self.netlink).err())??;

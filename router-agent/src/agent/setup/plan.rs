@@ -249,15 +249,13 @@ fn unfit_for_a_fence(link: &Link, by_name: &HashMap<&str, &Link>) -> Option<Prob
             format!("protect those of its members that `ip link show master {name}` shows"),
         ));
     }
-    let controller = link.controller?;
-    let is_vrf = |other: &&Link| other.index == controller && other.is_vrf();
-    if by_name.values().any(is_vrf) {
-        return None;
-    }
-    Some(Problem::new(
-        format!("interface {name} is part of another: its packets are not its own"),
-        "protect the bridge or bond that `ip link` shows behind `master`",
-    ))
+    let find = |index| by_name.values().copied().find(|link| link.index == index);
+    ethernets::is_port(link, find).then(|| {
+        Problem::new(
+            format!("interface {name} is part of another: its packets are not its own"),
+            "protect the bridge or bond that `ip link` shows behind `master`",
+        )
+    })
 }
 
 /// The first interface that has each address.
