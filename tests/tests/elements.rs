@@ -6,7 +6,6 @@ use std::{
     mem::size_of_val,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     path::Path,
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -14,7 +13,7 @@ use std::{
 use aya::maps::MapData;
 use router_agent::dataplane::{DEFAULT_BPFFS, Dataplane, Former, Pins};
 use router_common::map::{Interface, name};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use router_tests::lab::with_a_bpffs_of_its_own;
 
 /// Interfaces: one whose element is replaced again and again, one that comes and goes, and others that
 /// would take the place of either.
@@ -48,19 +47,6 @@ fn a_program_goes_on_with_the_element_that_it_found() {
         let wrong = flags.iter().filter(|flags| **flags == NOT_OURS).count();
         assert_eq!(wrong, 0, "of {} look-ups of {key}", flags.len());
         assert!(flags.contains(&OURS), "{key} was never found");
-    }
-}
-
-/// What the calling thread pins nobody else sees, and is gone with it.
-fn with_a_bpffs_of_its_own() {
-    // SAFETY: of a mount namespace nothing is shared with other threads.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("this needs root");
-    for words in [
-        ["--make-rprivate", "/"].as_slice(),
-        &["-t", "bpf", "bpf", DEFAULT_BPFFS],
-    ] {
-        let status = Command::new("mount").args(words).status().unwrap();
-        assert!(status.success(), "mount {words:?}");
     }
 }
 

@@ -140,7 +140,9 @@ fn packets_without_an_ethernet_header_are_fenced_too() {
 /// Ends the program's link, as an operator might.
 fn detach_fence_in(node: &Node, interface: &str) -> String {
     let index = node.interface_index(interface).unwrap();
-    let pin = format!("/sys/fs/bpf/router/fences/fence_in-{index}");
+    let name = format!("fence_in-*-{index}");
+    let found = node.exec(&["find", "/sys/fs/bpf/router/fences", "-name", &name]);
+    let pin = found.unwrap().trim().to_owned();
     node.exec(&["rm", &pin]).unwrap();
     pin
 }

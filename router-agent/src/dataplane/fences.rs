@@ -1,9 +1,13 @@
 //! The fences' programs on the interfaces that groups protect. Unlike the others they stay when the
 //! agent stops: without authority nothing protected is forwarded, and who has stopped has none.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aya::programs::TcAttachType;
 use router_common::map::{Fence, MAX_GROUPS, name};
 
@@ -13,6 +17,7 @@ use super::{
     former,
     pins::Pins,
     program,
+    query::{self, Whereabouts},
 };
 
 /// What an interface has that is protected.
@@ -37,7 +42,8 @@ impl Dataplane {
         // What is handed over from the underlay has come by a tunnel, and not by this interface.
         let handover = self.pins.tc_link(attach::HANDOVER.program, ifindex);
         for hook in HOOKS {
-            let path = self.pins.fence(hook.program, ifindex);
+            let path = self.pins.fence(hook.program, ifindex)?;
+            name_anew(&self.pins.former_fence(hook.program, ifindex), &path)?;
             let ahead = (hook.direction == attach::HANDOVER.direction).then_some(&*handover);
             attach::tc(&mut self.programs, hook, interface, &path, ahead)?;
         }
@@ -58,22 +64,23 @@ impl Dataplane {
     pub fn forget_protected(&mut self, ifindex: u32) -> Result<()> {
         self.remove_element::<u32, u32>(name::PROTECTED, &ifindex)?;
         for hook in HOOKS {
-            attach::end_link(&self.pins.fence(hook.program, ifindex))?;
+            attach::end_link(&self.pins.fence(hook.program, ifindex)?)?;
         }
         Ok(())
     }
 
-    /// Ends the fences of all interfaces but those of `kept`: an agent with another configuration left
-    /// them. Indices and names.
+    /// Ends the fences of all interfaces of this network namespace but those of `kept`: an agent with
+    /// another configuration left them. Indices and names.
     pub fn end_other_fences(&mut self, kept: &[(u32, String)]) -> Result<()> {
-        let ours: HashSet<_> = kept
+        let kept_pins = kept
             .iter()
-            .flat_map(|(ifindex, _)| HOOKS.map(|hook| self.pins.fence(hook.program, *ifindex)))
-            .collect();
+            .flat_map(|(ifindex, _)| HOOKS.map(|hook| self.pins.fence(hook.program, *ifindex)));
+        let kept_pins: HashSet<PathBuf> = kept_pins.collect::<Result<_>>()?;
         for path in former::files(&self.pins.fences()) {
-            if !ours.contains(&path) {
-                attach::end_link(&path)?;
+            if kept_pins.contains(&path) || query::whereabouts(&path)? == Whereabouts::Elsewhere {
+                continue;
             }
+            attach::end_link(&path)?;
         }
         attach::detach_filters(
             &HOOKS,
@@ -102,7 +109,16 @@ impl Dataplane {
     }
 }
 
-/// Ends every fence: its interface's transit passes again.
+/// Gives a link that an earlier version pinned at `former` its present name, if its interface is one of
+/// this network namespace. It is the fence's all the time.
+fn name_anew(former: &Path, path: &Path) -> Result<()> {
+    if former.exists() && query::whereabouts(former)? == Whereabouts::Here {
+        fs::rename(former, path).with_context(|| format!("cannot rename {}", former.display()))?;
+    }
+    Ok(())
+}
+
+/// Ends every fence, in whatever network namespace: its interface's transit passes again.
 pub(super) fn end_all(pins: &Pins) -> Result<()> {
     attach::detach_filters(&HOOKS, &HashSet::new())?;
     for path in former::files(&pins.fences()) {

@@ -121,18 +121,24 @@ impl Pins {
     /// A directory that says in which network namespace the links are: their interface indices mean
     /// nothing elsewhere.
     pub fn namespace(&self) -> Result<PathBuf> {
-        let namespace =
-            fs::metadata("/proc/self/ns/net").context("cannot look at /proc/self/ns/net")?;
-        Ok(self.directory.join(format!("netns-{}", namespace.ino())))
+        Ok(self.directory.join(format!("netns-{}", namespace()?)))
     }
 
-    /// Where the links of the fences are pinned, of every layout: they outlive agents.
+    /// Where the links of the fences are pinned, of every layout and network namespace: they outlive
+    /// agents.
     pub(super) fn fences(&self) -> PathBuf {
         self.top.join(FENCES)
     }
 
-    /// Where the link of the fence's `program` on the interface of index `ifindex` is pinned.
-    pub(super) fn fence(&self, program: &str, ifindex: u32) -> PathBuf {
+    /// Where the link of the fence's `program` on the interface of index `ifindex` of this network
+    /// namespace is pinned.
+    pub(super) fn fence(&self, program: &str, ifindex: u32) -> Result<PathBuf> {
+        let name = format!("{program}-{}-{ifindex}", namespace()?);
+        Ok(self.fences().join(name))
+    }
+
+    /// Where agents pinned that link, of whatever network namespace, which did not name it yet.
+    pub(super) fn former_fence(&self, program: &str, ifindex: u32) -> PathBuf {
         self.fences().join(format!("{program}-{ifindex}"))
     }
 
@@ -220,6 +226,14 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// The inode of this thread's network namespace, which no other one has at the same time.
+fn namespace() -> Result<u64> {
+    const NAMESPACE: &str = "/proc/thread-self/ns/net";
+    let metadata =
+        fs::metadata(NAMESPACE).with_context(|| format!("cannot look at {NAMESPACE}"))?;
+    Ok(metadata.ino())
 }
 
 /// As [`Pins::below`] calls them.

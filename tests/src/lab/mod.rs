@@ -20,7 +20,7 @@ use router_common::time::BootTime;
 
 pub use self::{
     directory::{Directory, remove_kept, sweep},
-    namespaces::Namespaces,
+    namespaces::{Namespaces, with_a_bpffs_of_its_own},
     process::Process,
     topology::{Cable, End, NodeSpec, Topology},
 };

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use router_agent::dataplane::DEFAULT_BPFFS;
 use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
     thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, unshare_unsafe},
@@ -163,6 +164,22 @@ impl Drop for Namespaces {
         let _ = poll::until(REAP_TIMEOUT, || {
             self.holder.try_wait()?.context("it is not gone yet")
         });
+    }
+}
+
+/// What the calling thread pins nobody else sees, and is gone with it.
+///
+/// # Panics
+///
+/// Without root.
+pub fn with_a_bpffs_of_its_own() {
+    unshare(UnshareFlags::NEWNS).expect("this needs root");
+    for words in [
+        ["--make-rprivate", "/"].as_slice(),
+        &["-t", "bpf", "bpf", DEFAULT_BPFFS],
+    ] {
+        let status = Command::new("mount").args(words).status().unwrap();
+        assert!(status.success(), "mount {words:?}");
     }
 }
 
