@@ -11,7 +11,7 @@ use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::{Value, is_tunnel_name};
 use super::secrets::{self, Secrets};
 use super::tunnels::Checked;
-use super::{Host, arbiter, nodes_at, or_default, resources, text, track};
+use super::{Host, arbiter, nodes_at, or_default, resources, sessions, text, track};
 
 pub(super) fn check(
     branch: &Branch,
@@ -42,6 +42,7 @@ pub(super) fn check(
     let etcd = arbiter::check(branch, report);
     resources::belong_to_one_group(instances, report);
     one_epoch(instances, tunnels, report);
+    sessions::check(branch, report);
 
     let nodes = nodes_at(&["cluster"]);
     let Some(Value::Ipv4(mcast_group)) = or_default(Some(branch), nodes, "mcast-group") else {

@@ -12,6 +12,7 @@ mod ethernets;
 mod fit;
 mod resources;
 mod secrets;
+mod sessions;
 mod track;
 mod tunnels;
 
