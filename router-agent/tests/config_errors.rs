@@ -248,6 +248,53 @@ fn every_broken_file_is_explained() {
     assert!(different.is_empty(), "{}", different.join("\n"));
 }
 
+/// What is more than the maps of the programs hold is refused before they are loaded.
+#[test]
+fn more_than_there_is_room_for_is_refused() {
+    let groups = |count: usize| -> String {
+        let group = |number| {
+            format!(
+                "set cluster group g{number} primary vyatta-a
+set cluster group g{number} secondary vyatta-c
+"
+            )
+        };
+        (1..count).map(group).collect()
+    };
+    let article = read("article-a.conf");
+    // With the article's own.
+    accepted(&(article.clone() + &groups(1024)));
+    let refused_for = |text: &str, words: &str| {
+        let refused = refused(text);
+        assert_eq!(refused.errors, 1, "{refused}");
+        assert!(refused.to_string().contains(words), "{refused}");
+    };
+    refused_for(
+        &(article.clone() + &groups(1025)),
+        "these are 1025 groups, and there is room for 1024",
+    );
+    let paths = |count: u32| -> String {
+        let path = |number| {
+            format!(
+                "set interfaces tunnel tun{number} address 169.254.{number}.1/24
+set interfaces tunnel tun{number} encapsulation gre
+set interfaces tunnel tun{number} local-ip 10.0.1.10
+set interfaces tunnel tun{number} remote-ip 10.0.2.10
+set interfaces tunnel tun{number} parameters ip key {number}
+set interfaces tunnel tun{number} multicast enable
+set cluster interface tun{number}
+"
+            )
+        };
+        (1..=count).map(path).collect()
+    };
+    accepted(&(article.clone() + &paths(3) + &groups(1024)));
+    refused_for(
+        &(article + &paths(4) + &groups(1024)),
+        "1024 groups on 5 interfaces have 5120 sessions, and there is room for 4096",
+    );
+}
+
 #[test]
 fn a_full_configuration_keeps_what_it_states() {
     let text = format!(

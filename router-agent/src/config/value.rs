@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use ipnet::IpNet;
+use router_common::map::MAX_TUNNELS;
 
 use super::model::{HeaderByte, Secret};
 use super::resources::{RouteDestination, Service};
@@ -225,6 +226,9 @@ fn name(word: &str) -> Result<Value, Bad> {
         ))
     }
 }
+
+/// There is room for all names of tunnels in the maps of the programs in the kernel.
+const _: () = assert!(10 + 100 + 1_000 + 10_000 <= MAX_TUNNELS);
 
 /// Whether it is `tun` and one to four digits. Vyatta has three at most, too few for 10,000 tunnels.
 pub(super) fn is_tunnel_name(word: &str) -> bool {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, anyhow};
-use router_common::map::{EpochSlot, MAX_TUNNELS};
+use anyhow::Result;
+use router_common::map::EpochSlot;
 use tracing::info;
 
 use super::{super::ethernets, first_ipv4};
@@ -28,9 +28,6 @@ pub async fn make_devices(
     netlink: &Netlink,
     dataplane: &mut Dataplane,
 ) -> Result<Vec<TunnelState>> {
-    if config.tunnels.len() > MAX_TUNNELS as usize {
-        return Err(anyhow!("more than {MAX_TUNNELS} tunnels"));
-    }
     let devices: Vec<_> = config
         .tunnels
         .iter()

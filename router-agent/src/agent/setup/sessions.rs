@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use router_common::{
     identity::NodeId,
     kdf::{self, session_number},
-    map::{MAX_GROUPS, MAX_SESSIONS, SessionConfig, SessionKey},
+    map::{MAX_SESSIONS, SessionConfig, SessionKey},
 };
 
 use super::{
@@ -128,16 +128,14 @@ pub fn open_sessions(
                 address,
             },
         );
-        if cluster.groups.len() > MAX_GROUPS as usize {
-            return Err(anyhow!("more than {MAX_GROUPS} groups"));
-        }
         for (number, group) in cluster.groups.iter().enumerate() {
             let members = members(group, host_name);
             let key = session_key(tunnel, group);
             let known = former.get(&key).copied();
-            let index = known
-                .or_else(|| free.next())
-                .with_context(|| format!("more than {MAX_SESSIONS} sessions"))?;
+            let index = known.or_else(|| free.next()).context(
+                "no session is free beside those of the agent before this one; stop it in order \
+                     (`systemctl stop router-agent`) and start it again",
+            )?;
             if known.is_none() || !goes_on(index, &members, dataplane)? {
                 dataplane.clear_session(index)?;
             }
