@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Kinds of interfaces that are no network card and still send what XDP redirects to them.
-const KINDS_THAT_TRANSMIT: [&str; 4] = ["veth", "bond", "tun", "netdevsim"];
+const KINDS_THAT_TRANSMIT: [&str; 3] = ["veth", "tun", "netdevsim"];
 
 /// Interfaces that cannot take the part that the configuration gives them.
 pub fn unfit(config: &Config, links: &[Link]) -> Vec<Problem> {
@@ -47,6 +47,13 @@ pub fn obstacle<'a>(link: &Link, find: impl Fn(u32) -> Option<&'a Link>) -> Opti
         );
     }
     let kind = link.kind.as_deref()?;
+    if kind == "bond" {
+        // `bond_xdp_set`, drivers/net/bonding/bond_main.c.
+        return Some(
+            "no fast-path for a bond: the kernel has its ports run a native XDP program, and they take no part"
+                .to_owned(),
+        );
+    }
     (!KINDS_THAT_TRANSMIT.contains(&kind)).then(|| {
         format!("no fast-path for a {kind} interface: the kernel would drop what XDP sends by it")
     })
@@ -112,6 +119,15 @@ mod tests {
         for port_of in [3, 5, 99] {
             let why = says(Some(port_of)).unwrap();
             assert!(why.contains("a port of another interface"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_bond_is_no_lan() {
+        let mut link = sample(2, "bond0");
+        for (kind, is_fit) in [("bond", false), ("vlan", false), ("veth", true)] {
+            link.kind = Some(kind.to_owned());
+            assert_eq!(obstacle(&link, |_| None).is_none(), is_fit, "{kind}");
         }
     }
 
