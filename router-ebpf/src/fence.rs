@@ -34,13 +34,13 @@ pub fn inbound(ctx: &TcContext) -> Result<(), Fenced> {
     gate.pass(|counters| counters.dropped_in += 1)
 }
 
-/// What is about to leave by a protected interface, at its TC egress. Only what the stack forwards
-/// has an interface by which it came.
+/// What is about to leave by a protected interface, at its TC egress. What the stack forwards has an
+/// interface by which it came, unless it was cut.
 #[inline(always)]
 pub fn outbound(ctx: &TcContext) -> Result<(), Fenced> {
     let skb = Skb(ctx);
     let came_by = skb.ingress_ifindex();
-    if came_by == 0 || is_of_a_vlan(skb) {
+    if is_of_a_vlan(skb) || (came_by == 0 && !may_be_cut_transit(skb)) {
         return Ok(());
     }
     let gate = Passage::of(group_of(skb.ifindex()));
@@ -124,6 +124,19 @@ impl Passage {
         }
         Err(Fenced { group: self.group })
     }
+}
+
+/// Whether it is a fragment over IPv6 that no socket sends. Connection tracking puts together what came in
+/// fragments, and if the stack cuts it anew (`ip6_fragment`), those do not have the interface by which it
+/// came, unlike those over IPv4.
+#[inline(always)]
+fn may_be_cut_transit(skb: Skb<'_>) -> bool {
+    /// RFC 8200 §4.5.
+    const FRAGMENT: u8 = 44;
+    const NEXT_HEADER: usize = 6;
+    skb.protocol() == ETH_P_IPV6
+        && skb.read_ip::<u8>(NEXT_HEADER) == Some(FRAGMENT)
+        && !skb.has_socket()
 }
 
 /// Whether what came by it are the outer packets of a tunnel, which this host makes. What a tunnel

@@ -45,11 +45,19 @@ impl Skb<'_> {
         unsafe { (*self.0.skb.skb).ifindex }
     }
 
-    /// The interface by which it came; zero if this host made it.
+    /// The interface by which it came; zero if this host made it, or made it anew of what came.
     #[inline(always)]
     pub fn ingress_ifindex(self) -> u32 {
         // SAFETY: the context of this very call.
         unsafe { (*self.0.skb.skb).ingress_ifindex }
+    }
+
+    /// Whether a socket of this host sends it.
+    #[inline(always)]
+    pub fn has_socket(self) -> bool {
+        // SAFETY: the context of this very call.
+        let socket = unsafe { (*self.0.skb.skb).__bindgen_anon_2.sk };
+        !socket.is_null()
     }
 
     /// Whether it stands for several packets, to be cut apart later.

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{Read as _, Write as _},
+    net::Ipv6Addr,
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
 };
 
@@ -11,11 +12,12 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use router_common::{
     checksum,
-    net::{Ipv4, PROTO_UDP},
+    net::{Ethernet, Ipv4, PROTO_UDP},
 };
 use router_tests::{
     agent::{self, Agent},
-    article::{self, ROUTERS, Router, SERVER_ADDRESS},
+    article::{self, CLIENT, ROUTERS, Router, SERVER_ADDRESS},
+    capture::Capture,
     cluster::PATIENCE,
     lab::{Lab, Node},
     poll,
@@ -42,10 +44,14 @@ set cluster group aws protect interface {interface}
 }
 
 fn dropped_in(node: &Node) -> Result<u64> {
+    dropped(node, "dropped_in")
+}
+
+fn dropped(node: &Node, counter: &str) -> Result<u64> {
     let text = agent::routerctl(node, &["maps", "dump", "fence_counters", "--json"])?;
     let document: Value = serde_json::from_str(&text)?;
     // One that is zero is left out.
-    let count = document["entries"][0]["value"]["dropped_in"].as_u64();
+    let count = document["entries"][0]["value"][counter].as_u64();
     Ok(count.unwrap_or(0))
 }
 
@@ -191,6 +197,60 @@ fn a_fence_on_an_underlay_is_behind_the_handover_of_tunnels() {
     let pin = detach_fence_in(node, "eth0");
     is_attached_again(node, &pin);
     assert_eq!(programs_at(node, "eth0").unwrap(), order);
+}
+
+/// Connection tracking puts together what came in fragments. Where more room is needed before them than they
+/// have, as by a device that puts on headers of its own, the stack cuts them anew, and over IPv6 those do not
+/// tell by which interface they came.
+#[test]
+fn fragments_that_are_cut_anew_are_fenced_too() {
+    let tracking = "table inet tracking {
+    chain forward { type filter hook forward priority 0; ct state new,established accept; }
+}";
+    let lines = [
+        "link add wan0 type vxlan id 5 dstport 4789 local 10.0.1.10 remote 10.0.2.10",
+        "link set wan0 mtu 1400 up",
+        "address add fd66::1/64 dev wan0 nodad",
+        "neighbour add fd66::2 lladdr 02:00:00:00:00:66 dev wan0",
+        "address add fd00:a::11/64 dev eth1 nodad",
+    ];
+    let prepare = |node: &Node| {
+        node.ip_batch(&lines.map(str::to_owned)).unwrap();
+        node.exec(&["nft", tracking]).unwrap();
+    };
+    let (_agent, lab) = alone(prepare, "wan0");
+    let (node, client) = (lab.node(ROUTER.name), lab.node(CLIENT));
+    let lines = [
+        "address add fd00:a::100/64 dev eth0 nodad",
+        "route add fd66::/64 via fd00:a::11 mtu 1400",
+    ];
+    client.ip_batch(&lines.map(str::to_owned)).unwrap();
+    let capture = Capture::start(node, "wan0", "ip6[6] = 44", 100).unwrap();
+    for length in ["2000", "4000", "8000"] {
+        let before = dropped(node, "dropped_out").unwrap();
+        let ping = |from: &Node| {
+            let words = ["ping", "-6", "-n", "-c1", "-W1", "-s", length, "fd66::2"];
+            from.output(&words).unwrap()
+        };
+        ping(client);
+        // With one fragment the stack gives the others up.
+        let after = dropped(node, "dropped_out").unwrap();
+        assert!(after > before, "{length} bytes were let out");
+        // What the router sends itself leaves, cut or not.
+        ping(node);
+        assert_eq!(dropped(node, "dropped_out").unwrap(), after);
+    }
+    poll::until(PATIENCE, || {
+        let frames = capture.frames()?;
+        // In pieces of 1352 bytes, with eight of ICMP before those of the pings.
+        let sent = frames.len();
+        ensure!(sent >= 2 + 3 + 6, "{sent} fragments left");
+        let own = "fd66::1".parse::<Ipv6Addr>()?.octets();
+        let source = Ethernet::LEN + 8..Ethernet::LEN + 24;
+        assert!(frames.iter().all(|frame| frame[source.clone()] == own));
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[test]
