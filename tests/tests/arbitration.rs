@@ -259,6 +259,11 @@ fn an_operator_moves_the_group_and_hears_why_not() {
         "{words}"
     );
 
+    let wrong = ["force", "cluster", "standby", "--i-know"];
+    let words = agent::routerctl_output(primary, &wrong).unwrap().stderr;
+    let words = String::from_utf8_lossy(&words).into_owned();
+    assert!(words.contains("leave the flag out"), "{words}");
+
     let done = agent::routerctl(primary, &["force", "cluster", "standby"]).unwrap();
     assert!(done.contains("hands the group over to vyatta-c"), "{done}");
     trio.cluster.settle(SECONDARY).unwrap();

@@ -1,5 +1,6 @@
 //! What an operator may ask: the reports of the threads, put together with what the kernel keeps.
 
+mod force;
 mod sessions;
 mod tunnels;
 
@@ -41,10 +42,10 @@ use crate::{
     config::{Cluster, Config, Group, Prefer, Role, Secrets, Tunnel, Weight},
     control::{
         protocol::{
-            self, ConfigurationStatus, Configuring, DuplicateStatus, FenceStatus, Force,
-            ForceBegun, GroupStatus, HeartbeatStatus, InterfaceStatus, LogLine, LogWanted,
-            MonitorState, MonitorStatus, NodeStatus, PathStatus, Rotation, ServiceStatus,
-            SessionRotation, Status, Step as StepStatus, TunnelStatus,
+            ConfigurationStatus, Configuring, DuplicateStatus, FenceStatus, Force, ForceBegun,
+            GroupStatus, HeartbeatStatus, InterfaceStatus, LogLine, LogWanted, MonitorState,
+            MonitorStatus, NodeStatus, PathStatus, Rotation, ServiceStatus, SessionRotation,
+            Status, Step as StepStatus, TunnelStatus,
         },
         server::{self, Source, Step as ConfiguringStep},
     },
@@ -534,29 +535,12 @@ impl Source for Board {
     ) -> Result<(ForceBegun, oneshot::Receiver<server::Verdict>), String> {
         let groups = self.facts.groups();
         let names: Vec<_> = groups.iter().map(|group| &*group.name).collect();
-        let number = match (&force.group, &*names) {
-            (_, []) => return Err("no group is configured".to_owned()),
-            (Some(name), _) => names
-                .iter()
-                .position(|known| known == name)
-                .ok_or_else(|| {
-                    format!("there is no group {name}; there are: {}", names.join(", "))
-                })?,
-            (None, [_]) => 0,
-            (None, _) => return Err(format!("name one of the groups: {}", names.join(", "))),
-        };
+        let (number, forced) = force::meant(force, &names)?;
         let group = &groups[number];
         let peer = self.facts.peer(group);
-        let (forced, text) = match force.to {
-            protocol::Forced::Active => (
-                Forced::Active {
-                    anyway: force.i_know,
-                },
-                format!("takes the group, from {peer} if that owns it"),
-            ),
-            protocol::Forced::Standby => {
-                (Forced::Standby, format!("hands the group over to {peer}"))
-            }
+        let text = match forced {
+            Forced::Active { .. } => format!("takes the group, from {peer} if that owns it"),
+            Forced::Standby => format!("hands the group over to {peer}"),
         };
         let (decide, decided) = oneshot::channel();
         self.inbox

@@ -20,7 +20,7 @@ pub enum Forcing {
     /// Make this node active, or standby, and its peer the other.
     ///
     /// The group is handed over as in any planned move. It is refused where it would leave the group
-    /// without an owner, or go against what the arbiter holds.
+    /// without an owner, and where the arbiter cannot be relied on.
     #[command(override_usage = "routerctl force cluster <active|standby> [group GROUP] [OPTIONS]")]
     Cluster {
         #[arg(value_name = "active|standby")]
@@ -28,7 +28,12 @@ pub enum Forcing {
         /// Which group, if there are several.
         #[arg(value_name = "group GROUP", num_args = 0..=2, add = ArgValueCandidates::new(names::groups))]
         group: Vec<String>,
-        /// Do it although it would be refused.
+        /// With active: also where the arbiter cannot be relied on.
+        ///
+        /// That is, it has not answered yet, its last request failed, or what it holds is older than
+        /// what this node knows or names an owner that is not of this group. What it holds is replaced,
+        /// on this node also if it is active already: see first that one node at most forwards. Nothing
+        /// else that refuses a move is overridden.
         #[arg(long)]
         i_know: bool,
         #[command(flatten)]

@@ -11,7 +11,7 @@ pub struct Force {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     pub to: Forced,
-    /// Also where it may leave the group without an owner, or break what the arbiter says.
+    /// To active although the arbiter cannot be relied on; refused with standby.
     #[serde(default)]
     pub i_know: bool,
 }
