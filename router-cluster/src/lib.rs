@@ -2,7 +2,7 @@
 //!
 //! [`Core`] is a machine without clock, sockets or log: what the kernel heard of the peer, what the
 //! monitors say and what became of the takeover go in as [`Event`]s with their time; [`Command`]s
-//! and the [`Advertisement`] for our heartbeats come out. `core.rs` holds the table of transitions,
+//! and the [`Advertisement`] for our heartbeats come out. `core/table.rs` holds the table of transitions,
 //! `cause.rs` the operator's words for each of them, `policy.rs` every interval they wait for.
 
 mod arbiter;
