@@ -351,6 +351,26 @@ set cluster group b primary vyatta-c\r\n",
 }
 
 #[test]
+fn monitors_are_pinged_as_stated_or_four_times_until_they_are_dead() {
+    for (lines, interval_ms, dead_ms) in [
+        ("", 250, 1_000),
+        ("set cluster monitor-dead-interval 8000\n", 2_000, 8_000),
+        ("set cluster monitor-interval 499\n", 499, 1_000),
+        (
+            "set cluster monitor-interval 100\nset cluster monitor-dead-interval 8000\n",
+            100,
+            8_000,
+        ),
+    ] {
+        let config = accepted(&(read("article-a.conf") + lines)).config;
+        let cluster = config.cluster.unwrap();
+        let intervals = [cluster.monitor_interval, cluster.monitor_dead_interval];
+        let stated = [interval_ms, dead_ms].map(Duration::from_millis);
+        assert_eq!(intervals, stated, "{lines}");
+    }
+}
+
+#[test]
 fn tracks_keep_what_is_stated_and_have_defaults_besides() {
     let text = read("article-a.conf")
         + "set cluster group aws track script check command '/usr/local/bin/check  -x a'

@@ -243,9 +243,9 @@ pub struct Cluster {
     pub dead_interval: Duration,
     /// At least `dead_interval`; default 3 s, or `dead_interval` if that is longer.
     pub agent_dead_interval: Duration,
-    /// A quarter of `monitor_dead_interval`.
+    /// Between pings; default a quarter of `monitor_dead_interval`.
     pub monitor_interval: Duration,
-    /// Default 1 s.
+    /// More than twice `monitor_interval`, default 1 s.
     pub monitor_dead_interval: Duration,
     pub arbiter: Option<Etcd>,
     /// At least one, in the order of the file; names are unique, and this host is a member of each.

@@ -275,6 +275,7 @@ interfaces {
             "set cluster dead-interval 20000",
             // It cannot be less than dead-interval.
             "set cluster agent-dead-interval 20000  # default",
+            "set cluster monitor-interval 250  # default",
             "set cluster group aws auto-failback false  # default",
             "set interfaces tunnel tun00 parameters ip ttl 255  # default",
             "set interfaces tunnel tun00 keepalive retries 3  # default",

@@ -1,7 +1,7 @@
 //! The language described for people, out of the schema: as a document, and what is possible
 //! behind a path.
 
-use super::schema::{self, Kind, Node, Type};
+use super::schema::{self, DefaultBy, Kind, Node, Type};
 
 /// What may come next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +57,9 @@ const fn value(node: &Node) -> Option<&Type> {
 
 fn default(node: &Node) -> Option<String> {
     let default = node.default?;
-    Some(match node.default_at_least {
-        Some(sibling) => format!("{default}, or {sibling} if that is longer"),
+    Some(match node.default_by {
+        Some(DefaultBy::AtLeast(sibling)) => format!("{default}, or {sibling} if that is longer"),
+        Some(DefaultBy::QuarterOf(sibling)) => format!("a quarter of {sibling}"),
         None => default.to_owned(),
     })
 }

@@ -22,8 +22,8 @@ pub(super) struct Node {
     pub rule: &'static str,
     /// The value that holds if the configuration states none, as it would be written.
     pub default: Option<&'static str>,
-    /// A sibling that is a number: where it is larger, it is the default.
-    pub default_at_least: Option<&'static str>,
+    /// How the default goes by a sibling.
+    pub default_by: Option<DefaultBy>,
     /// The default that Vyatta has, if it is another.
     pub vyatta_default: Option<&'static str>,
     pub status: Status,
@@ -31,6 +31,31 @@ pub(super) struct Node {
     pub required: Option<&'static str>,
     /// Whether a branch means something without a child: then its children have their defaults.
     pub alone: bool,
+}
+
+/// A default that is not the same everywhere: it goes by a sibling that is a number.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum DefaultBy {
+    /// The sibling's value where that is larger.
+    AtLeast(&'static str),
+    /// A quarter of the sibling's value.
+    QuarterOf(&'static str),
+}
+
+impl DefaultBy {
+    pub const fn sibling(self) -> &'static str {
+        match self {
+            Self::AtLeast(sibling) | Self::QuarterOf(sibling) => sibling,
+        }
+    }
+
+    /// Instead of `default`, where the sibling is `value`.
+    pub fn apply(self, default: u32, value: u32) -> u32 {
+        match self {
+            Self::AtLeast(_) => default.max(value),
+            Self::QuarterOf(_) => value / 4,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -147,13 +147,12 @@ fn is_in_effect(node: &Node) -> bool {
 
 fn default(branch: Option<&Branch>, node: &Node) -> Option<String> {
     let default = node.default?;
-    let Some(sibling) = node.default_at_least else {
+    let Some(by) = node.default_by else {
         return Some(default.to_owned());
     };
-    let stated = branch.and_then(|branch| branch.value(sibling));
-    let least: u32 = default.parse().ok()?;
+    let stated = branch.and_then(|branch| branch.value(by.sibling()));
     Some(match stated.map(|stated| &stated.value) {
-        Some(Value::Number(number)) => least.max(*number).to_string(),
+        Some(Value::Number(number)) => by.apply(default.parse().ok()?, *number).to_string(),
         _ => default.to_owned(),
     })
 }

@@ -67,7 +67,7 @@ pub(super) fn check(
         keepalive_interval: intervals.keepalive,
         dead_interval: intervals.dead,
         agent_dead_interval: intervals.agent_dead,
-        monitor_interval: intervals.monitor_dead / 4,
+        monitor_interval: intervals.monitor,
         monitor_dead_interval: intervals.monitor_dead,
         groups: groups.into_iter().collect::<Option<_>>()?,
     })
@@ -212,6 +212,7 @@ struct Intervals {
     keepalive: Duration,
     dead: Duration,
     agent_dead: Duration,
+    monitor: Duration,
     monitor_dead: Duration,
 }
 
@@ -259,6 +260,7 @@ fn intervals(branch: &Branch, report: &mut Report) -> Option<Intervals> {
     let dead = Interval::of(branch, "dead-interval");
     let agent_dead = Interval::of(branch, "agent-dead-interval");
     let monitor_dead = Interval::of(branch, "monitor-dead-interval");
+    let monitor = Interval::of(branch, "monitor-interval");
 
     if let (Some(keepalive), Some(dead)) = (keepalive, dead) {
         more_than_twice(dead, keepalive, report);
@@ -282,25 +284,30 @@ fn intervals(branch: &Branch, report: &mut Report) -> Option<Intervals> {
             agent
         }
     };
+    let monitor = match (monitor?, monitor_dead?) {
+        (monitor, dead) if monitor.stated.is_none() => Interval {
+            milliseconds: dead.milliseconds / 4,
+            ..monitor
+        },
+        (monitor, dead) => {
+            more_than_twice(dead, monitor, report);
+            monitor
+        }
+    };
     Some(Intervals {
         keepalive: keepalive?.duration(),
         dead: dead?.duration(),
         agent_dead: agent_dead.duration(),
+        monitor: monitor.duration(),
         monitor_dead: monitor_dead?.duration(),
     })
 }
 
-/// One lost heartbeat must not be a death.
-fn more_than_twice(longer: Interval, keepalive: Interval, report: &mut Report) {
-    let twice = keepalive.milliseconds * 2;
+/// One lost heartbeat, or echo, must not be a death.
+fn more_than_twice(longer: Interval, between: Interval, report: &mut Report) {
+    let twice = between.milliseconds * 2;
     if longer.milliseconds <= twice {
-        relation(
-            longer,
-            keepalive,
-            "is not more than twice",
-            twice + 1,
-            report,
-        );
+        relation(longer, between, "is not more than twice", twice + 1, report);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Short forms, so that the nodes read as a table.
 
-use super::{Kind, Node, Status, Type, Word};
+use super::{DefaultBy, Kind, Node, Status, Type, Word};
 
 pub(super) const fn node(name: &'static str, kind: Kind, help: &'static str) -> Node {
     Node {
@@ -9,7 +9,7 @@ pub(super) const fn node(name: &'static str, kind: Kind, help: &'static str) -> 
         help,
         rule: "",
         default: None,
-        default_at_least: None,
+        default_by: None,
         vyatta_default: None,
         status: Status::Supported,
         required: None,
@@ -70,10 +70,10 @@ impl Node {
         }
     }
 
-    /// Its default grows with the value of a sibling.
-    pub(super) const fn default_at_least(self, sibling: &'static str) -> Self {
+    /// Its default goes by the value of a sibling.
+    pub(super) const fn default_by(self, by: DefaultBy) -> Self {
         Self {
-            default_at_least: Some(sibling),
+            default_by: Some(by),
             ..self
         }
     }

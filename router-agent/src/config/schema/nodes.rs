@@ -3,7 +3,7 @@
 use super::build::{branch, foreign, later, leaf, milliseconds, multi, seconds, tag, word};
 use super::conntrack_sync::CONNTRACK_SYNC;
 use super::interfaces::INTERFACES;
-use super::{Node, Type, Word};
+use super::{DefaultBy, Node, Type, Word};
 
 pub(in crate::config) static ROOT: &[Node] = &[
     branch("cluster", "Which of two nodes is active", CLUSTER),
@@ -163,7 +163,7 @@ static CLUSTER: &[Node] = &[
         "Silence after which a node's agent is dead; at least dead-interval",
     )
     .default("3000")
-    .default_at_least("dead-interval"),
+    .default_by(DefaultBy::AtLeast("dead-interval")),
     leaf(
         "monitor-dead-interval",
         milliseconds(4, 29_999),
@@ -171,6 +171,14 @@ static CLUSTER: &[Node] = &[
     )
     .default("1000")
     .vyatta_default("20000"),
+    leaf(
+        "monitor-interval",
+        milliseconds(1, 14_999),
+        "Time between pings of a monitored address, each of which is answered before the next or not at all",
+    )
+    .rule("monitor-dead-interval is more than twice as long")
+    .default("250")
+    .default_by(DefaultBy::QuarterOf("monitor-dead-interval")),
     tag("group", Type::Name, "What moves together, and between whom", GROUP).required("NAME"),
     branch(
         "arbiter",
