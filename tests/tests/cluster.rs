@@ -432,6 +432,37 @@ fn a_monitor_that_answers_is_reachable() {
     assert_eq!(monitor_states(&cluster).unwrap(), [MonitorState::Reachable]);
 }
 
+/// The cloud tells of an address that has gone, which is an answer and not the address's own.
+#[test]
+fn a_monitor_may_be_of_ipv6() {
+    let address = "fd00:2::1";
+    // While the router's own address is tentative nothing answers, and the secondary may go first.
+    let monitored = with_monitors(&[address]);
+    let cluster =
+        formed(move |router| monitored(router) + "set cluster group aws auto-failback true\n");
+    let states_become = |state: MonitorState| {
+        poll::until(PATIENCE, || {
+            let states = monitor_states(&cluster)?;
+            ensure!(states == [state], "the monitors are {states:?}");
+            Ok(())
+        })
+        .unwrap();
+    };
+    states_become(MonitorState::Reachable);
+    let prefix = format!("{address}/64");
+    let of_the_cloud = |words: &[&str]| {
+        let words = [&["ip", "address"], words].concat();
+        cluster.lab.node(article::CLOUD).exec(&words).unwrap();
+    };
+    let interface = article::cloud_interface(article::SECONDARY);
+    of_the_cloud(&["delete", &prefix, "dev", interface]);
+    cluster.await_active(SECONDARY, PATIENCE).unwrap();
+    states_become(MonitorState::Unreachable);
+    of_the_cloud(&["add", &prefix, "dev", interface, "nodad"]);
+    states_become(MonitorState::Reachable);
+    cluster.settle(SECONDARY).unwrap();
+}
+
 #[test]
 fn a_node_does_with_most_of_its_monitors_and_names_those_that_are_missing() {
     use MonitorState::{Reachable, Unreachable};
