@@ -10,7 +10,7 @@ use router_tests::{
     article::{self, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS},
     cluster::{AGENT_DEAD_INTERVAL, Cluster, Fault, PATIENCE},
     poll,
-    status::{activation_after, is_active},
+    status::{activation_after, is_active, release_after},
     traffic::Traffic,
 };
 
@@ -132,7 +132,10 @@ fn a_stopped_agent_is_succeeded_and_yields_when_it_goes_on() {
 
 #[test]
 fn after_a_cut_of_the_tunnel_exactly_one_stays_active() {
+    let began = router_tests::clock::now();
     let mut cluster = formed(Router::service_config);
+    // A cut takes longer to make than to be found.
+    let before = router_tests::clock::now();
     cluster.inject(Fault::CutTunnel, PRIMARY).unwrap();
     // `prefer availability`: neither can know that the other lives.
     for router in ROUTERS {
@@ -140,6 +143,52 @@ fn after_a_cut_of_the_tunnel_exactly_one_stays_active() {
     }
     cluster.heal(Fault::CutTunnel, PRIMARY).unwrap();
     back_to_normal(&cluster);
+
+    // Who yields says for how long both were, and so does the other if it still heard the claim.
+    let [a, c] = ROUTERS.map(|router| cluster.group(router).unwrap());
+    let joined = activation_after(&c, before).unwrap();
+    let left = release_after(&a, before).unwrap();
+    let both = Duration::from_nanos(left.at_ns - joined.at_ns);
+    let [by_a, by_c] = [&a, &c].map(|group| {
+        let findings = group.findings.iter();
+        findings
+            .filter(|it| it.kind == "dual-activity")
+            .collect::<Vec<_>>()
+    });
+    assert!(by_a.len() == 1 && by_c.len() <= 1, "{by_a:?} {by_c:?}");
+    for finding in [by_a, by_c].concat() {
+        let (least, most) = bounds(&finding.text);
+        let since_the_beginning = BootTime::from_ns(finding.at_ns).since(began);
+        assert!(
+            least <= both && both < most && most < since_the_beginning,
+            "{both:?}: {}",
+            finding.text
+        );
+    }
+}
+
+/// What a finding of dual activity says, and how much more than it says the upper bound may be.
+fn bounds(text: &str) -> (Duration, Duration) {
+    let said = text
+        .split_once("at least ")
+        .and_then(|(_, said)| said.split_once(" and at most "));
+    let (least, most) = said.unwrap_or_else(|| panic!("no bounds in {text}"));
+    let (least, _) = measured(least);
+    let (most, cut_off) = measured(most);
+    (least, most + cut_off)
+}
+
+/// A length as it is said, and the tenth that is cut off at most.
+fn measured(text: &str) -> (Duration, Duration) {
+    let mut words = text.split(' ');
+    let number: f64 = words.next().unwrap().parse().unwrap();
+    let unit = match words.next() {
+        Some("s") => Duration::from_secs(1),
+        Some("ms") => MILLISECOND,
+        Some("µs") => MILLISECOND / 1_000,
+        other => panic!("{other:?} is no unit: {text}"),
+    };
+    (unit.mul_f64(number), unit / 10)
 }
 
 /// The secondary becomes active after `at` and holds the services.
@@ -460,7 +509,7 @@ fn a_monitor_may_be_of_ipv6() {
     states_become(MonitorState::Unreachable);
     of_the_cloud(&["add", &prefix, "dev", interface, "nodad"]);
     states_become(MonitorState::Reachable);
-    cluster.settle(SECONDARY).unwrap();
+    cluster.settle(PRIMARY).unwrap();
 }
 
 #[test]
