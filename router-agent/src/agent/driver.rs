@@ -293,7 +293,7 @@ impl Driver {
                 sent,
                 answer,
             } => {
-                self.groups[group].watch.answered(now);
+                self.groups[group].watch.answered(number, now);
                 let event = Event::Arbiter {
                     number,
                     sent,
@@ -461,7 +461,7 @@ impl Driver {
             Command::Release { epoch } => (Task::Release, epoch),
             Command::Announce { epoch } => (Task::Announce, epoch),
             Command::Ask { number, request } => {
-                self.groups[group].watch.asked(clock::now());
+                self.groups[group].watch.asked(number, clock::now());
                 let question = Question {
                     group,
                     number,

@@ -35,6 +35,8 @@ pub struct Known {
 #[derive(Clone, Debug)]
 pub struct Watch {
     stages: Stages,
+    /// The number of the question that was asked last, on this way.
+    question: Option<u64>,
     report: PeerReport,
     monitors: Fitness,
 }
@@ -43,6 +45,7 @@ impl Default for Watch {
     fn default() -> Self {
         Self {
             stages: Stages::default(),
+            question: None,
             report: PeerReport::default(),
             monitors: Fitness::unmonitored(),
         }
@@ -83,13 +86,17 @@ impl Watch {
         self.stages.fence_open = now;
     }
 
-    pub fn asked(&mut self, now: BootTime) {
+    pub fn asked(&mut self, number: u64, now: BootTime) {
+        self.question = Some(number);
         self.stages.arbiter_asked = now;
         self.stages.arbiter_answered = BootTime::NEVER;
     }
 
-    pub fn answered(&mut self, now: BootTime) {
-        self.stages.arbiter_answered = now;
+    /// The answer to a question before the last is no answer to that.
+    pub fn answered(&mut self, number: u64, now: BootTime) {
+        if self.question == Some(number) {
+            self.stages.arbiter_answered = now;
+        }
     }
 
     pub fn known(&self, peer: PeerFinding, record: Option<Record>, now: BootTime) -> Known {
@@ -133,6 +140,7 @@ impl Watch {
                     suspected: stages.suspected,
                     ..Stages::default()
                 };
+                self.question = None;
             }
         }
         stages
@@ -174,8 +182,8 @@ mod tests {
         });
         watch.reached(&transition(State::Candidate));
         watch.grants_closed(at(4));
-        watch.asked(at(5));
-        watch.answered(at(6));
+        watch.asked(1, at(5));
+        watch.answered(1, at(6));
         watch.fence_opened(at(7));
         let stages = watch.reached(&transition(State::Active));
         assert_eq!(
@@ -191,6 +199,26 @@ mod tests {
         let next = watch.reached(&transition(State::Standby));
         assert_eq!(next.fence_open, BootTime::NEVER);
         assert_eq!(next.suspected, at(2), "the peer is still silent");
+    }
+
+    #[test]
+    fn an_answer_is_that_to_the_last_question_or_none() {
+        let mut watch = Watch::default();
+        watch.asked(1, at(2));
+        watch.asked(2, at(3));
+        watch.answered(1, at(4));
+        let mut stages = watch.clone().reached(&transition(State::Candidate));
+        assert_eq!(stages.arbiter_answered, BootTime::NEVER);
+        watch.answered(2, at(5));
+        stages = watch.reached(&transition(State::Active));
+        assert_eq!(
+            (stages.arbiter_asked, stages.arbiter_answered),
+            (at(3), at(5))
+        );
+        // It was asked on the way before.
+        watch.answered(2, at(6));
+        stages = watch.reached(&transition(State::Standby));
+        assert_eq!(stages.arbiter_answered, BootTime::NEVER);
     }
 
     #[test]
