@@ -182,12 +182,26 @@ impl Etcd {
         wanted: impl Fn(&str) -> bool + Send,
     ) -> Result<Vec<String>> {
         let url = self.client_url(0);
-        node.run(|| {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(read_back(&url, key, wanted))
-        })?
+        block_on(node, read_back(&url, key, wanted))
+    }
+
+    /// Has `key` hold what no router has written.
+    pub fn put(&self, node: &Node, key: &str, value: &str) -> Result<()> {
+        let url = self.client_url(0);
+        block_on(node, async {
+            let mut client = Client::connect([&url], None).await?;
+            client.put(key, value, None).await?;
+            Ok(())
+        })
+    }
+
+    pub fn delete(&self, node: &Node, key: &str) -> Result<()> {
+        let url = self.client_url(0);
+        block_on(node, async {
+            let mut client = Client::connect([&url], None).await?;
+            client.delete(key, None).await?;
+            Ok(())
+        })
     }
 
     fn data(&self, member: usize) -> PathBuf {
@@ -202,6 +216,16 @@ impl Etcd {
     fn peer_url(&self, member: usize) -> String {
         format!("http://{}:{}", self.address, port(member) + 1)
     }
+}
+
+/// What `request` comes to, made from `node`.
+fn block_on<T: Send>(node: &Node, request: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    node.run(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(request)
+    })?
 }
 
 async fn read_back(url: &str, key: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {

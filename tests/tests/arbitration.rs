@@ -1,6 +1,6 @@
 //! Routers with an arbiter: who is active when nodes, paths and etcd fail, and what the status says.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::{ArbiterStatus, GroupStatus};
@@ -28,24 +28,27 @@ fn formed(term_ms: u32) -> Trio {
     let etcd = Etcd::start(lab.node(ARBITER), ARBITER_ADDRESS, 3).unwrap();
     let arbiter = etcd.config();
     let cluster = Cluster::start_in(lab, move |router| {
-        router.article_config()
-            + &arbiter
-            + &format!(
-                "set cluster arbiter etcd term {term_ms}
-set cluster arbiter etcd timeout 100
-set cluster group aws protect interface eth1
-set cluster group aws protect interface eth2
-set cluster keepalive-interval 10
-set cluster dead-interval 100
-set cluster agent-dead-interval 1000
-"
-            )
+        pair_config(router) + &arbiter + &timing(term_ms) + "set cluster agent-dead-interval 1000\n"
     })
     .unwrap();
     cluster.settle(PRIMARY).unwrap();
     let trio = Trio { cluster, etcd };
     trio.await_arbiter(PRIMARY, "connected").unwrap();
     trio
+}
+
+/// All but the arbiter.
+fn pair_config(router: Router) -> String {
+    router.article_config()
+        + "set cluster group aws protect interface eth1
+set cluster group aws protect interface eth2
+set cluster keepalive-interval 10
+set cluster dead-interval 100
+"
+}
+
+fn timing(term_ms: u32) -> String {
+    format!("set cluster arbiter etcd term {term_ms}\nset cluster arbiter etcd timeout 100\n")
 }
 
 impl Trio {
@@ -79,6 +82,35 @@ impl Trio {
         let node = self.cluster.lab.node(ARBITER);
         let newest = self.etcd.values_while(node, RECORD, |_| false)?.pop();
         newest.context("there is no record")
+    }
+
+    /// Waits until both routers say that what etcd holds cannot be, and what to do.
+    fn await_disbelief(&self) {
+        for router in ROUTERS {
+            poll::until(PATIENCE, || {
+                let unsound = self.arbiter(router)?.unsound.context("it is believed")?;
+                ensure!(unsound.contains("wiped"), "{unsound}");
+                Ok(())
+            })
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.logs()));
+            let status = self.cluster.status_text(router).unwrap();
+            assert!(status.contains("force cluster active --i-know"), "{status}");
+        }
+    }
+
+    /// Has the primary, which is active, write the record anew; both believe it then.
+    fn rewrite_record(&self) {
+        let epoch = self.group(PRIMARY).unwrap().epoch;
+        let active = self.cluster.node(PRIMARY);
+        agent::routerctl(active, &["force", "cluster", "active", "--i-know"]).unwrap();
+        poll::until(PATIENCE, || {
+            let value = self.value()?;
+            ensure!(value.contains(&format!(r#""epoch":{epoch}"#)), "{value}");
+            ensure!(self.arbiter(SECONDARY)?.unsound.is_none(), "not believed");
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.logs()));
+        self.cluster.settle(PRIMARY).unwrap();
     }
 
     fn logs(&self) -> String {
@@ -211,17 +243,7 @@ fn an_etcd_that_has_forgotten_is_not_believed_until_an_operator_says_so() {
     let arbiter = trio.cluster.lab.node(ARBITER);
     trio.etcd.start_all(arbiter).unwrap();
     trio.etcd.await_health(arbiter).unwrap();
-    let epoch = trio.group(PRIMARY).unwrap().epoch;
-    for router in ROUTERS {
-        poll::until(PATIENCE, || {
-            let unsound = trio.arbiter(router)?.unsound.context("it is believed")?;
-            ensure!(unsound.contains("wiped"), "{unsound}");
-            Ok(())
-        })
-        .unwrap();
-        let status = trio.cluster.status_text(router).unwrap();
-        assert!(status.contains("force cluster active --i-know"), "{status}");
-    }
+    trio.await_disbelief();
     assert!(
         is_active(&trio.group(PRIMARY).unwrap()),
         "its grants are good"
@@ -232,15 +254,50 @@ fn an_etcd_that_has_forgotten_is_not_believed_until_an_operator_says_so() {
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(words.contains("wiped"), "{words}");
 
-    agent::routerctl(active, &["force", "cluster", "active", "--i-know"]).unwrap();
-    poll::until(PATIENCE, || {
-        let value = trio.value()?;
-        ensure!(value.contains(&format!(r#""epoch":{epoch}"#)), "{value}");
-        ensure!(trio.arbiter(SECONDARY)?.unsound.is_none(), "not believed");
-        Ok(())
-    })
-    .unwrap();
+    trio.rewrite_record();
+}
+
+#[test]
+fn what_is_no_record_is_deleted_by_hand_and_written_anew_by_word() {
+    let trio = formed(1_500);
+    trio.await_record(PRIMARY, "paired").unwrap();
+    let epoch = trio.group(PRIMARY).unwrap().epoch;
+    let arbiter = trio.cluster.lab.node(ARBITER);
+    trio.etcd.put(arbiter, RECORD, "something else").unwrap();
+    for router in ROUTERS {
+        let remedy = trio.await_arbiter(router, "garbled").unwrap().remedy;
+        assert!(remedy.unwrap().contains("--i-know"));
+    }
+    trio.etcd.delete(arbiter, RECORD).unwrap();
+    trio.await_disbelief();
+    trio.rewrite_record();
+    assert_eq!(trio.group(PRIMARY).unwrap().epoch, epoch, "{}", trio.logs());
+}
+
+#[test]
+fn a_running_pair_is_given_an_arbiter_whose_record_it_writes_by_word() {
+    let lab = article::lab_with_arbiter().unwrap();
+    let etcd = Etcd::start(lab.node(ARBITER), ARBITER_ADDRESS, 1).unwrap();
+    let config = |router| pair_config(router) + "set cluster agent-dead-interval 10000\n";
+    let cluster = Cluster::start_in(lab, config).unwrap();
+    let mut trio = Trio { cluster, etcd };
     trio.cluster.settle(PRIMARY).unwrap();
+    let before = trio.group(PRIMARY).unwrap();
+    for router in [SECONDARY, PRIMARY] {
+        let node = trio.cluster.node(router);
+        let path = node.directory().join("candidate.conf");
+        fs::write(&path, config(router) + &trio.etcd.config() + &timing(1_500)).unwrap();
+        agent::routerctl(node, &["configure", "apply", path.to_str().unwrap()]).unwrap();
+        trio.cluster.settle(PRIMARY).unwrap();
+    }
+    trio.await_disbelief();
+    trio.rewrite_record();
+    let after = trio.group(PRIMARY).unwrap();
+    assert_eq!(after.transitions, before.transitions, "{}", trio.logs());
+    // From now on it decides.
+    trio.cluster.inject(Fault::KillNode, SECONDARY).unwrap();
+    trio.await_record(PRIMARY, "solo").unwrap();
+    assert_eq!(trio.group(PRIMARY).unwrap().epoch, before.epoch);
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Health {
                 "see that username, password-file, ca, cert and key are those of this etcd, and that the user may read and write the prefix"
             }
             Kind::Garbled => {
-                "something else writes there: state another `cluster arbiter etcd prefix`, on both nodes, or delete the key"
+                "something else writes there: state another `cluster arbiter etcd prefix`, on both nodes, or delete the key; as there is no record then, see that one node at most forwards, and run `routerctl force cluster active --i-know` there"
             }
         })
     }
