@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::{GroupStatus, MonitorState};
 use router_common::time::BootTime;
 use router_tests::{
@@ -10,7 +10,7 @@ use router_tests::{
     article::{self, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS},
     cluster::{AGENT_DEAD_INTERVAL, Cluster, Fault, PATIENCE},
     poll,
-    status::{activation_after, is_active, release_after},
+    status::{activation_after, is_active, is_standby, release_after},
     traffic::Traffic,
 };
 
@@ -405,6 +405,86 @@ fn nodes_with_different_secrets_say_so_and_do_not_believe_each_other() {
         .unwrap();
         let group = cluster.group(router).unwrap();
         assert_eq!(group.peer_finding, "never-heard");
+    }
+}
+
+/// Two groups, each at home on another router.
+const AT_HOME: [(&str, Router); 2] = [("lan", PRIMARY), ("servers", SECONDARY)];
+
+fn two_groups(router: Router) -> String {
+    let groups = AT_HOME.into_iter().zip(article::SERVICES);
+    let lines = groups.map(|((name, home), service)| {
+        format!(
+            "set cluster group {name} primary {}
+set cluster group {name} secondary {}
+set cluster group {name} service {service}
+set cluster group {name} auto-failback true
+",
+            home.name,
+            home.peer().name
+        )
+    });
+    router.tunnel_config()
+        + "set cluster interface tun00
+set cluster pre-shared-secret cloudpack
+" + &lines.collect::<String>()
+}
+
+/// The group called `name`, as `router` sees it.
+fn group_named(cluster: &Cluster, router: Router, name: &str) -> Result<GroupStatus> {
+    let groups = agent::status(cluster.node(router))?.groups;
+    let found = groups.into_iter().find(|group| group.group == name);
+    found.with_context(|| format!("{} has no group {name}", router.name))
+}
+
+/// Waits until `router` is active for the group and holds its service.
+fn owns(cluster: &Cluster, router: Router, name: &str) -> GroupStatus {
+    poll::until(PATIENCE, || {
+        let group = group_named(cluster, router, name)?;
+        let held = group.services.iter().all(|service| service.held);
+        ensure!(is_active(&group) && held, "{name} is {group:?}");
+        Ok(group)
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()))
+}
+
+/// Waits until each router is active for its own group, and standby for the other's.
+fn all_are_at_home(cluster: &Cluster) {
+    for (name, home) in AT_HOME {
+        owns(cluster, home, name);
+        poll::until(PATIENCE, || {
+            let group = group_named(cluster, home.peer(), name)?;
+            ensure!(is_standby(&group), "{name} is {}", group.state);
+            ensure!(group.peer_finding == "alive", "{}", group.peer_finding);
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    }
+    assert_eq!(
+        ROUTERS.map(|router| service_addresses(cluster, router)),
+        [1, 1]
+    );
+    // One way through the one router, and back through the other.
+    client_reaches_server(cluster);
+}
+
+#[test]
+fn of_two_groups_with_homes_of_their_own_only_that_of_a_killed_node_moves() {
+    let mut cluster = Cluster::start(two_groups).unwrap();
+    all_are_at_home(&cluster);
+    for [(moves, victim), (stays, survivor)] in [AT_HOME, [AT_HOME[1], AT_HOME[0]]] {
+        let before = owns(&cluster, survivor, stays);
+        let epoch = owns(&cluster, victim, moves).epoch;
+        cluster.inject(Fault::KillNode, victim).unwrap();
+        assert_eq!(owns(&cluster, survivor, moves).epoch, epoch + 1);
+        assert_eq!(service_addresses(&cluster, survivor), 2);
+        client_reaches_server(&cluster);
+
+        cluster.heal(Fault::KillNode, victim).unwrap();
+        all_are_at_home(&cluster);
+        assert_eq!(owns(&cluster, victim, moves).epoch, epoch + 2);
+        let after = owns(&cluster, survivor, stays);
+        assert_eq!(after.transitions, before.transitions, "{}", cluster.logs());
     }
 }
 
