@@ -100,9 +100,13 @@ impl Recorder {
         self.file.sync_data()
     }
 
-    /// Begins a new file. The old one takes the place of the one before it in one step.
+    /// Begins a new file. The old one takes the place of the one before it in one step, unless somebody
+    /// has removed it.
     fn turn(&mut self) -> io::Result<()> {
-        fs::rename(self.directory.join(NEWER), self.directory.join(OLDER))?;
+        match fs::rename(self.directory.join(NEWER), self.directory.join(OLDER)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         (self.file, self.length) = open_newer(&self.directory)?;
         File::open(&self.directory)?.sync_all()
     }
@@ -212,5 +216,19 @@ mod tests {
         assert!(texts.last().unwrap().starts_with("199 "));
         let first: usize = texts[0].split(' ').next().unwrap().parse().unwrap();
         assert_eq!(first + texts.len(), 200, "in one piece");
+    }
+
+    #[test]
+    fn a_file_that_somebody_removed_is_made_anew_when_it_is_full() {
+        let scratch = Scratch::new();
+        let directory = scratch.path();
+        let long = "x".repeat(usize::try_from(LARGEST_FILE / 2).unwrap());
+        let mut recorder = Recorder::open(directory).unwrap();
+        recorder.write(&entry(&long)).unwrap();
+        fs::remove_file(directory.join(NEWER)).unwrap();
+        for text in [long.as_str(), "one", "two"] {
+            recorder.write(&entry(text)).unwrap();
+        }
+        assert_eq!(texts(directory), [long.as_str(), "one", "two"]);
     }
 }
