@@ -66,10 +66,6 @@ pub struct ArbiterPolicy {
 }
 
 impl ArbiterPolicy {
-    /// Long beside an election of etcd's leader (a second), which the owner of a record then survives.
-    pub const DEFAULT_TERM: Duration = Duration::from_secs(3);
-    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
-
     /// The age at which the owner renews its record: two tries are left.
     pub(super) fn renewal(&self) -> Duration {
         self.term / 3

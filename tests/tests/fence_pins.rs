@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::programs::{
-    SchedClassifier, TcAttachType,
+    ProgramInfo, SchedClassifier, TcAttachType,
     links::{FdLink, PinnedLink},
 };
 use router_agent::dataplane::{DEFAULT_BPFFS, Dataplane, Former};
@@ -69,7 +69,7 @@ fn protect(interfaces: &[(u32, &str)]) {
 fn programs(interface: &str) -> [Vec<u32>; 2] {
     [TcAttachType::Ingress, TcAttachType::Egress].map(|direction| {
         let (_, programs) = SchedClassifier::query_tcx(interface, direction).unwrap();
-        programs.iter().map(|program| program.id()).collect()
+        programs.iter().map(ProgramInfo::id).collect()
     })
 }
 

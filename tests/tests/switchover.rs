@@ -4,6 +4,8 @@
 use std::{thread::sleep, time::Duration};
 
 use anyhow::Result;
+use router_agent::dataplane::DEFAULT_BPFFS;
+use router_common::map::LAYOUT_VERSION;
 use router_tests::{
     agent,
     article::{
@@ -130,6 +132,33 @@ fn a_move_by_hand_loses_no_packet() {
         let reports = under_traffic(&mut cluster, by_hand);
         none_lost(&reports, &cluster);
     }
+}
+
+/// The primary's agent is replaced by one with another layout of maps, after it has made way.
+fn by_another_layout(cluster: &mut Cluster) -> Result<()> {
+    let away = ["force", "cluster", "standby", "all"];
+    agent::routerctl(cluster.node(PRIMARY), &away)?;
+    cluster.await_active(SECONDARY, PATIENCE)?;
+    cluster.settle(SECONDARY)?;
+    sleep(PAUSE);
+    cluster.take_agent(PRIMARY)?.detach()?;
+    let [ours, others] =
+        [LAYOUT_VERSION, 1000].map(|layout| format!("{DEFAULT_BPFFS}/router/v{layout}"));
+    cluster.node(PRIMARY).exec(&["mv", &ours, &others])?;
+    cluster.start_agent(PRIMARY)?;
+    cluster.settle(SECONDARY)?;
+    let log = agent::log(cluster.node(PRIMARY));
+    anyhow::ensure!(log.contains("it is of layout v1000"), "{log}");
+    sleep(PAUSE);
+    Ok(())
+}
+
+/// As docs/operations.md tells it, and the package does it.
+#[test]
+fn an_upgrade_to_another_layout_loses_no_packet() {
+    let mut cluster = formed(&[]);
+    let reports = under_traffic(&mut cluster, by_another_layout);
+    none_lost(&reports, &cluster);
 }
 
 #[test]

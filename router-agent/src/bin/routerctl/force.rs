@@ -21,12 +21,15 @@ pub enum Forcing {
     ///
     /// The group is handed over as in any planned move. It is refused where it would leave the group
     /// without an owner, and where the arbiter cannot be relied on.
-    #[command(override_usage = "routerctl force cluster <active|standby> [group GROUP] [OPTIONS]")]
+    #[command(
+        override_usage = "routerctl force cluster <active|standby> [group GROUP] [OPTIONS]\n       \
+                          routerctl force cluster standby all [OPTIONS]"
+    )]
     Cluster {
         #[arg(value_name = "active|standby")]
         to: ForcedState,
-        /// Which group, if there are several.
-        #[arg(value_name = "group GROUP", num_args = 0..=2, add = ArgValueCandidates::new(names::groups))]
+        /// Which group, if there are several; or `all` that are active here.
+        #[arg(value_name = "group GROUP|all", num_args = 0..=2, add = ArgValueCandidates::new(names::groups))]
         group: Vec<String>,
         /// With active: also where the arbiter cannot be relied on.
         ///
@@ -54,23 +57,32 @@ pub fn force(forcing: Forcing) -> Result<()> {
         i_know,
         asking,
     } = forcing;
-    move_group(to, &group, i_know, &asking)
-}
-
-/// Begins the move, and waits until it has come about.
-fn move_group(to: ForcedState, group: &[String], i_know: bool, asking: &Asking) -> Result<()> {
-    /// A handover takes as long as services take to be taken and released.
-    const PATIENCE: Duration = Duration::from_secs(15);
-    const INTERVAL: Duration = Duration::from_millis(50);
-    let group = match group {
-        [] => None,
-        [word, name] if word == "group" => Some(name.clone()),
-        other => bail!("write `group GROUP`, not `{}`", other.join(" ")),
-    };
     let to = match to {
         ForcedState::Active => Forced::Active,
         ForcedState::Standby => Forced::Standby,
     };
+    match (&group[..], to) {
+        ([], _) => move_group(None, to, i_know, &asking),
+        ([word, name], _) if word == "group" => move_group(Some(name.clone()), to, i_know, &asking),
+        ([word], Forced::Standby) if word == "all" => make_way(i_know, &asking),
+        (other, _) => bail!("write `group GROUP`, not `{}`", other.join(" ")),
+    }
+}
+
+/// One group after the other: the next moves only if the one before has.
+fn make_way(i_know: bool, asking: &Asking) -> Result<()> {
+    let groups = asking.agent().status()?.groups;
+    for group in groups.into_iter().filter(|group| group.state == "active") {
+        move_group(Some(group.group), Forced::Standby, i_know, asking)?;
+    }
+    Ok(())
+}
+
+/// Begins the move, and waits until it has come about.
+fn move_group(group: Option<String>, to: Forced, i_know: bool, asking: &Asking) -> Result<()> {
+    /// A handover takes as long as services take to be taken and released.
+    const PATIENCE: Duration = Duration::from_secs(15);
+    const INTERVAL: Duration = Duration::from_millis(50);
     let agent = asking.agent();
     let ForceBegun { group, text } = agent.force(Force { group, to, i_know })?;
     let start = Instant::now();
