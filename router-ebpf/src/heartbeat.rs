@@ -362,8 +362,14 @@ fn record(
         .to_word();
     }
     state.peer_address = u64::from(u32::from_ne_bytes(inner.source));
-    // Last, so that who sees the new time sees what came with it.
-    state.last_heard_ns = now.as_ns();
+    // Last, so that who sees the new time sees what came with it. It never goes back: an agent that has
+    // granted is bound from then on (R4), and a CPU may come here late with what it was told earlier.
+    // SAFETY: a reference is valid and aligned; others raise it by the same instruction.
+    unsafe {
+        maps::change(&raw mut state.last_heard_ns, |before| {
+            (before < now.as_ns()).then_some(now.as_ns())
+        });
+    }
 }
 
 #[inline(always)]

@@ -345,14 +345,15 @@ impl Driver {
     /// What was heard, over all paths of the group.
     fn newest_report(&self, group: usize) -> PeerReport {
         let sessions = &self.groups[group].sessions;
-        let heard: Vec<_> = sessions
-            .iter()
-            .map(|session| self.sessions.read(session.index))
-            .collect();
+        // First: what a grant answers was noted before it, and so is seen by who has seen the grant.
         let granted = sessions
             .iter()
             .map(|session| self.granted.newest(session.index))
             .fold(BootTime::NEVER, BootTime::max);
+        let heard: Vec<_> = sessions
+            .iter()
+            .map(|session| self.sessions.read(session.index))
+            .collect();
         let leased = self.leases.read(self.groups[group].place).granted_tx_ns;
         PeerReport::of_paths(&heard, granted, BootTime::from_ns(leased))
     }
