@@ -363,7 +363,15 @@ fn changes_of_an_underlay_are_found() {
                     to: [2, 0, 0, 0, 0, 0x77],
                 }
         });
-        assert_eq!(found.await?.len(), 1);
+        let found = found.await?;
+        let (last, before) = found.split_last().context("nothing was found")?;
+        assert!(matches!(last.change, Change::MacChanged { .. }));
+        assert!(
+            before
+                .iter()
+                .all(|it| it.change == Change::ControllerChanged),
+            "{before:?}"
+        );
 
         run("ip link set far down")?;
         findings_until(&mut monitor, &mut watch, |change| *change == Change::Down).await?;
