@@ -1,6 +1,6 @@
 //! Routers with an arbiter: who is active when nodes, paths and etcd fail, and what the status says.
 
-use std::{fs, time::Duration};
+use std::{fs, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::{ArbiterStatus, GroupStatus};
@@ -24,11 +24,20 @@ struct Trio {
 
 /// The primary active, and etcd well.
 fn formed(term_ms: u32) -> Trio {
+    formed_with(term_ms, "")
+}
+
+/// As [`formed`], with `more` lines.
+fn formed_with(term_ms: u32, more: &'static str) -> Trio {
     let lab = article::lab_with_arbiter().unwrap();
     let etcd = Etcd::start(lab.node(ARBITER), ARBITER_ADDRESS, 3).unwrap();
     let arbiter = etcd.config();
     let cluster = Cluster::start_in(lab, move |router| {
-        pair_config(router) + &arbiter + &timing(term_ms) + "set cluster agent-dead-interval 1000\n"
+        pair_config(router)
+            + &arbiter
+            + &timing(term_ms)
+            + "set cluster agent-dead-interval 1000\n"
+            + more
     })
     .unwrap();
     cluster.settle(PRIMARY).unwrap();
@@ -153,6 +162,40 @@ fn a_pair_lives_on_grants_and_one_alone_on_the_record() {
     assert!(activation.stages.grants_closed_ns > 0, "{activation:?}");
     assert_eq!(activation.known.peer_finding, "kernel-silent");
     trio.cluster.heal(Fault::KillNode, PRIMARY).unwrap();
+    trio.cluster.settle(SECONDARY).unwrap();
+}
+
+/// The node that has this file is the better one.
+const BETTER: &str = "/run/better";
+const BY_WEIGHT: &str =
+    "set cluster group aws track script better command '/usr/bin/test -e /run/better'
+set cluster group aws track script better interval 100
+set cluster group aws track script better weight 10
+";
+/// Longer than a better node waits before it asks, and than an owner lives that is granted nothing.
+const LONG: Duration = Duration::from_secs(6);
+
+/// An owner that let go to one who cannot have the record would leave nobody.
+#[test]
+fn a_planned_move_waits_for_an_arbiter_that_is_away() {
+    let mut trio = formed_with(1_500, BY_WEIGHT);
+    trio.await_record(PRIMARY, "paired").unwrap();
+    trio.etcd.kill_all().unwrap();
+    let before = trio.group(PRIMARY).unwrap();
+    let better = trio.cluster.node(SECONDARY);
+    better.exec(&["touch", BETTER]).unwrap();
+    trio.await_arbiter(SECONDARY, "unreachable")
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", trio.logs()));
+    sleep(LONG);
+    let after = trio.group(PRIMARY).unwrap();
+    assert!(is_active(&after), "{}", trio.logs());
+    assert_eq!(after.epoch, before.epoch);
+    assert_eq!(after.transitions.len(), before.transitions.len());
+    let arbiter = trio.cluster.lab.node(ARBITER);
+    trio.etcd.start_all(arbiter).unwrap();
+    trio.cluster
+        .await_active(SECONDARY, PATIENCE)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", trio.logs()));
     trio.cluster.settle(SECONDARY).unwrap();
 }
 
