@@ -77,7 +77,8 @@ pub struct Case {
     pub key: Option<u32>,
     pub checksum: bool,
     pub sequence: bool,
-    /// The outer TTL or hop limit, and TOS or traffic class, are the inner packet's.
+    /// The outer TOS or traffic class is the inner packet's, and its TTL or hop limit too, but for what
+    /// Linux sends over IPv6.
     pub inherit: bool,
     pub fixed: Option<Outer>,
     /// RFC 8086.
@@ -149,8 +150,12 @@ impl Case {
             lines.push("parameters ip sequence".to_owned());
         }
         if self.inherit {
-            lines.push("parameters ip ttl inherit".to_owned());
-            lines.push("parameters ip tos inherit".to_owned());
+            let [hops, class] = if self.is_over_ipv6() {
+                ["ipv6 hoplimit", "ipv6 tclass"]
+            } else {
+                ["ip ttl", "ip tos"]
+            };
+            lines.extend([hops, class].map(|what| format!("parameters {what} inherit")));
         }
         if let Some(outer) = self.fixed {
             let (hops, class) = (outer.hop_limit, outer.traffic_class);
@@ -198,7 +203,12 @@ impl Case {
         for (wanted, word) in [
             (self.checksum, "csum"),
             (self.sequence, "seq"),
-            (self.inherit, "ttl inherit tos inherit"),
+            (
+                self.inherit && !self.is_over_ipv6(),
+                "ttl inherit tos inherit",
+            ),
+            // Linux has no hop limit to inherit over IPv6.
+            (self.inherit && self.is_over_ipv6(), "tclass inherit"),
             (self.in_udp, "encap fou encap-sport auto encap-dport 4754"),
             (true, self.theirs),
         ] {
