@@ -6,7 +6,7 @@ use router_common::{
     checksum,
     gre::Format,
     map::{Interface, TunnelEgress, TunnelIngress, egress_flag, ingress_flag, interface_flag},
-    net::{ETH_P_IPV4, Ethernet, Ipv4},
+    net::{Ethernet, Ipv4},
 };
 
 use crate::{
@@ -90,9 +90,9 @@ pub fn correct_checksum(packet: &mut [u8]) {
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// The frame in which a host of the LAN sends an IPv4 packet to the router.
-pub fn from_host(packet: &[u8]) -> Vec<u8> {
+/// The frame in which a host of the LAN sends a packet of EtherType `protocol` to the router.
+pub fn from_host(protocol: u16, packet: &[u8]) -> Vec<u8> {
     let [destination, source] = UNDERLAY_MACS;
-    let ethernet = Ethernet::new(destination, source, ETH_P_IPV4);
+    let ethernet = Ethernet::new(destination, source, protocol);
     [bytemuck::bytes_of(&ethernet), packet].concat()
 }

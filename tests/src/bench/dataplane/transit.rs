@@ -48,7 +48,7 @@ fn to_lan(name: &str, format: Format) -> Result<Subject> {
 }
 
 fn from_lan(name: &str, format: Format) -> Result<Subject> {
-    let frame = from_host(&packet(HOST, FAR, INNER_PAYLOAD));
+    let frame = from_host(ETH_P_IPV4, &packet(HOST, FAR, INNER_PAYLOAD));
     let added = i32::try_from(format.outer_length())?;
     Ok(subject(name, router(format)?, frame, -added, FROM_LAN))
 }
