@@ -2,9 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -25,7 +24,7 @@ use router_tests::{
     agent::{self, Agent},
     article::{self, CLIENT, ROUTERS, Router, SERVER_ADDRESS, SERVICES},
     cluster::{Cluster, PATIENCE},
-    lab::Node,
+    lab::{Directory, Node},
     other_build::{self, program_tag},
     poll,
     replacing::{
@@ -165,11 +164,11 @@ fn an_agent_that_detaches_and_is_started_again_costs_no_packet() {
     });
 }
 
-#[test]
-fn an_agent_of_another_build_goes_on_without_a_lost_packet() {
+/// With other programs, which then are the only ones.
+fn hitless_by_another_build(config: fn(Router) -> String) {
     let directory = Directory::new().unwrap();
-    let program = other_build::write(&directory.0).unwrap();
-    hitless(&|cluster, router| {
+    let program = other_build::write(directory.path()).unwrap();
+    hitless_as(config, &|cluster, router| {
         let before = program_tag(cluster.node(router))?;
         let status = cluster.take_agent(router)?.detach()?;
         ensure!(status.success(), "{status}");
@@ -185,22 +184,15 @@ fn an_agent_of_another_build_goes_on_without_a_lost_packet() {
     });
 }
 
-/// Goes with the test, however that ends.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Result<Self> {
-        let path = env::temp_dir().join(format!("router-restart-{}", process::id()));
-        fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
+#[test]
+fn an_agent_of_another_build_goes_on_without_a_lost_packet() {
+    hitless_by_another_build(config);
 }
 
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // It is a temporary one.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// The programs that give grants and take them change under the lease.
+#[test]
+fn an_agent_of_another_build_goes_on_without_a_lost_packet_by_grants() {
+    hitless_by_another_build(by_grants);
 }
 
 /// Whatever a crash leaves half done, the next one finishes.
