@@ -433,13 +433,7 @@ fn nothing_passes_by_the_fence_of_a_bridge_from_one_of_its_ports() {
             } else {
                 ""
             };
-            router.tunnel_config()
-                + FAST
-                + "set cluster interface tun00
-set cluster pre-shared-secret cloudpack
-set cluster group aws primary vyatta-a
-set cluster group aws secondary vyatta-c
-" + protect
+            router.article_config() + FAST + protect
         },
         |lab| {
             let lines = [
@@ -541,12 +535,7 @@ fn a_next_hop_that_moves_in_silence_is_found_again() {
 /// does, in either direction, though the programs go on working.
 #[test]
 fn without_authority_nothing_passes_by() {
-    const FENCED: &str = "set cluster interface tun00
-set cluster pre-shared-secret cloudpack
-set cluster agent-dead-interval 500
-set cluster group aws primary vyatta-a
-set cluster group aws secondary vyatta-c
-";
+    const HASTY: &str = "set cluster agent-dead-interval 500\n";
     let mut network = Network::start_with(
         |router| {
             let protect = if router == ROUTERS[0] {
@@ -554,7 +543,7 @@ set cluster group aws secondary vyatta-c
             } else {
                 ""
             };
-            router.tunnel_config() + FAST + FENCED + protect
+            router.article_config() + FAST + HASTY + protect
         },
         |_| (),
     );
@@ -578,16 +567,7 @@ set cluster group aws secondary vyatta-c
 fn what_is_fenced_as_it_passes_by_is_told_with_its_addresses() {
     let [protecting, _] = ROUTERS;
     let network = Network::start_with(
-        |router| {
-            router.tunnel_config()
-                + FAST
-                + "set cluster interface tun00
-set cluster pre-shared-secret cloudpack
-set cluster group aws primary vyatta-a
-set cluster group aws secondary vyatta-c
-set cluster group aws protect interface eth1
-"
-        },
+        |router| router.article_config() + FAST + "set cluster group aws protect interface eth1\n",
         |_| (),
     );
     let ways = [(CLIENT, SERVER_ADDRESS), (SERVER, CLIENT_ADDRESS)];
