@@ -106,7 +106,7 @@ pub enum Gate {
     Open,
     /// Nobody opened it, or it was closed.
     Closed,
-    /// Open, and neither authority is in force: it has ended, or has not begun.
+    /// Opened, but neither authority is in force: each has ended, or was not given since.
     Expired,
 }
 

@@ -227,7 +227,7 @@ pub struct FenceStatus {
 #[serde(rename_all = "kebab-case")]
 pub enum GateState {
     Open,
-    /// The authority by which it was open has ended, or has not begun.
+    /// The fence was opened, but neither authority is in force: each has ended, or was not given since.
     Expired,
     #[default]
     Closed,
