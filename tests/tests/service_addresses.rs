@@ -1,0 +1,89 @@
+//! Service addresses on a LAN: that hosts find them where they are, over IPv4 and IPv6.
+
+use anyhow::ensure;
+use router_tests::{
+    agent,
+    article::{CLIENT, Router},
+    cluster::{Cluster, Fault, PATIENCE},
+    lab::Node,
+    poll,
+};
+
+const IPV4: &str = "10.0.0.254";
+const IPV6: &str = "fd00:77::254";
+const BOTH: [&str; 2] = [IPV4, IPV6];
+
+fn config(router: Router) -> String {
+    router.group_config(&format!(
+        "set cluster agent-dead-interval 1000
+set cluster group g service {IPV4}/24/eth1
+set cluster group g service {IPV6}/64/eth1
+"
+    ))
+}
+
+/// The client reaches both addresses.
+fn formed() -> (Cluster, Router) {
+    let cluster = Cluster::start(config).unwrap();
+    ip(
+        cluster.lab.node(CLIENT),
+        "address add fd00:77::100/64 dev eth0 nodad",
+    );
+    let active = cluster.settle_any().unwrap();
+    cluster.await_active(active, PATIENCE).unwrap();
+    for address in BOTH {
+        reaches(&cluster, address);
+    }
+    (cluster, active)
+}
+
+fn ip(node: &Node, line: &str) -> String {
+    let words: Vec<_> = ["ip"].into_iter().chain(line.split_whitespace()).collect();
+    node.exec(&words).unwrap()
+}
+
+fn reaches(cluster: &Cluster, address: &str) {
+    let client = cluster.lab.node(CLIENT);
+    poll::until(PATIENCE, || client.exec(&["ping", "-c1", "-W1", address]))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+}
+
+/// Of the router's interface at the LAN, now.
+fn mac(cluster: &Cluster, router: Router) -> String {
+    let node = cluster.node(router);
+    let text = node.exec(&["cat", "/sys/class/net/eth1/address"]).unwrap();
+    text.trim().to_owned()
+}
+
+/// The client comes to know that both addresses are at `mac`. It sends nothing that would have it ask.
+fn is_told_of(cluster: &Cluster, mac: &str) {
+    let client = cluster.lab.node(CLIENT);
+    poll::until(PATIENCE, || {
+        for address in BOTH {
+            let known = ip(client, &format!("neighbour show {address} dev eth0"));
+            ensure!(known.contains(mac), "not at {mac}: {known}");
+        }
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+}
+
+fn hand_over(cluster: &Cluster, from: Router) {
+    agent::routerctl(cluster.node(from), &["force", "cluster", "standby"]).unwrap();
+    cluster.await_active(from.peer(), PATIENCE).unwrap();
+}
+
+#[test]
+fn hosts_are_told_where_an_address_is_by_a_planned_move_and_by_a_failover() {
+    let (mut cluster, active) = formed();
+    let successor = active.peer();
+    is_told_of(&cluster, &mac(&cluster, active));
+    hand_over(&cluster, active);
+    is_told_of(&cluster, &mac(&cluster, successor));
+    cluster.settle(successor).unwrap();
+    cluster.inject(Fault::KillNode, successor).unwrap();
+    is_told_of(&cluster, &mac(&cluster, active));
+    for address in BOTH {
+        reaches(&cluster, address);
+    }
+}
