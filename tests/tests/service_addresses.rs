@@ -1,6 +1,7 @@
-//! Service addresses on a LAN: that hosts find them where they are, over IPv4 and IPv6.
+//! Service addresses on a LAN: that hosts find them where they are, over IPv4 and IPv6, whatever was on the
+//! interface before.
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use router_tests::{
     agent,
     article::{CLIENT, Router},
@@ -86,4 +87,56 @@ fn hosts_are_told_where_an_address_is_by_a_planned_move_and_by_a_failover() {
     for address in BOTH {
         reaches(&cluster, address);
     }
+}
+
+/// What `ip` says of a router's IPv6 service address.
+fn shown(node: &Node) -> String {
+    ip(
+        node,
+        &format!("-6 -oneline address show dev eth1 to {IPV6}"),
+    )
+}
+
+fn is_usable(node: &Node) -> Result<()> {
+    let shown = shown(node);
+    let is_there = shown.contains(&format!("{IPV6}/64 "));
+    ensure!(is_there && !shown.contains("tentative"), "{shown}");
+    Ok(())
+}
+
+/// An address that was added while the peer held it is not usable: the kernel asked, and the peer answered.
+#[test]
+fn an_ipv6_address_that_failed_duplicate_detection_is_taken_all_the_same() {
+    let (cluster, active) = formed();
+    let successor = active.peer();
+    let node = cluster.node(successor);
+    ip(node, &format!("address add {IPV6}/64 dev eth1"));
+    poll::until(PATIENCE, || {
+        let shown = shown(node);
+        ensure!(shown.contains("dadfailed"), "{shown}");
+        Ok(())
+    })
+    .unwrap();
+    hand_over(&cluster, active);
+    is_usable(node).unwrap();
+    reaches(&cluster, IPV6);
+
+    // It becomes so under the agent's eyes: the client is who answers.
+    let client = cluster.lab.node(CLIENT);
+    ip(client, &format!("address add {IPV6}/128 dev eth0 nodad"));
+    ip(node, &format!("address delete {IPV6}/64 dev eth1"));
+    let _ = node.output(&["ip", "address", "add", &format!("{IPV6}/64"), "dev", "eth1"]);
+    poll::until(PATIENCE, || is_usable(node))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+}
+
+/// With the prefix length of the service alone it is held.
+#[test]
+fn an_ipv6_address_with_another_prefix_length_is_taken_all_the_same() {
+    let (cluster, active) = formed();
+    let successor = active.peer();
+    let node = cluster.node(successor);
+    ip(node, &format!("address add {IPV6}/128 dev eth1 nodad"));
+    hand_over(&cluster, active);
+    is_usable(node).unwrap();
 }

@@ -10,6 +10,7 @@ mod neighbours;
 mod offload;
 mod requests;
 mod route;
+mod service_address;
 mod settings;
 mod tunnels;
 pub mod watch;
@@ -167,54 +168,6 @@ impl Netlink {
             .driver(interface)
             .with_context(|| format!("cannot ask for the driver of {interface}"))
     }
-
-    /// Adds a service address to the interface; it may be there already. An IPv6 address is usable at once,
-    /// without duplicate address detection: the epoch says whose it is.
-    pub async fn add_address(
-        &self,
-        link_index: u32,
-        net: IpNet,
-        broadcast: Option<Ipv4Addr>,
-    ) -> Result<()> {
-        let mut request = self
-            .handle
-            .address()
-            .add(link_index, net.addr(), net.prefix_len())
-            .replace();
-        let mut message = address_message(link_index, net, broadcast);
-        message
-            .attributes
-            .push(AddressAttribute::Protocol(SERVICE_PROTOCOL));
-        *request.message_mut() = message;
-        request
-            .execute()
-            .await
-            .with_context(|| format!("cannot add address {net}"))
-    }
-
-    /// Removes `net` from the interface; it may be gone already.
-    pub async fn remove_address(&self, link_index: u32, net: IpNet) -> Result<()> {
-        let messages: Vec<_> = self
-            .handle
-            .address()
-            .get()
-            .set_link_index_filter(link_index)
-            .set_address_filter(net.addr())
-            .set_prefix_length_filter(net.prefix_len())
-            .execute()
-            .try_collect()
-            .await
-            .context("cannot list the addresses")?;
-        for message in messages {
-            match self.handle.address().del(message).execute().await {
-                Err(error) if !is_gone(&error) => {
-                    return Err(error).with_context(|| format!("cannot remove address {net}"));
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
-    }
 }
 
 /// An address as it is added. IPv6 goes without duplicate address detection. IPv4 has the
@@ -249,11 +202,14 @@ fn address_message(link_index: u32, net: IpNet, broadcast: Option<Ipv4Addr>) -> 
 
 /// Whether the kernel says that there is nothing to remove.
 fn is_gone(error: &rtnetlink::Error) -> bool {
+    says(error, &[libc::EADDRNOTAVAIL, libc::ENODEV])
+}
+
+/// Whether the kernel refuses with one of `codes`.
+fn says(error: &rtnetlink::Error, codes: &[i32]) -> bool {
     let rtnetlink::Error::NetlinkError(message) = error else {
         return false;
     };
-    matches!(
-        message.to_io().raw_os_error(),
-        Some(libc::EADDRNOTAVAIL | libc::ENODEV)
-    )
+    let code = message.to_io().raw_os_error();
+    code.is_some_and(|code| codes.contains(&code))
 }

@@ -68,9 +68,9 @@ impl ServiceTarget {
         netlink.add_address(index, net, broadcast).await
     }
 
-    /// Whether the interface has the address.
+    /// Whether the interface has the address, so that it can be used.
     pub async fn is_held(&self, netlink: &Netlink) -> Result<bool> {
-        Ok(netlink.addresses().await?.contains(&self.address()))
+        netlink.has_address(self.address()).await
     }
 
     /// The address as the interface has it.

@@ -480,7 +480,7 @@ fn log(group: &str, resource: &Resource, attempt: &Attempt, result: &Result<Foun
         (Deed::Release, Ok(_)) => info!(group, epoch, %resource, "released"),
         (Deed::Verify, Ok(Found::AsExpected)) => info!(group, epoch, %resource, "is seen again"),
         (Deed::Verify, Ok(Found::Lost)) => {
-            warn!(group, epoch, %resource, "had been taken away, and was taken again");
+            warn!(group, epoch, %resource, "had been taken away or changed, and was taken again");
         }
         (Deed::Take, Err(Failure { error, .. })) => {
             error!(group, epoch, %resource, "cannot take: {error:#}");

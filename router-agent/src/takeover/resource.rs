@@ -84,7 +84,7 @@ pub struct Errand<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     AsExpected,
-    /// Somebody had taken it away; it is held again.
+    /// Somebody had taken it away, or changed it; it is held again.
     Lost,
 }
 
