@@ -1,5 +1,7 @@
 //! Service addresses on a LAN: that hosts find them where they are, over IPv4 and IPv6, whatever was on the
-//! interface before.
+//! interface before; and that nothing else of it changes.
+
+use std::fs;
 
 use anyhow::{Result, ensure};
 use router_tests::{
@@ -139,4 +141,41 @@ fn an_ipv6_address_with_another_prefix_length_is_taken_all_the_same() {
     ip(node, &format!("address add {IPV6}/128 dev eth1 nodad"));
     hand_over(&cluster, active);
     is_usable(node).unwrap();
+}
+
+/// As when the interface was given its own address anew, after the agent had taken the service.
+#[test]
+fn what_an_interface_has_besides_stays_when_a_service_is_released() {
+    let (cluster, active) = formed();
+    let node = cluster.node(active);
+    let shown = || ip(node, "-4 -brief address show dev eth1");
+    let all = shown();
+    let mut words = all.split_whitespace();
+    let own = words.find(|word| word.starts_with("10.0.0.1")).unwrap();
+    // The kernel's default, whatever this machine's is.
+    for of in ["all", "eth1"] {
+        let file = format!("/proc/sys/net/ipv4/conf/{of}/promote_secondaries");
+        node.run(|| fs::write(file, "0")).unwrap().unwrap();
+    }
+    // The service goes with it, and is taken again.
+    ip(node, &format!("address delete {own} dev eth1"));
+    poll::until(PATIENCE, || {
+        let shown = shown();
+        ensure!(shown.contains(IPV4), "{shown}");
+        Ok(())
+    })
+    .unwrap();
+    ip(node, &format!("address add {own} dev eth1"));
+    ip(node, "route add 10.99.0.0/16 via 10.0.0.100");
+
+    hand_over(&cluster, active);
+    poll::until(PATIENCE, || {
+        let shown = shown();
+        ensure!(!shown.contains(IPV4), "{shown}");
+        Ok(())
+    })
+    .unwrap();
+    assert!(shown().contains(own), "{}", shown());
+    let route = ip(node, "route show 10.99.0.0/16");
+    assert!(route.contains("via 10.0.0.100"), "no route: {route}");
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use tracing::info;
 
 use super::{Address, Netlink, SERVICE_PROTOCOL, address_message, is_gone, says};
 
@@ -48,15 +49,23 @@ impl Netlink {
             .any(|it| Address::from_message(it) == Some(address) && is_usable(it)))
     }
 
-    /// Removes `net` from the interface; it may be gone already.
+    /// Removes `net` from the interface; it may be gone already. The interface's other addresses stay.
     pub async fn remove_address(&self, link_index: u32, net: IpNet) -> Result<()> {
         let address = Address { link_index, net };
-        for message in self.address_messages().await? {
-            if Address::from_message(&message) == Some(address) {
-                self.delete_address(message).await?;
-            }
+        let messages = self.address_messages().await?;
+        let Some(message) = messages
+            .iter()
+            .find(|it| Address::from_message(it) == Some(address))
+        else {
+            return Ok(());
+        };
+        if messages.iter().any(|it| goes_with(it, message)) {
+            self.promote_secondaries(link_index).await?;
+            info!(
+                "promote_secondaries is set on interface {link_index}: its addresses stay as {net} goes"
+            );
         }
-        Ok(())
+        self.delete_address(message.clone()).await
     }
 
     async fn delete_address(&self, message: AddressMessage) -> Result<()> {
@@ -77,6 +86,21 @@ fn is_obstacle(message: &AddressMessage, link_index: u32, net: IpNet) -> bool {
     };
     let is_same = address.link_index == link_index && address.net.addr() == net.addr();
     net.addr().is_ipv6() && is_same && (address.net != net || !is_usable(message))
+}
+
+/// Whether the kernel, unless it is told otherwise, removes `message` with `first`: the first IPv4 address that
+/// an interface was given of a network takes the others with it.
+fn goes_with(message: &AddressMessage, first: &AddressMessage) -> bool {
+    let is_secondary =
+        |it: &AddressMessage| it.header.flags.contains(AddressHeaderFlags::Secondary);
+    let network = |it| {
+        let Address { link_index, net } = Address::from_message(it)?;
+        net.addr().is_ipv4().then(|| (link_index, net.trunc()))
+    };
+    is_secondary(message)
+        && !is_secondary(first)
+        && network(first).is_some()
+        && network(message) == network(first)
 }
 
 /// Nothing is received for an IPv6 address that others are still asked for, or have answered for.
