@@ -143,6 +143,21 @@ fn an_ipv6_address_with_another_prefix_length_is_taken_all_the_same() {
     is_usable(node).unwrap();
 }
 
+#[test]
+fn hosts_are_told_the_ethernet_address_that_the_interface_has_now() {
+    const OTHER: &str = "02:00:00:00:00:98";
+    const YET_ANOTHER: &str = "02:00:00:00:00:99";
+    let (cluster, active) = formed();
+    let successor = active.peer();
+    let node = cluster.node(successor);
+    ip(node, &format!("link set eth1 address {OTHER}"));
+    hand_over(&cluster, active);
+    is_told_of(&cluster, OTHER);
+    // Under the agent's eyes.
+    ip(node, &format!("link set eth1 address {YET_ANOTHER}"));
+    is_told_of(&cluster, YET_ANOTHER);
+}
+
 /// As when the interface was given its own address anew, after the agent had taken the service.
 #[test]
 fn what_an_interface_has_besides_stays_when_a_service_is_released() {

@@ -65,6 +65,31 @@ impl Announcer {
         self.send(link.index, &frame)
     }
 
+    /// The Ethernet address that an interface has now, by ioctl: netlink would wait for whatever the kernel is
+    /// changing anywhere.
+    pub fn mac(&self, link_index: u32) -> io::Result<[u8; 6]> {
+        // SAFETY: the structure is plain integers, for which zero is a value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        request.ifr_ifru.ifru_ifindex = i32::try_from(link_index).map_err(io::Error::other)?;
+        // The first finds the name by which the second asks.
+        for question in [libc::SIOCGIFNAME, libc::SIOCGIFHWADDR] {
+            // SAFETY: `request` lives through the call, and is what both questions take.
+            let outcome = unsafe {
+                libc::ioctl(
+                    self.socket.as_raw_fd(),
+                    question as libc::Ioctl,
+                    &raw mut request,
+                )
+            };
+            if outcome < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: the last answer is an address.
+        let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+        Ok(std::array::from_fn(|at| data[at].to_ne_bytes()[0]))
+    }
+
     /// Sends a whole Ethernet frame out of an interface.
     pub fn send(&self, link_index: u32, frame: &[u8]) -> io::Result<()> {
         send(&self.socket, link_index, frame)

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
+use super::resource::Tools;
 use crate::{
     config::ServiceAddress,
     net::{Address, Link, Netlink, announce::Announcer},
@@ -16,7 +17,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ServiceTarget {
     service: ServiceAddress,
-    /// As it was last found.
+    /// As it was last found and announced.
     link: Arc<Mutex<Link>>,
 }
 
@@ -68,9 +69,12 @@ impl ServiceTarget {
         netlink.add_address(index, net, broadcast).await
     }
 
-    /// Whether the interface has the address, so that it can be used.
-    pub async fn is_held(&self, netlink: &Netlink) -> Result<bool> {
-        netlink.has_address(self.address()).await
+    /// Whether the interface has the address, so that it can be used, and has been announced as it is.
+    pub async fn is_held(&self, tools: &Tools) -> Result<bool> {
+        let Tools { netlink, announcer } = tools;
+        let Link { index, mac, .. } = self.interface();
+        let is_there = netlink.has_address(self.address()).await?;
+        Ok(is_there && announcer.mac(index).is_ok_and(|now| now == mac))
     }
 
     /// The address as the interface has it.
@@ -81,13 +85,16 @@ impl ServiceTarget {
         }
     }
 
-    /// The interface that it is on, as it was last found.
+    /// The interface that it is on, as it was last found and announced.
     pub fn interface(&self) -> Link {
         self.link().clone()
     }
 
+    /// Announces it with the Ethernet address that the interface has now.
     pub fn announce(&self, announcer: &Announcer) -> io::Result<()> {
-        announcer.announce(&self.link(), self.service.address.addr())
+        let mut link = self.link();
+        link.mac = announcer.mac(link.index)?;
+        announcer.announce(&link, self.service.address.addr())
     }
 
     pub async fn release(&self, netlink: &Netlink) -> Result<()> {

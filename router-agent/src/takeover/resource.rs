@@ -259,7 +259,7 @@ impl Resource {
     async fn is_held(&self, errand: Errand<'_>, tools: &Tools) -> Result<bool, Failure> {
         Ok(match self {
             Self::Connections(daemon) => daemon.is_held().await.map_err(of_connections)?,
-            Self::Address(target) => target.is_held(&tools.netlink).await?,
+            Self::Address(target) => target.is_held(tools).await?,
             Self::Route(target) => target.is_held(&tools.netlink).await?,
             Self::Aws(AwsTarget { cloud, resource }) => cloud.is_held(resource).await?,
             Self::Unit(name) => unit::is_active(name).await?,
