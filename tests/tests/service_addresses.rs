@@ -1,12 +1,13 @@
 //! Service addresses on a LAN: that hosts find them where they are, over IPv4 and IPv6, whatever was on the
 //! interface before; and that nothing else of it changes.
 
-use std::fs;
+use std::{fs, net::Ipv4Addr};
 
 use anyhow::{Result, ensure};
 use router_tests::{
     agent,
     article::{CLIENT, Router},
+    capture::Capture,
     cluster::{Cluster, Fault, PATIENCE},
     lab::Node,
     poll,
@@ -156,6 +157,25 @@ fn hosts_are_told_the_ethernet_address_that_the_interface_has_now() {
     // Under the agent's eyes.
     ip(node, &format!("link set eth1 address {YET_ANOTHER}"));
     is_told_of(&cluster, YET_ANOTHER);
+}
+
+/// Whoever misses the first announcement of an address that is taken again hears another one.
+#[test]
+fn an_address_that_is_taken_again_is_announced_again_and_again() {
+    /// At most two are left of the takeover.
+    const MORE: u32 = 4;
+    let (cluster, active) = formed();
+    let client = cluster.lab.node(CLIENT);
+    let address: Ipv4Addr = IPV4.parse().unwrap();
+    let filter = format!("arp and arp[14:4] == {}", address.to_bits());
+    let mut announcements = Capture::start(client, "eth0", &filter, MORE).unwrap();
+    ip(
+        cluster.node(active),
+        &format!("address delete {IPV4}/24 dev eth1"),
+    );
+    announcements
+        .wait_within(2 * PATIENCE)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
 }
 
 /// As when the interface was given its own address anew, after the agent had taken the service.

@@ -234,7 +234,7 @@ impl Engine {
     }
 
     fn aim(&mut self, group: usize, goal: Goal, epoch: Epoch) {
-        match self.groups[group].plan.order(goal, epoch, clock::now()) {
+        match self.groups[group].plan.order(goal, epoch) {
             Ok(broken_off) => {
                 let is_held = &self.groups[group].is_held;
                 is_held.store(goal == Goal::Held, Ordering::Relaxed);
@@ -388,6 +388,7 @@ impl Engine {
             }
         }
         if let Some(held) = taken {
+            members.plan.schedule_announcements(at);
             let _ = self.ears.addresses.send(Word::Held(held));
         }
         let epoch = attempt.epoch;

@@ -159,17 +159,11 @@ impl Plan {
     }
 
     /// Sets the goal; the attempts that are to be broken off.
-    pub fn order(
-        &mut self,
-        goal: Goal,
-        epoch: Epoch,
-        now: BootTime,
-    ) -> Result<Vec<Attempt>, Outdated> {
+    pub fn order(&mut self, goal: Goal, epoch: Epoch) -> Result<Vec<Attempt>, Outdated> {
         self.accept(epoch)?;
         self.goal = Some(goal);
-        match goal {
-            Goal::Held => self.schedule_announcements(now),
-            Goal::Released => self.announcements.clear(),
+        if goal == Goal::Released {
+            self.announcements.clear();
         }
         let retries = self.retries;
         let mut broken_off = Vec::new();
@@ -210,7 +204,8 @@ impl Plan {
         Ok(())
     }
 
-    fn schedule_announcements(&mut self, now: BootTime) {
+    /// What was just taken, and announced, is announced several times more.
+    pub fn schedule_announcements(&mut self, now: BootTime) {
         let times = ANNOUNCE_AGAIN.iter().rev().map(|&delay| now.after(delay));
         self.announcements = times.collect();
     }

@@ -48,10 +48,10 @@ fn run(plan: &mut Plan, now: BootTime) -> Vec<Vec<usize>> {
 fn taken_by_rank_and_released_in_reverse() {
     let mut plan = plan(&[2, 0, 1, 0, 3, 1], Condition::Absent, None);
     assert!(plan.begin(at(0)).is_empty(), "nothing was ordered yet");
-    plan.order(Goal::Held, Epoch(1), at(0)).unwrap();
+    plan.order(Goal::Held, Epoch(1)).unwrap();
     let up = [vec![1, 3], vec![2, 5], vec![0], vec![4]];
     assert_eq!(run(&mut plan, at(0)), up);
-    plan.order(Goal::Released, Epoch(1), at(1)).unwrap();
+    plan.order(Goal::Released, Epoch(1)).unwrap();
     let down = [vec![4], vec![0], vec![2, 5], vec![1, 3]];
     assert_eq!(run(&mut plan, at(1)), down);
     assert!(plan.is_let_go());
@@ -61,7 +61,7 @@ fn taken_by_rank_and_released_in_reverse() {
 #[test]
 fn one_that_fails_delays_the_others_until_it_was_tried_and_no_longer() {
     let mut plan = plan(&[0, 1], Condition::Absent, None);
-    plan.order(Goal::Held, Epoch(1), at(0)).unwrap();
+    plan.order(Goal::Held, Epoch(1)).unwrap();
     let [first] = plan.begin(at(0))[..] else {
         panic!("the first goes alone");
     };
@@ -91,8 +91,7 @@ fn one_that_fails_delays_the_others_until_it_was_tried_and_no_longer() {
 #[test]
 fn retries_come_ever_later_up_to_a_bound() {
     let mut plan = plan(&[0], Condition::Absent, None);
-    plan.order(Goal::Held, Epoch(1), at(0)).unwrap();
-    plan.announcements.clear();
+    plan.order(Goal::Held, Epoch(1)).unwrap();
     let mut now = at(0);
     let mut least = FIRST_RETRY;
     for _ in 0..20 {
@@ -118,19 +117,19 @@ fn retries_come_ever_later_up_to_a_bound() {
 #[test]
 fn an_order_for_an_old_epoch_is_refused() {
     let mut plan = plan(&[0], Condition::Absent, None);
-    plan.order(Goal::Held, Epoch(5), at(0)).unwrap();
-    assert_eq!(plan.order(Goal::Released, Epoch(4), at(0)), Err(Outdated));
+    plan.order(Goal::Held, Epoch(5)).unwrap();
+    assert_eq!(plan.order(Goal::Released, Epoch(4)), Err(Outdated));
     assert_eq!(plan.order_announcement(Epoch(4), at(0)), Err(Outdated));
     assert_eq!(run(&mut plan, at(0)), [[0]]);
-    plan.order(Goal::Released, Epoch(5), at(0)).unwrap();
+    plan.order(Goal::Released, Epoch(5)).unwrap();
 }
 
 #[test]
 fn a_release_breaks_off_what_is_being_taken_and_undoes_it() {
     let mut plan = plan(&[0, 1], Condition::Absent, None);
-    plan.order(Goal::Held, Epoch(1), at(0)).unwrap();
+    plan.order(Goal::Held, Epoch(1)).unwrap();
     let first = plan.begin(at(0));
-    assert_eq!(plan.order(Goal::Released, Epoch(2), at(1)).unwrap(), first);
+    assert_eq!(plan.order(Goal::Released, Epoch(2)).unwrap(), first);
     // It may have come to its end all the same: nobody hears.
     assert_eq!(plan.end(&first[0], Outcome::Done, at(2)), None);
     assert_eq!(run(&mut plan, at(2)), [[0]], "the second never began");
@@ -139,11 +138,11 @@ fn a_release_breaks_off_what_is_being_taken_and_undoes_it() {
 #[test]
 fn a_new_epoch_lets_what_is_being_taken_go_on_and_takes_the_rest_anew() {
     let mut plan = plan(&[0, 1], Condition::Absent, None);
-    plan.order(Goal::Held, Epoch(1), at(0)).unwrap();
+    plan.order(Goal::Held, Epoch(1)).unwrap();
     let first = plan.begin(at(0))[0];
     plan.end(&first, Outcome::Done, at(1)).unwrap();
     let second = plan.begin(at(1))[0];
-    assert_eq!(plan.order(Goal::Held, Epoch(2), at(2)).unwrap(), []);
+    assert_eq!(plan.order(Goal::Held, Epoch(2)).unwrap(), []);
     assert_eq!(resources(&plan.begin(at(2))), [0]);
     assert_eq!(
         plan.end(&second, Outcome::Done, at(3)),
@@ -154,9 +153,8 @@ fn a_new_epoch_lets_what_is_being_taken_go_on_and_takes_the_rest_anew() {
 #[test]
 fn what_is_held_is_verified_first_soon_and_then_at_its_interval() {
     let mut plan = plan(&[0], Condition::Absent, None);
-    plan.order(Goal::Held, Epoch(1), at(0)).unwrap();
+    plan.order(Goal::Held, Epoch(1)).unwrap();
     run(&mut plan, at(0));
-    plan.announcements.clear();
     let first = plan.next_deadline().unwrap();
     assert_eq!(first, at(0).after(FIRST_VERIFY));
     let [look] = plan.begin(first)[..] else {
@@ -186,15 +184,16 @@ fn what_a_former_life_left_is_released_and_what_goes_on_waits_for_its_order() {
     assert_eq!(run(&mut left, at(0)), [[1], [0]]);
     let mut goes_on = plan(&[0, 1], Condition::Unknown, None);
     assert!(goes_on.begin(at(0)).is_empty());
-    goes_on.order(Goal::Held, Epoch(3), at(0)).unwrap();
+    goes_on.order(Goal::Held, Epoch(3)).unwrap();
     assert_eq!(run(&mut goes_on, at(0)), [[0], [1]]);
 }
 
 #[test]
 fn announced_again_while_held_only() {
     let mut plan = plan(&[0], Condition::Absent, None);
-    plan.order(Goal::Held, Epoch(1), at(0)).unwrap();
+    plan.order(Goal::Held, Epoch(1)).unwrap();
     run(&mut plan, at(0));
+    plan.schedule_announcements(at(0));
     let due = |plan: &mut Plan, ms| plan.announcement_is_due(at(ms));
     assert_eq!(
         [99, 100, 101, 1_000, 5_000, 9_000].map(|ms| due(&mut plan, ms)),
@@ -202,7 +201,10 @@ fn announced_again_while_held_only() {
     );
     plan.order_announcement(Epoch(1), at(9_000)).unwrap();
     assert!(due(&mut plan, 9_000) && due(&mut plan, 9_100));
-    plan.order(Goal::Released, Epoch(2), at(9_200)).unwrap();
+    // Taken anew.
+    plan.schedule_announcements(at(9_150));
+    assert!(!due(&mut plan, 9_249) && due(&mut plan, 9_250));
+    plan.order(Goal::Released, Epoch(2)).unwrap();
     assert!(!due(&mut plan, 99_000));
 }
 
@@ -256,7 +258,7 @@ proptest! {
                 Happening::Wait { ms } => now = now.after(MS * u32::try_from(ms).unwrap()),
                 Happening::Order { held, epoch } => {
                     let order = if held { Goal::Held } else { Goal::Released };
-                    let answer = plan.order(order, Epoch(epoch), now);
+                    let answer = plan.order(order, Epoch(epoch));
                     prop_assert_eq!(answer.is_err(), Epoch(epoch) < newest);
                     if let Ok(broken_off) = answer {
                         newest = Epoch(epoch);
