@@ -1,16 +1,13 @@
 //! Sees again and again whether this node could take a group's resources, so that a failover is not
 //! the first to find out.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use tokio::{sync::mpsc::UnboundedSender, time::sleep};
+use tokio::{
+    sync::{mpsc::UnboundedSender, watch},
+    time::sleep,
+};
 use tracing::{info, warn};
 
 use super::resource::{Failure, Resource};
@@ -36,15 +33,15 @@ pub struct Check {
     /// Place of its verdict among the group's monitors.
     pub index: usize,
     pub resources: Vec<Arc<Resource>>,
-    /// While the group is held its resources are verified instead.
-    pub is_held: Arc<AtomicBool>,
+    /// While the group is held its resources are verified instead. When it is released they are checked at once.
+    pub is_held: watch::Receiver<bool>,
     pub verdicts: UnboundedSender<Verdict>,
     pub reports: UnboundedSender<Report>,
 }
 
 impl Check {
     /// Goes on until nobody listens.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut errors = vec![None; self.resources.len()];
         let mut state = MonitorState::Initializing;
         let retries = ExponentialBuilder::new()
@@ -54,9 +51,8 @@ impl Check {
             .with_jitter();
         let mut pauses = retries.build();
         loop {
-            if self.is_held.load(Ordering::Relaxed) {
-                sleep(INTERVAL).await;
-                continue;
+            if self.is_held.wait_for(|is_held| !is_held).await.is_err() {
+                return;
             }
             let found = self.look(&mut errors).await;
             if found != state {
@@ -89,7 +85,7 @@ impl Check {
         let mut at_aws = None;
         for (number, resource) in self.resources.iter().enumerate() {
             // What is taken meanwhile is no longer to be looked at as a standby's.
-            if self.is_held.load(Ordering::Relaxed) {
+            if *self.is_held.borrow() {
                 break;
             }
             let result = match (&**resource, &at_aws) {
@@ -112,7 +108,7 @@ impl Check {
             }
             let error = result.err().map(|failure| format!("{:#}", failure.error));
             // A takeover that began meanwhile has newer words.
-            if errors[number] != error && !self.is_held.load(Ordering::Relaxed) {
+            if errors[number] != error && !*self.is_held.borrow() {
                 let group = &*self.name;
                 if let Some(error) = &error {
                     warn!(group, %resource, "could not be taken here: {error}");
@@ -130,5 +126,42 @@ impl Check {
             }
         }
         state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{sync::mpsc, task::yield_now, time::timeout};
+
+    use super::*;
+    use crate::config::ScriptCall;
+
+    /// More than any of this takes, and less than the interval.
+    const LONG: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn what_is_released_is_checked_at_once() {
+        let is_held = watch::Sender::new(true);
+        let (verdicts, mut heard) = mpsc::unbounded_channel();
+        let call = ScriptCall {
+            name: "there-is-no-such-script".into(),
+            arguments: Vec::new(),
+        };
+        let check = Check {
+            group: 0,
+            name: "g".into(),
+            index: 0,
+            resources: vec![Arc::new(Resource::script(call))],
+            is_held: is_held.subscribe(),
+            verdicts,
+            reports: mpsc::unbounded_channel().0,
+        };
+        tokio::spawn(check.run());
+        // It sees that the group is held.
+        yield_now().await;
+        assert!(heard.try_recv().is_err());
+        is_held.send_replace(false);
+        let verdict = timeout(LONG, heard.recv()).await.unwrap().unwrap();
+        assert_eq!(verdict.state, MonitorState::Unreachable);
     }
 }

@@ -28,7 +28,10 @@ use std::{
 use anyhow::{Context as _, Error, Result};
 use router_common::{identity::Epoch, time::BootTime};
 use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender},
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender},
+        watch,
+    },
     task::{AbortHandle, Id, JoinError, JoinSet},
     time::sleep,
 };
@@ -90,7 +93,7 @@ struct Group {
     /// Those of which the last attempt failed.
     doubtful: Vec<bool>,
     /// Read by its check.
-    is_held: Arc<AtomicBool>,
+    is_held: watch::Sender<bool>,
     check: Option<usize>,
     /// It holds what an agent before this one started and the configuration does not name.
     is_stranger: bool,
@@ -205,7 +208,7 @@ impl Engine {
                 name: Arc::clone(&group.name),
                 index,
                 resources: group.resources.clone(),
-                is_held: Arc::clone(&group.is_held),
+                is_held: group.is_held.subscribe(),
                 verdicts: self.ears.verdicts.clone(),
                 reports: self.ears.reports.clone(),
             };
@@ -237,7 +240,7 @@ impl Engine {
         match self.groups[group].plan.order(goal, epoch) {
             Ok(broken_off) => {
                 let is_held = &self.groups[group].is_held;
-                is_held.store(goal == Goal::Held, Ordering::Relaxed);
+                is_held.send_replace(goal == Goal::Held);
                 if goal == Goal::Released {
                     // It ends before this thread, and then nobody needs to know.
                     let _ = self.ears.addresses.send(Word::LetGo { group });
@@ -444,7 +447,7 @@ impl Group {
             doubtful: vec![false; resources.len()],
             resources: resources.into_iter().map(Arc::new).collect(),
             name: name.into(),
-            is_held: Arc::new(AtomicBool::new(is_active)),
+            is_held: watch::Sender::new(is_active),
             check,
             is_stranger: false,
         })
@@ -458,7 +461,7 @@ impl Group {
             doubtful: vec![false],
             resources: vec![Arc::new(resource)],
             name: entry.group.as_str().into(),
-            is_held: Arc::default(),
+            is_held: watch::Sender::default(),
             check: None,
             is_stranger: true,
         })
