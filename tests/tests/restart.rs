@@ -148,14 +148,6 @@ set cluster interface tun1
 }
 
 #[test]
-fn a_killed_agent_that_is_started_again_costs_no_packet() {
-    hitless(&|cluster, router| {
-        cluster.take_agent(router)?.kill()?;
-        cluster.start_agent(router)
-    });
-}
-
-#[test]
 fn an_agent_that_detaches_and_is_started_again_costs_no_packet() {
     hitless(&|cluster, router| {
         let status = cluster.take_agent(router)?.detach()?;
