@@ -215,8 +215,7 @@ impl Core {
     /// What the operator asked for, and the arbiter does not allow now, is not done at some later time.
     fn refuse_forced(&mut self, looked: &Pending) {
         if looked.purpose == Purpose::Look && self.stage == Stage::Standby {
-            self.forced = None;
-            self.overrule(false);
+            self.end_order();
         }
     }
 

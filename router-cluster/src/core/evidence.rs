@@ -43,6 +43,7 @@ impl Core {
         self.learn_claim();
         self.judge(now);
         self.compare(now);
+        self.end_vain_order();
         if self.stage == Stage::Active {
             self.watch_dual_activity(now, commands);
         }

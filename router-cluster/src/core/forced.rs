@@ -61,23 +61,24 @@ impl Core {
             Stage::Active | Stage::Draining => return Err(Refusal::AlreadyActive),
             Stage::Standby | Stage::Candidate(_) => {}
         }
-        match (self.policy.rule(), self.standing) {
-            (Rule::Grants, Standing::Unknown | Standing::Silent | Standing::Headless) => {
-                Err(Refusal::NoGrants(self.peer_finding))
-            }
-            (
-                Rule::Grants,
-                Standing::Out
-                | Standing::Ready
-                | Standing::Asking
-                | Standing::Owner
-                | Standing::Impaired
-                | Standing::Draining
-                | Standing::Outdated,
-            )
-            | (Rule::OwnWord, _) => Ok(()),
-            (Rule::Arbiter(_), _) if anyway => Ok(()),
-            (Rule::Arbiter(_), _) => self.relies_on_arbiter(),
+        match self.policy.rule() {
+            Rule::Grants if self.lacks_a_granter() => Err(Refusal::NoGrants(self.peer_finding)),
+            Rule::Arbiter(_) if !anyway => self.relies_on_arbiter(),
+            Rule::Grants | Rule::OwnWord | Rule::Arbiter(_) => Ok(()),
+        }
+    }
+
+    /// Whether it would be active without the peer's grants.
+    fn lacks_a_granter(&self) -> bool {
+        match self.standing {
+            Standing::Unknown | Standing::Silent | Standing::Headless => true,
+            Standing::Out
+            | Standing::Ready
+            | Standing::Asking
+            | Standing::Owner
+            | Standing::Impaired
+            | Standing::Draining
+            | Standing::Outdated => false,
         }
     }
 
@@ -111,6 +112,20 @@ impl Core {
         self.stands_back = false;
         self.overrule(forced == Forced::Active { anyway: true });
         self.forced = (!self.owns() || forced == Forced::Standby).then_some(forced);
+    }
+
+    /// The move has come about, or cannot.
+    pub(super) fn end_order(&mut self) {
+        self.forced = None;
+        self.overrule(false);
+    }
+
+    /// Ends an order that waits and would be refused now, since the peer is not heard.
+    pub(super) fn end_vain_order(&mut self) {
+        let waits = self.stage == Stage::Standby && self.forced.is_some();
+        if waits && self.policy.rule() == Rule::Grants && self.lacks_a_granter() {
+            self.end_order();
+        }
     }
 
     /// Whether the peer could own the group, and does not.

@@ -223,7 +223,8 @@ pub struct Core {
 
     arbitration: Arbitration,
 
-    /// What the operator asked for and has not got yet.
+    /// What the operator asked for and has not got yet. It ends with whatever keeps it from being done: it is not
+    /// done at some later time.
     forced: Option<Forced>,
     /// Handed the group over as the operator wanted, or because it could not keep it, and leaves it to the
     /// peer while that can own it.
@@ -552,16 +553,19 @@ impl Core {
                 self.take(next, now, commands);
             }
             (Stage::Fault, Stage::Standby) => self.failed_takeover = None,
+            (
+                Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault,
+                Stage::Fault,
+            ) => self.end_order(),
             (Stage::Candidate(_), Stage::Standby) => {
-                self.forced = None;
-                self.overrule(false);
+                self.end_order();
                 if let Cause::PeerDidNotYield { .. } = cause {
                     self.ask_not_before = now.after(self.policy.ask_again());
                 }
             }
             (
                 Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault,
-                Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault,
+                Stage::Initializing | Stage::Standby | Stage::Candidate(_),
             ) => {}
         }
         self.arbitration.won = None;
@@ -586,7 +590,7 @@ impl Core {
             owner: self.policy.node,
         };
         self.failed_takeover = None;
-        self.forced = None;
+        self.end_order();
         self.stands_back = false;
         self.alone_at = now;
         // The peer's claim, if it still makes one, has passed with this epoch.
@@ -616,7 +620,7 @@ impl Core {
         self.end_dual_activity(now, now);
         self.reasserts = false;
         self.arbitration.held_until = BootTime::NEVER;
-        self.overrule(false);
+        self.end_order();
         commands.push(Command::Release {
             epoch: self.own_epoch,
         });

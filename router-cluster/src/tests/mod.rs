@@ -1,6 +1,7 @@
 //! The machine on a bench: a clock that is set by hand, and a peer that says what it is told to.
 
 mod leases;
+mod orders;
 mod priorities;
 mod rules;
 mod table;
