@@ -162,6 +162,22 @@ pub(super) enum Standing {
     Outdated,
 }
 
+impl Standing {
+    /// Whether it owns the group under the newest epoch.
+    pub(super) fn owns(self) -> bool {
+        match self {
+            Self::Owner | Self::Impaired | Self::Draining => true,
+            Self::Unknown
+            | Self::Silent
+            | Self::Headless
+            | Self::Out
+            | Self::Ready
+            | Self::Asking
+            | Self::Outdated => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use router_common::identity::{Epoch, NodeId};

@@ -187,8 +187,10 @@ pub struct Advertisement {
 ///   longer than its term, or its owner says that it does not forward. Where there is no record it first
 ///   writes one that nobody owns. What an arbiter has forgotten is not acted on until the operator says so.
 /// - **Promises.** Who granted becomes active only when the last grant has ended, or the peer has said
-///   that it does not forward. A Candidate grants no more; what it granted it learns with the next
-///   tick, when that is closed.
+///   that it does not forward. A Candidate grants only to one that says that it owns the group, so that one who
+///   does not consent goes on; what it granted it learns with the next tick after that is closed.
+/// - **Planned moves.** Under an arbiter a node asks an owner to let go only when the arbiter has just told of a
+///   record by which it could follow (R12 in docs/safety.md).
 /// - **Without monitors nobody claims.** If the owner dies while its peer is in Fault, the group
 ///   stays unowned until that peer's monitors answer.
 #[expect(
@@ -462,10 +464,10 @@ impl Core {
                 }),
                 grant: Length::NONE,
             },
-            Stage::Initializing | Stage::Standby | Stage::Fault
+            Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault
                 if policy.grants_count()
                     && self.newest.owner == policy.peer
-                    && self.standing != Standing::Headless =>
+                    && self.may_grant() =>
             {
                 Mandate {
                     opening: None,
@@ -475,6 +477,15 @@ impl Core {
             Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault => {
                 Mandate::NONE
             }
+        }
+    }
+
+    /// Whether an owner may go on by our grants: we do not follow it before it says that it has let go.
+    fn may_grant(&self) -> bool {
+        match (self.stage, self.standing) {
+            (Stage::Active | Stage::Draining, _) | (_, Standing::Headless) => false,
+            (Stage::Initializing | Stage::Standby | Stage::Fault, _) => true,
+            (Stage::Candidate(_), standing) => standing.owns(),
         }
     }
 

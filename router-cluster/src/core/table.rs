@@ -57,7 +57,7 @@ impl Move {
         Some(Self { due, to, cause })
     }
 
-    /// Whether it asks one who forwards to let go, and grants it nothing from then on.
+    /// Whether it asks one who forwards to let go.
     pub(super) fn asks_an_owner(&self) -> bool {
         match self.to {
             Stage::Candidate(Wanted::Relief | Wanted::Failback | Wanted::Handover) => true,

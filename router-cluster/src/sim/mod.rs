@@ -6,6 +6,7 @@
 
 mod check;
 mod fault;
+mod in_vain;
 mod planned;
 mod priorities;
 mod random;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use router_common::{lease::Length, time::BootTime};
 
-use super::{Bench, OUT, OWNER, READY, active, ms, policy};
+use super::{ASKING, Bench, DRAINING, IMPAIRED, OUT, OWNER, READY, active, ms, policy};
 use crate::{Event, PeerFinding, Policy, Prefer, State};
 
 fn consistent(node: u32) -> Bench {
@@ -15,15 +15,35 @@ fn consistent(node: u32) -> Bench {
 }
 
 #[test]
-fn the_standby_grants_and_the_candidate_does_not() {
+fn an_owner_is_granted_what_it_lives_on_until_it_has_let_go() {
     let mut b = consistent(1);
     assert!(b.core.mandate().grant.is_none(), "nobody owns the group");
     b.hears(OWNER, 5);
     assert_eq!(b.core.mandate().grant, policy(1).lease);
     assert_eq!(b.core.mandate().opening, None);
     b.run(ms(2000));
-    assert_eq!(b.core.state(), State::Candidate, "asks for failback");
+    for flags in [OWNER, IMPAIRED, DRAINING] {
+        b.hears(flags, 5);
+        assert_eq!(b.core.state(), State::Candidate, "asks for failback");
+        assert_eq!(b.core.mandate().grant, policy(1).lease, "{flags:?}");
+    }
+    b.hears(ASKING, 5);
+    assert_eq!(b.core.state(), State::Candidate);
     assert!(b.core.mandate().grant.is_none());
+}
+
+#[test]
+fn a_candidate_grants_nothing_to_one_that_acts_on_a_passed_epoch_or_without_its_agent() {
+    for passed in [true, false] {
+        let mut b = consistent(1);
+        b.hears(OWNER, 5);
+        b.run(ms(2000));
+        assert_eq!(b.core.state(), State::Candidate);
+        b.hears(OWNER, if passed { 4 } else { 5 });
+        b.peer.agent_age = if passed { ms(10) } else { ms(300) };
+        b.tick();
+        assert!(b.core.mandate().grant.is_none(), "passed: {passed}");
+    }
 }
 
 #[test]
