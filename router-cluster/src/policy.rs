@@ -182,6 +182,12 @@ impl Policy {
         self.dead.saturating_mul(4).max(Duration::from_secs(1))
     }
 
+    /// How long a node whose takeover failed, after so many others that did, asks for nothing that the peer holds:
+    /// where neither can take the group it moves less and less often, 32 times as long apart at most.
+    pub(super) fn relief_hold(&self, failures: u32) -> Duration {
+        self.fault_hold.saturating_mul(1 << failures.min(5))
+    }
+
     /// After a request that was not granted, the next one waits this long.
     pub(super) fn ask_again(&self) -> Duration {
         self.yielding().max(self.failback_hold)

@@ -236,7 +236,9 @@ pub struct Core {
     /// The epoch whose takeover failed, until it succeeds or the hold is over.
     failed_takeover: Option<Epoch>,
     hold_until: BootTime,
-    /// No request to yield before this, because the last one was in vain.
+    /// How many takeovers have failed, one after the other.
+    failures: u32,
+    /// No request to yield before this, because the last one was in vain, or what it led to.
     ask_not_before: BootTime,
 
     /// When we last granted, as far as is known. Of an earlier life it is not: so in the moment of our
@@ -304,6 +306,7 @@ impl Core {
             stopping: false,
             failed_takeover: None,
             hold_until: BootTime::NEVER,
+            failures: 0,
             ask_not_before: BootTime::NEVER,
             granted,
             granted_is_all: false,
@@ -367,7 +370,10 @@ impl Core {
             Event::TakeoverFailed { epoch } if self.holds(epoch) => {
                 self.failed_takeover = Some(epoch);
             }
-            Event::TakeoverDone { epoch } if self.holds(epoch) => self.failed_takeover = None,
+            Event::TakeoverDone { epoch } if self.holds(epoch) => {
+                self.failed_takeover = None;
+                self.failures = 0;
+            }
             // The outcome of a takeover for an epoch that has passed changes nothing.
             Event::TakeoverFailed { .. } | Event::TakeoverDone { .. } => {}
             Event::Arbiter {
@@ -571,7 +577,8 @@ impl Core {
             (Stage::Candidate(_), Stage::Standby) => {
                 self.end_order();
                 if let Cause::PeerDidNotYield { .. } = cause {
-                    self.ask_not_before = now.after(self.policy.ask_again());
+                    let again = now.after(self.policy.ask_again());
+                    self.ask_not_before = self.ask_not_before.max(again);
                 }
             }
             (
@@ -626,6 +633,8 @@ impl Core {
         }
         if self.failed_takeover.is_some() {
             self.hold_until = now.after(self.policy.fault_hold);
+            self.ask_not_before = now.after(self.policy.relief_hold(self.failures));
+            self.failures = self.failures.saturating_add(1);
         }
         self.stands_back |= self.cannot_keep();
         self.end_dual_activity(now, now);

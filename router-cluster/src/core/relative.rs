@@ -68,6 +68,7 @@ impl Core {
             stopping: _,
             failed_takeover: _,
             hold_until,
+            failures: _,
             ask_not_before,
             granted,
             granted_is_all: _,

@@ -38,3 +38,42 @@ fn an_owner_that_does_not_consent_lives_on_grants_all_the_while() {
         }
     }
 }
+
+/// Each takeover fails, on either node.
+#[test]
+fn a_group_that_neither_node_can_take_moves_less_and_less_often() {
+    for setup in SETUPS {
+        let mut sim = pair(setup, 1);
+        let mut failed = [None; 2];
+        let mut fail_for = |sim: &mut Sim, ms: u64| {
+            for _ in 0..ms {
+                for (index, failed) in failed.iter_mut().enumerate() {
+                    let taken = sim.places[index].witness.taken;
+                    if taken.is_some() && taken != *failed {
+                        *failed = taken;
+                        apply(sim, Op::Takeover(index, false), 0);
+                    }
+                }
+                sim.run(1).expect("rules hold");
+            }
+        };
+        let takeovers = |sim: &Sim| {
+            let histories = (0..2).flat_map(|index| sim.history(index));
+            histories
+                .filter(|t| t.from == State::Candidate && t.to == State::Active)
+                .count()
+        };
+        let before = takeovers(&sim);
+        fail_for(&mut sim, 60_000);
+        let moved = takeovers(&sim) - before;
+        // By a hold of 0.7 s that doubles: ten in 43 s, and then each 22 s.
+        assert!((8..=12).contains(&moved), "{setup:?}: {moved} moves");
+        // Who is alone does not wait for that.
+        let owner = usize::from(sim.active(1));
+        apply(&mut sim, Op::PowerOff(owner), 0);
+        if setup != Setup::Consistency {
+            sim.run(500).expect("rules hold");
+            assert!(sim.active(1 - owner), "{setup:?}");
+        }
+    }
+}
