@@ -25,7 +25,7 @@ pub(super) struct Arbitration {
     /// Counts the requests.
     pub asked: u64,
     pub pending: Option<Pending>,
-    /// What failed is not tried again before this.
+    /// What was in vain is not tried again before this.
     pub resting: Option<(Purpose, BootTime)>,
     /// Our record alone lets us forward from the one until the other; never, if it does not.
     pub held_from: BootTime,
@@ -35,6 +35,8 @@ pub(super) struct Arbitration {
     pub finding: ArbiterFinding,
     /// The operator has said that a record which is behind may be replaced.
     pub overruled: bool,
+    /// In the call that brings the answer to a look: the arbiter is there now.
+    pub just_looked: bool,
 }
 
 /// One state of the record.
@@ -126,6 +128,7 @@ impl Arbitration {
             won: None,
             finding: ArbiterFinding::NeverHeard,
             overruled: false,
+            just_looked: false,
         }
     }
 }
@@ -158,6 +161,7 @@ impl Core {
             return;
         };
         self.arbitration.pending = None;
+        self.arbitration.just_looked = pending.purpose == Purpose::Look && self.is_news(sent, now);
         match answer {
             Answer::Found(found) => self.found(found, &pending, now),
             Answer::Swapped(revision) => self.swapped(revision, &pending, sent, now),
@@ -165,9 +169,17 @@ impl Core {
         }
     }
 
-    /// Whether a record that its owner lets go of could be had: the arbiter has just told of it.
-    pub(super) fn could_claim(&self, policy: &ArbiterPolicy) -> bool {
-        let is_fresh = |seen: Seen| self.ticked < seen.checked.after(policy.pause());
+    /// Whether an answer to what was `sent` tells how the arbiter is now.
+    fn is_news(&self, sent: BootTime, now: BootTime) -> bool {
+        match self.policy.rule() {
+            Rule::Arbiter(policy) => now < sent.after(policy.timeout),
+            Rule::OwnWord | Rule::Grants => false,
+        }
+    }
+
+    /// Whether a record that its owner lets go of could be had: the arbiter has told of it in this very moment, being
+    /// asked for that.
+    pub(super) fn could_claim(&self) -> bool {
         let may_be_replaced = match self.arbitration.finding {
             ArbiterFinding::Well => true,
             ArbiterFinding::Behind { .. } | ArbiterFinding::Foreign { .. } => {
@@ -175,7 +187,7 @@ impl Core {
             }
             ArbiterFinding::NeverHeard | ArbiterFinding::Failing(_) => false,
         };
-        may_be_replaced && self.arbitration.seen.is_some_and(is_fresh)
+        may_be_replaced && self.arbitration.just_looked
     }
 
     fn found(&mut self, found: Option<(Revision, Record)>, pending: &Pending, now: BootTime) {
@@ -195,6 +207,7 @@ impl Core {
             | ArbiterFinding::Behind { .. }
             | ArbiterFinding::Foreign { .. } => {
                 if !self.arbitration.overruled {
+                    self.rest(pending.purpose, now);
                     self.refuse_forced(pending);
                 }
             }
@@ -257,12 +270,16 @@ impl Core {
     }
 
     fn failed(&mut self, pending: &Pending, fault: Fault, now: BootTime) {
-        let Rule::Arbiter(policy) = self.policy.rule() else {
-            return;
-        };
-        self.arbitration.resting = Some((pending.purpose, now.after(policy.pause())));
+        self.rest(pending.purpose, now);
         self.find_arbiter(ArbiterFinding::Failing(fault), now);
         self.refuse_forced(pending);
+    }
+
+    /// What was in vain is not asked again at once.
+    fn rest(&mut self, purpose: Purpose, now: BootTime) {
+        if let Rule::Arbiter(policy) = self.policy.rule() {
+            self.arbitration.resting = Some((purpose, now.after(policy.pause())));
+        }
     }
 
     /// Whether what was found may be acted on. Epochs only grow, and within one so do revisions: the
@@ -380,7 +397,7 @@ impl Core {
         let watch = self.watch(policy);
         let wish = match self.stage {
             Stage::Initializing | Stage::Fault => watch,
-            Stage::Standby => match self.look_before_asking(policy, watch) {
+            Stage::Standby => match self.look_before_asking(watch) {
                 Some(look) if look.due <= watch.due.max(self.ticked) => look,
                 Some(_) | None => watch,
             },
@@ -417,14 +434,10 @@ impl Core {
     }
 
     /// A standby that would ask an owner to let go looks first whether it could follow.
-    fn look_before_asking(&self, policy: &ArbiterPolicy, watch: Wish) -> Option<Wish> {
+    fn look_before_asking(&self, watch: Wish) -> Option<Wish> {
         let step = self.next_move().filter(Move::asks_an_owner)?;
-        let again = self
-            .arbitration
-            .seen
-            .map_or(BootTime::NEVER, |seen| seen.checked.after(policy.pause()));
         Some(Wish {
-            due: step.due.max(again),
+            due: step.due,
             purpose: Purpose::Look,
             ..watch
         })

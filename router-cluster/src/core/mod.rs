@@ -392,6 +392,7 @@ impl Core {
             };
             self.make(to, cause, now, &mut commands);
         }
+        self.arbitration.just_looked = false;
         self.granted_is_all &= self.mandate().grant.is_none();
         if self.reasserts && !self.ticked.is_never() {
             self.reasserts = false;

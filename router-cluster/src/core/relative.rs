@@ -141,6 +141,7 @@ impl Arbitration {
             won: _,
             finding: _,
             overruled: _,
+            just_looked: _,
         } = self;
         if let Some(Seen {
             found: _,

@@ -90,7 +90,7 @@ impl Core {
             Rule::Arbiter(_) if step.to == Stage::Active && !self.owns() => {
                 self.victory().is_some()
             }
-            Rule::Arbiter(policy) if step.asks_an_owner() => self.could_claim(&policy),
+            Rule::Arbiter(_) if step.asks_an_owner() => self.could_claim(),
             Rule::Arbiter(_) | Rule::OwnWord | Rule::Grants => true,
         };
         allowed && step.due <= self.ticked

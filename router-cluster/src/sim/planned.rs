@@ -29,8 +29,8 @@ fn expect(what: &str, reason: &str, sim: &Sim, holds: bool) -> Result<(), String
     }
 }
 
-fn pair(auto_failback: bool, planted: Option<Planted>) -> Result<Sim, String> {
-    let mut sim = Sim::new(Setup::Arbiter, 1, auto_failback, planted);
+fn pair(seed: u64, auto_failback: bool, planted: Option<Planted>) -> Result<Sim, String> {
+    let mut sim = Sim::new(Setup::Arbiter, seed, auto_failback, planted);
     sim.run(1000)?;
     expect("primary active", "at first", &sim, sim.active(0))?;
     Ok(sim)
@@ -39,23 +39,28 @@ fn pair(auto_failback: bool, planted: Option<Planted>) -> Result<Sim, String> {
 /// The group stays, and is served all the while; it moves when the arbiter is back.
 pub(super) fn a_move_waits_for_the_arbiter(planted: Option<Planted>) -> Result<(), String> {
     for (reason, op) in REASONS {
-        let mut sim = pair(false, planted)?;
-        sim.apply(Op::StoreDown(true))?;
-        sim.apply(op)?;
-        let gap = sim.gap(8000)?;
-        expect("served", reason, &sim, gap == 0 && sim.active(0))?;
-        sim.apply(Op::StoreDown(false))?;
-        sim.run(4000)?;
-        // What the operator asked for is not done at some later time.
-        let moves = !matches!(op, Op::Force(..));
-        expect("moved", reason, &sim, sim.active(usize::from(moves)))?;
+        for seed in 0..120 {
+            let mut sim = pair(seed, false, planted)?;
+            // It goes at any moment of the owner's and of the other's calm dealings with it.
+            sim.run(seed * 3)?;
+            sim.apply(Op::StoreDown(true))?;
+            sim.apply(op)?;
+            let gap = sim.gap(2500)?;
+            let of = format!("{reason}, seed {seed}");
+            expect("served", &of, &sim, gap == 0 && sim.active(0))?;
+            sim.apply(Op::StoreDown(false))?;
+            sim.run(500)?;
+            // What the operator asked for is not done at some later time.
+            let moves = !matches!(op, Op::Force(..));
+            expect("moved", &of, &sim, sim.active(usize::from(moves)))?;
+        }
     }
     Ok(())
 }
 
 #[test]
 fn a_failback_waits_for_the_arbiter() {
-    let mut sim = pair(true, None).expect("rules hold");
+    let mut sim = pair(1, true, None).expect("rules hold");
     let mut apply = |op, ms| {
         sim.apply(op).expect("rules hold");
         sim.gap(ms).expect("rules hold")
@@ -71,7 +76,7 @@ fn a_failback_waits_for_the_arbiter() {
 #[test]
 fn nothing_moves_by_an_arbiter_that_has_forgotten() {
     for (reason, op) in REASONS {
-        let mut sim = pair(false, None).expect("rules hold");
+        let mut sim = pair(1, false, None).expect("rules hold");
         sim.apply(Op::Wipe).expect("rules hold");
         sim.apply(op).expect("rules hold");
         assert_eq!(sim.gap(8000), Ok(0), "{reason}");
