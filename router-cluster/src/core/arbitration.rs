@@ -78,7 +78,7 @@ pub(super) enum Purpose {
     /// To know the record.
     Watch,
     /// To know by what an owner lives that is suspected, or is to be asked to let go: nobody waits then for
-    /// what a watch comes to, nor for what was asked in calm times and failed.
+    /// what a watch comes to, nor for what it asked in another state, and what that came to.
     Look,
     /// To have one, which nobody owns: only from a record can a claim tell that it is unchanged.
     Found,
@@ -151,6 +151,15 @@ impl Core {
     /// Has a record replaced that is not to be acted on.
     pub(super) fn overrule(&mut self, overruled: bool) {
         self.arbitration.overruled = overruled;
+    }
+
+    /// What was looked for in another state, or before the operator gave an order, is of no use.
+    pub(super) fn forget_look(&mut self) {
+        let Arbitration {
+            pending, resting, ..
+        } = &mut self.arbitration;
+        pending.take_if(|pending| pending.purpose == Purpose::Look);
+        resting.take_if(|(purpose, _)| *purpose == Purpose::Look);
     }
 
     // ---- Answers -----------------------------------------------------------------------------

@@ -110,6 +110,7 @@ impl Core {
             return;
         }
         self.stands_back = false;
+        self.forget_look();
         self.overrule(forced == Forced::Active { anyway: true });
         self.forced = (!self.owns() || forced == Forced::Standby).then_some(forced);
     }

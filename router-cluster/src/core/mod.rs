@@ -588,6 +588,7 @@ impl Core {
             ) => {}
         }
         self.arbitration.won = None;
+        self.forget_look();
         self.stage = to;
         self.entered = now;
         self.transitions.push(Transition {
