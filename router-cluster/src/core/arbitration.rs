@@ -187,16 +187,9 @@ impl Core {
     }
 
     /// Whether a record that its owner lets go of could be had: the arbiter has told of it in this very moment, being
-    /// asked for that.
+    /// asked for that. One that is not to be acted on would have to be outlasted, whatever the operator says.
     pub(super) fn could_claim(&self) -> bool {
-        let may_be_replaced = match self.arbitration.finding {
-            ArbiterFinding::Well => true,
-            ArbiterFinding::Behind { .. } | ArbiterFinding::Foreign { .. } => {
-                self.arbitration.overruled
-            }
-            ArbiterFinding::NeverHeard | ArbiterFinding::Failing(_) => false,
-        };
-        may_be_replaced && self.arbitration.just_looked
+        self.arbitration.just_looked && self.arbitration.finding == ArbiterFinding::Well
     }
 
     fn found(&mut self, found: Option<(Revision, Record)>, pending: &Pending, now: BootTime) {
@@ -215,10 +208,8 @@ impl Core {
             | ArbiterFinding::Failing(_)
             | ArbiterFinding::Behind { .. }
             | ArbiterFinding::Foreign { .. } => {
-                if !self.arbitration.overruled {
-                    self.rest(pending.purpose, now);
-                    self.refuse_forced(pending);
-                }
+                self.rest(pending.purpose, now);
+                self.refuse_forced(pending);
             }
         }
         // Whoever owns it: nobody is to claim below it.

@@ -39,6 +39,11 @@ pub enum Refusal {
     NoSuccessor(PeerFinding),
     #[error("the arbiter {0}")]
     Arbiter(ArbiterFinding),
+    #[error(
+        "the peer is active, and what the arbiter holds would have the group wait for a term: run `routerctl force \
+         cluster active --i-know` on the peer, which has its record written anew, and move the group then"
+    )]
+    PeerActive,
 }
 
 impl Core {
@@ -64,6 +69,9 @@ impl Core {
         match self.policy.rule() {
             Rule::Grants if self.lacks_a_granter() => Err(Refusal::NoGrants(self.peer_finding)),
             Rule::Arbiter(_) if !anyway => self.relies_on_arbiter(),
+            Rule::Arbiter(_) if self.standing.owns() && self.is_record_unsound() => {
+                Err(Refusal::PeerActive)
+            }
             Rule::Grants | Rule::OwnWord | Rule::Arbiter(_) => Ok(()),
         }
     }

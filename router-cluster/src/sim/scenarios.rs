@@ -4,7 +4,8 @@ use router_common::{identity::NodeId, lease::Length};
 
 use super::{
     super::{
-        ArbiterFinding, ArbiterPolicy, Cause, Core, Forced, Mode, PeerReport, State, node::Planted,
+        ArbiterFinding, ArbiterPolicy, Cause, Core, Forced, Mode, PeerReport, Refusal, State,
+        node::Planted,
     },
     AGENT_DEAD, DEAD, KEEPALIVE, MAX_DELAY, PER_MS, Setup, TERM,
     fault::Op,
@@ -534,6 +535,34 @@ fn an_arbiter_that_has_forgotten_is_not_believed_until_the_operator_says_so() {
     sim.apply(Op::PowerOn(0)).expect("rules hold");
     sim.settled().expect("settles");
     assert!(sim.active(1));
+}
+
+/// Beside an owner, which lives on grants, an order to the standby would have the group wait for a term. The owner
+/// can have its record written anew.
+#[test]
+fn an_arbiter_that_has_forgotten_is_overruled_where_the_group_is() {
+    let anyway = Forced::Active { anyway: true };
+    for noticed in [false, true] {
+        let mut sim = pair(Setup::Arbiter, 1);
+        sim.apply(Op::Wipe).expect("rules hold");
+        sim.run(4 * TERM * u64::from(noticed)).expect("rules hold");
+        let standby = sim.places[1].node.core.as_ref().expect("it runs");
+        let refusal = noticed.then_some(Refusal::PeerActive);
+        assert_eq!(standby.may_force(anyway).err(), refusal);
+        sim.apply(Op::Force(1, anyway)).expect("rules hold");
+        assert_eq!(gap(&mut sim, 3000), 0, "noticed: {noticed}");
+        assert!(sim.active(0), "noticed: {noticed}");
+        sim.apply(Op::Force(0, anyway)).expect("rules hold");
+        assert_eq!(gap(&mut sim, 3000), 0, "noticed: {noticed}");
+        let record = sim.store.record.map(|(_, record)| record.claim);
+        let claim = sim.places[0].node.published.claim;
+        assert_eq!(record, Some(claim), "noticed: {noticed}");
+        let sound = sim.places.iter().all(|place| {
+            let finding = place.node.core.as_ref().map(Core::arbiter_finding);
+            finding == Some(ArbiterFinding::Well)
+        });
+        assert!(sound && sim.active(0), "noticed: {noticed}");
+    }
 }
 
 #[test]
