@@ -10,7 +10,7 @@ use router_common::{
 use super::{
     arbiter::Fault,
     cause::{Cause, Measured},
-    core::State,
+    core::{Refusal, State},
     report::PeerFinding,
 };
 
@@ -68,6 +68,8 @@ pub enum Finding {
     Clock { at: BootTime, by: Duration },
     /// What the arbiter is found to be has changed.
     Arbiter { at: BootTime, is: ArbiterFinding },
+    /// What the operator asked for is not done.
+    Dropped { at: BootTime, why: Refusal },
 }
 
 /// What this node can say of its arbiter.
@@ -122,7 +124,8 @@ impl Finding {
             | Self::DualActivity { at, .. }
             | Self::Peer { at, .. }
             | Self::Clock { at, .. }
-            | Self::Arbiter { at, .. } => at,
+            | Self::Arbiter { at, .. }
+            | Self::Dropped { at, .. } => at,
         }
     }
 }
@@ -152,6 +155,7 @@ impl fmt::Display for Finding {
                 Measured(by)
             ),
             Self::Arbiter { at: _, is } => write!(f, "the arbiter {is}"),
+            Self::Dropped { at: _, why } => write!(f, "the operator's move was dropped: {why}"),
         }
     }
 }

@@ -183,6 +183,11 @@ fn a_planned_move_waits_for_an_arbiter_that_is_away() {
     trio.etcd.kill_all().unwrap();
     let before = trio.group(PRIMARY).unwrap();
     let better = trio.cluster.node(SECONDARY);
+    // An order does not wait, and whoever gave it hears so at once.
+    let dropped = agent::routerctl_output(better, &["force", "cluster", "active"]).unwrap();
+    let words = String::from_utf8_lossy(&dropped.stderr).into_owned();
+    assert!(!dropped.status.success());
+    assert!(words.contains("the arbiter cannot be reached"), "{words}");
     better.exec(&["touch", BETTER]).unwrap();
     trio.await_arbiter(SECONDARY, "unreachable")
         .unwrap_or_else(|error| panic!("{error:#}\n{}", trio.logs()));

@@ -575,7 +575,10 @@ fn is_relief(finding: &Finding) -> bool {
     match finding {
         Finding::Peer { to, .. } => *to == PeerFinding::Alive,
         Finding::Arbiter { is, .. } => *is == ArbiterFinding::Well,
-        Finding::Stopped { .. } | Finding::DualActivity { .. } | Finding::Clock { .. } => false,
+        Finding::Stopped { .. }
+        | Finding::DualActivity { .. }
+        | Finding::Clock { .. }
+        | Finding::Dropped { .. } => false,
     }
 }
 
@@ -586,6 +589,7 @@ fn is_notable(finding: &Finding) -> bool {
         Finding::DualActivity { .. }
         | Finding::Peer { .. }
         | Finding::Clock { .. }
-        | Finding::Arbiter { .. } => true,
+        | Finding::Arbiter { .. }
+        | Finding::Dropped { .. } => true,
     }
 }

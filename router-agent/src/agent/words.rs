@@ -8,7 +8,7 @@ use super::report::View;
 use crate::{
     cluster::{Cause, Finding, Mode, PeerFinding, Record, State},
     config::{Group, HeaderByte, Role},
-    control::protocol::{MonitorState, MonitorStatus, NodeState, Priorities},
+    control::protocol::{DROPPED_ORDER, MonitorState, MonitorStatus, NodeState, Priorities},
 };
 
 /// The operator's word for what this node is.
@@ -141,13 +141,14 @@ pub(super) fn finding_word(finding: PeerFinding) -> &'static str {
 pub(super) const DUPLICATE_ADDRESS: &str = "duplicate-address";
 
 /// [`DUPLICATE_ADDRESS`], and the words of [`kind_word`].
-pub(super) const KINDS: [&str; 6] = [
+pub(super) const KINDS: [&str; 7] = [
     "stopped",
     "dual-activity",
     DUPLICATE_ADDRESS,
     "peer",
     "clock",
     "arbiter",
+    DROPPED_ORDER,
 ];
 
 pub(super) fn kind_word(finding: &Finding) -> &'static str {
@@ -157,6 +158,7 @@ pub(super) fn kind_word(finding: &Finding) -> &'static str {
         Finding::Peer { .. } => "peer",
         Finding::Clock { .. } => "clock",
         Finding::Arbiter { .. } => "arbiter",
+        Finding::Dropped { .. } => DROPPED_ORDER,
     }
 }
 

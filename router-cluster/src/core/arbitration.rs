@@ -14,7 +14,7 @@ use super::{
         policy::{ArbiterPolicy, Rule},
         report::Standing,
     },
-    Command, Core,
+    Command, Core, Refusal,
     table::{Move, Stage},
 };
 
@@ -209,7 +209,7 @@ impl Core {
             | ArbiterFinding::Behind { .. }
             | ArbiterFinding::Foreign { .. } => {
                 self.rest(pending.purpose, now);
-                self.refuse_forced(pending);
+                self.refuse_forced(pending, now);
             }
         }
         // Whoever owns it: nobody is to claim below it.
@@ -226,9 +226,9 @@ impl Core {
     }
 
     /// What the operator asked for, and the arbiter does not allow now, is not done at some later time.
-    fn refuse_forced(&mut self, looked: &Pending) {
+    fn refuse_forced(&mut self, looked: &Pending, now: BootTime) {
         if looked.purpose == Purpose::Look && self.stage == Stage::Standby {
-            self.end_order();
+            self.drop_order(Refusal::Arbiter(self.arbitration.finding), now);
         }
     }
 
@@ -272,7 +272,7 @@ impl Core {
     fn failed(&mut self, pending: &Pending, fault: Fault, now: BootTime) {
         self.rest(pending.purpose, now);
         self.find_arbiter(ArbiterFinding::Failing(fault), now);
-        self.refuse_forced(pending);
+        self.refuse_forced(pending, now);
     }
 
     /// What was in vain is not asked again at once.

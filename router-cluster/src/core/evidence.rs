@@ -43,7 +43,7 @@ impl Core {
         self.learn_claim();
         self.judge(now);
         self.compare(now);
-        self.end_vain_order();
+        self.drop_vain_order(now);
         if self.stage == Stage::Active {
             self.watch_dual_activity(now, commands);
         }

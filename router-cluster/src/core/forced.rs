@@ -1,9 +1,11 @@
 //! Moves that the operator asks for.
 
+use router_common::time::BootTime;
+
 use super::{
     super::{
         cause::Cause,
-        history::ArbiterFinding,
+        history::{ArbiterFinding, Finding},
         policy::Rule,
         report::{PeerFinding, Standing},
     },
@@ -20,8 +22,8 @@ pub enum Forced {
     Standby,
 }
 
-/// Why an operator's move is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why an operator's move is refused, or dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     #[error("this node has only just started, try again in a moment")]
     Starting,
@@ -123,17 +125,27 @@ impl Core {
         self.forced = (!self.owns() || forced == Forced::Standby).then_some(forced);
     }
 
-    /// The move has come about, or cannot.
+    /// The move has come about, or the peer did not consent.
     pub(super) fn end_order(&mut self) {
         self.forced = None;
         self.overrule(false);
     }
 
-    /// Ends an order that waits and would be refused now, since the peer is not heard.
-    pub(super) fn end_vain_order(&mut self) {
-        let waits = self.stage == Stage::Standby && self.forced.is_some();
-        if waits && self.policy.rule() == Rule::Grants && self.lacks_a_granter() {
-            self.end_order();
+    /// The move cannot come about now, and does not at some later time.
+    pub(super) fn drop_order(&mut self, why: Refusal, now: BootTime) {
+        if self.forced.is_some() {
+            self.findings.push(Finding::Dropped { at: now, why });
+        }
+        self.end_order();
+    }
+
+    /// Drops an order that waits and would be refused now, since the peer is not heard.
+    pub(super) fn drop_vain_order(&mut self, now: BootTime) {
+        if self.stage == Stage::Standby
+            && self.policy.rule() == Rule::Grants
+            && self.lacks_a_granter()
+        {
+            self.drop_order(Refusal::NoGrants(self.peer_finding), now);
         }
     }
 

@@ -574,7 +574,7 @@ impl Core {
             (
                 Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault,
                 Stage::Fault,
-            ) => self.end_order(),
+            ) => self.drop_order(Refusal::NotWell(cause), now),
             (Stage::Candidate(_), Stage::Standby) => {
                 self.end_order();
                 if let Cause::PeerDidNotYield { .. } = cause {

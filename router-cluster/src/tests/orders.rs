@@ -6,7 +6,8 @@ use router_common::identity::{Claim, Epoch, NodeId};
 
 use super::{Bench, OUT, OWNER, ms, policy};
 use crate::{
-    Answer, ArbiterPolicy, Command, Event, Forced, Mode, Policy, Prefer, Record, Revision, State,
+    Answer, ArbiterFinding, ArbiterPolicy, Cause, Command, Event, Fault, Finding, Forced, Mode,
+    PeerFinding, Policy, Prefer, Record, Refusal, Revision, State,
 };
 
 const HERE: Event = Event::Force(Forced::Active { anyway: false });
@@ -76,6 +77,39 @@ fn loses_its_monitors_for_a_while(b: &mut Bench) {
     assert_eq!(b.core.state(), State::Standby);
 }
 
+/// What is told of the order.
+fn dropped(b: &mut Bench) -> Vec<Refusal> {
+    let findings = b.core.findings();
+    let dropped = findings.filter_map(|finding| match finding {
+        Finding::Dropped { at: _, why } => Some(why),
+        _ => None,
+    });
+    dropped.collect()
+}
+
+#[test]
+fn an_order_that_the_arbiter_does_not_allow_is_dropped_and_told_of() {
+    let behind = ArbiterFinding::Behind {
+        found: None,
+        known: Epoch(5),
+    };
+    for (answer, finding) in [
+        (
+            Answer::Failed(Fault::Unreachable),
+            ArbiterFinding::Failing(Fault::Unreachable),
+        ),
+        (Answer::Found(None), behind),
+    ] {
+        for anyway in [false, true] {
+            let mut b = under_an_arbiter();
+            b.handle(Event::Force(Forced::Active { anyway }));
+            says(&mut b, answer);
+            assert_eq!(dropped(&mut b), [Refusal::Arbiter(finding)]);
+            assert_eq!(becomes(&mut b), []);
+        }
+    }
+}
+
 #[test]
 fn an_order_ends_with_the_candidate_that_is_not_well() {
     let mut b = Bench::new(keeps(2));
@@ -83,6 +117,8 @@ fn an_order_ends_with_the_candidate_that_is_not_well() {
     b.handle(HERE);
     assert_eq!(b.core.state(), State::Candidate);
     loses_its_monitors_for_a_while(&mut b);
+    let why = Refusal::NotWell(Cause::MonitorsUnreachable);
+    assert_eq!(dropped(&mut b), [why]);
     assert_eq!(becomes(&mut b), []);
 }
 
@@ -111,6 +147,8 @@ fn an_order_ends_when_the_peer_is_not_heard_any_more() {
     assert_eq!(b.core.state(), State::Standby, "the peer is outdated");
     b.speaking = false;
     b.run(ms(5000));
+    let why = Refusal::NoGrants(PeerFinding::KernelSilent);
+    assert_eq!(dropped(&mut b), [why]);
     b.hears(OWNER, 7);
     assert_eq!(b.core.state(), State::Standby);
     assert_eq!(becomes(&mut b), []);

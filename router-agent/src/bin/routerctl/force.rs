@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 use router_agent::{
-    control::protocol::{Force, ForceBegun, Forced},
+    control::protocol::{DROPPED_ORDER, Finding, Force, ForceBegun, Forced, GroupStatus},
     views::{self, Moved, json::View},
 };
 
@@ -78,12 +78,20 @@ fn make_way(i_know: bool, asking: &Asking) -> Result<()> {
     Ok(())
 }
 
-/// Begins the move, and waits until it has come about.
+/// What became of orders that were not carried out.
+fn dropped(group: &GroupStatus) -> impl Iterator<Item = &Finding> {
+    let findings = group.findings.iter();
+    findings.filter(|finding| finding.kind == DROPPED_ORDER)
+}
+
+/// Begins the move, and waits until it has come about, or been dropped.
 fn move_group(group: Option<String>, to: Forced, i_know: bool, asking: &Asking) -> Result<()> {
     /// A handover takes as long as services take to be taken and released.
     const PATIENCE: Duration = Duration::from_secs(15);
     const INTERVAL: Duration = Duration::from_millis(50);
     let agent = asking.agent();
+    let groups = agent.status()?.groups;
+    let before: Vec<_> = groups.iter().flat_map(dropped).collect();
     let ForceBegun { group, text } = agent.force(Force { group, to, i_know })?;
     let start = Instant::now();
     loop {
@@ -92,6 +100,9 @@ fn move_group(group: Option<String>, to: Forced, i_know: bool, asking: &Asking) 
         let status = found.with_context(|| format!("the agent has no group {group} any more"))?;
         if let Some(moved) = Moved::of(&status, to, &text) {
             return asking.print(View::Force(&moved), || views::moved(&moved));
+        }
+        if let Some(finding) = dropped(&status).find(|finding| !before.contains(finding)) {
+            bail!("{text}; {}", finding.text);
         }
         if start.elapsed() > PATIENCE {
             bail!(

@@ -66,12 +66,15 @@ pub struct Known {
     pub record: Option<String>,
 }
 
+/// The kind of a finding: what an operator asked for is not done.
+pub const DROPPED_ORDER: &str = "order";
+
 /// Something that was found, without being a change of state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     pub at_ns: u64,
     pub group: String,
-    /// `peer`, `stopped`, `dual-activity`, `duplicate-address`, `clock` or `arbiter`.
+    /// `peer`, `stopped`, `dual-activity`, `duplicate-address`, `clock`, `arbiter` or [`DROPPED_ORDER`].
     pub kind: String,
     /// In plain words.
     pub text: String,

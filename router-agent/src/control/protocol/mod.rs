@@ -25,7 +25,7 @@ pub use arbiter::{ArbiterStatus, ArbiterTimes};
 pub use configuration::{ConfigurationStatus, Configured, Configuring, LastChange};
 pub use force::{Force, ForceBegun, Forced};
 pub use heartbeat::{HeartbeatStatus, Life, loss_percent};
-pub use history::{Finding, Known, Stages, Step, Transition};
+pub use history::{DROPPED_ORDER, Finding, Known, Stages, Step, Transition};
 pub use interface::{InterfaceRole, InterfaceStatus};
 pub use log::{LogLine, LogSeverity, LogWanted};
 pub use rotation::{Rotation, SessionRotation};
