@@ -61,6 +61,10 @@ pub enum Cause {
         epoch: Epoch,
         node: NodeId,
     },
+    /// Its owner is not heard.
+    HigherRecord {
+        epoch: Epoch,
+    },
     SameEpoch,
     /// We were active, and did not run for so long that our authority ended.
     AuthorityLapsed {
@@ -135,6 +139,9 @@ impl fmt::Display for Cause {
             Self::BothAsk => f.write_str("both nodes ask, primary goes first"),
             Self::HigherEpoch { epoch, node } => {
                 write!(f, "heard a higher epoch {} of node {}", epoch.0, node.0)
+            }
+            Self::HigherRecord { epoch } => {
+                write!(f, "the arbiter's record is of a higher epoch {}", epoch.0)
             }
             Self::SameEpoch => f.write_str("same epoch, primary stays"),
             Self::AuthorityLapsed { stopped } => write!(

@@ -163,13 +163,16 @@ impl Core {
             Stage::Initializing | Stage::Active if self.stopping => {
                 Move::now(Stage::Fault, Cause::Stopping)
             }
-            Stage::Active | Stage::Draining if self.newest.epoch > self.own_epoch => Move::now(
-                self.let_go(),
-                Cause::HigherEpoch {
-                    epoch: self.newest.epoch,
-                    node: self.policy.peer,
-                },
-            ),
+            Stage::Active | Stage::Draining if self.newest.epoch > self.own_epoch => {
+                let epoch = self.newest.epoch;
+                let cause = if self.report.claim.epoch == epoch {
+                    let node = self.policy.peer;
+                    Cause::HigherEpoch { epoch, node }
+                } else {
+                    Cause::HigherRecord { epoch }
+                };
+                Move::now(self.let_go(), cause)
+            }
             Stage::Active | Stage::Draining if self.lacks_authority() => {
                 Move::now(self.let_go(), Cause::NoAuthority)
             }

@@ -401,6 +401,35 @@ fn who_has_neither_grants_nor_the_arbiter_stops_and_comes_back_under_a_new_epoch
     assert!(sim.places[0].witness.taken > Some(before));
 }
 
+#[test]
+fn who_learns_from_the_record_that_it_was_succeeded_says_so() {
+    let mut learned = 0;
+    for seed in 0..50 {
+        let mut sim = pair(Setup::Arbiter, seed);
+        sim.cut = [true; 2];
+        sim.run(500 + seed).expect("rules hold");
+        let [owner, other] = if sim.active(0) { [0, 1] } else { [1, 0] };
+        sim.apply(Op::Arbiter(owner, Way::Cut)).expect("rules hold");
+        while !sim.active(other) {
+            sim.step().expect("rules hold");
+        }
+        sim.apply(Op::Arbiter(owner, Way::Open))
+            .expect("rules hold");
+        sim.run(TERM).expect("rules hold");
+        for transition in sim.history(owner) {
+            match transition.cause {
+                Cause::HigherEpoch { .. } => panic!("seed {seed}: it heard nobody"),
+                Cause::HigherRecord { epoch } => {
+                    assert_eq!(epoch, sim.places[other].witness.highest, "seed {seed}");
+                    learned += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(learned > 0);
+}
+
 /// Both stand still for longer than an active waits for a grant, as on one machine that does. Who then
 /// dies while it lives on the record would be succeeded a term later.
 #[test]
