@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use router_common::lease::{self, Gate, MARGIN};
 
 use super::{
-    super::{ArbiterFinding, Core, Forced, State},
-    AFTERMATH, AGENT_DEAD, DEAD, MAX_DELAY, PER_MS, SETTLED, STEP_NS, Setup,
+    super::{ArbiterFinding, Cause, Core, Forced, State},
+    AFTERMATH, AGENT_DEAD, DEAD, HANDOVER, MAX_DELAY, PER_MS, QUIET, SETTLED, STEP_NS, Setup,
     fault::Op,
     ms,
     world::{Place, Sim, Way},
@@ -29,7 +29,38 @@ impl Sim {
         }
         .map_err(|error| format!("at {now}: {error}"))?;
         self.check_monitors(calm)
+            .and_then(|()| self.check_service(calm))
             .map_err(|error| format!("at {now}: {error}"))
+    }
+
+    /// Once a group has been served in calm times it goes on to be, but for handovers, until something happens.
+    fn check_service(&mut self, calm: bool) -> Result<(), String> {
+        let now = self.now;
+        let leaving = |place: &Place| {
+            let trouble = place.node.core.as_ref().and_then(Core::trouble);
+            trouble == Some(Cause::Stopping)
+        };
+        let quiet = calm
+            && !self.lossy
+            && !self.store_down
+            && !self.wiped
+            && self.places.iter().all(|place| place.arbiter == Way::Open)
+            && !self.places.iter().any(leaving);
+        if !quiet {
+            self.happened = now;
+        }
+        if now < self.happened + QUIET * PER_MS {
+            self.served_at = None;
+        } else if self.places.iter().any(|place| place.forwards(now)) {
+            self.served_at = Some(now);
+        } else if self
+            .served_at
+            .is_some_and(|at| now > at + HANDOVER * PER_MS)
+        {
+            let states: Vec<_> = self.places.iter().map(|place| place.node.state()).collect();
+            return Err(format!("nobody forwards, being {states:?}"));
+        }
+        Ok(())
     }
 
     /// Never two forward, nor does who holds a lower epoch after one who holds a higher.

@@ -111,6 +111,9 @@ impl Sim {
 
     pub(super) fn apply(&mut self, op: Op) -> Result<(), String> {
         let now = self.now;
+        if !matches!(op, Op::Run(_)) {
+            self.happened = now;
+        }
         match op {
             Op::Run(length) => return self.run(length),
             Op::Cut(from, cut) => self.cut[from] = cut,

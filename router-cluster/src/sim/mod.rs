@@ -37,6 +37,11 @@ const MAX_DELAY: u64 = 5;
 /// A disturbance (cut, stop, crash) may leave both nodes active until each has heard the other
 /// again.
 const AFTERMATH: u64 = DEAD + 4 * KEEPALIVE;
+/// What only one may have is let go first: for a round trip, a tick and a swap.
+const HANDOVER: u64 = 2 * KEEPALIVE + 3 * MAX_DELAY + 5;
+/// What has happened is over, but for what waits on purpose: a request that is not granted, with the other waits of a
+/// succession.
+const QUIET: u64 = 1500;
 /// Everything a node may have to wait for before it acts, one after the other: start, hold after a
 /// failed takeover, an ungranted request, the next one, failback hold, and the term of a record.
 const SETTLED: u64 = 500 + 700 + 1000 + 2000 + 2000 + 800 + 2 * TERM;

@@ -1,13 +1,13 @@
 //! Runs that are about one thing each.
 
-use router_common::{identity::NodeId, lease::Length};
+use router_common::{identity::NodeId, lease::Length, map::Fence};
 
 use super::{
     super::{
         ArbiterFinding, ArbiterPolicy, Cause, Core, Forced, Mode, PeerReport, Refusal, State,
         node::Planted,
     },
-    AGENT_DEAD, DEAD, KEEPALIVE, MAX_DELAY, PER_MS, Setup, TERM,
+    AGENT_DEAD, DEAD, HANDOVER, KEEPALIVE, MAX_DELAY, PER_MS, Setup, TERM,
     fault::Op,
     ms, planned,
     world::{Place, Sim, Way},
@@ -213,6 +213,21 @@ fn a_record_is_forgotten(planted: Option<Planted>) -> Result<(), String> {
     expect("primary active", sim.active(0))?;
     sim.apply(Op::Wipe)?;
     sim.run(2 * TERM)
+}
+
+#[test]
+fn a_group_that_nobody_serves_in_calm_times_is_noticed() {
+    for setup in Setup::ALL {
+        let mut sim = pair(setup, 1);
+        sim.run(1000).expect("rules hold");
+        let noticed = (0..2 * HANDOVER * PER_MS).find_map(|_| {
+            sim.places[0].node.fence = Fence::default();
+            sim.now += 1;
+            sim.check().err()
+        });
+        let words = noticed.expect("it is noticed");
+        assert!(words.contains("nobody forwards"), "{setup:?}: {words}");
+    }
 }
 
 /// Each passes with the sound core and fails with the defect it is about.
@@ -614,10 +629,9 @@ fn an_operator_moves_the_group_there_and_back() {
                 );
                 assert!(!sim.active(1 - at), "seed {seed}, {setup:?}, {force:?}");
             }
-            // What only one may have is let go first: for a round trip, a tick and a swap.
             let longest = match setup {
                 Setup::Availability => 0,
-                _ => (2 * KEEPALIVE + 3 * MAX_DELAY + 5) * PER_MS,
+                _ => HANDOVER * PER_MS,
             };
             assert!(moved <= longest, "seed {seed}, {setup:?}: {moved} steps");
         }

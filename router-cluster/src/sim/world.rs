@@ -128,6 +128,10 @@ pub(super) struct Sim {
     pub(super) disturbed_until: u64,
     /// Since when an active node that is not well has had a better one beside it.
     pub(super) worse_since: Option<u64>,
+    /// When something happened last.
+    pub(super) happened: u64,
+    /// When somebody forwarded last, in calm times.
+    pub(super) served_at: Option<u64>,
     /// How many steps two were active.
     pub(super) dual_for: u64,
     pub(super) highest_forwarded: Epoch,
@@ -187,6 +191,8 @@ impl Sim {
             random,
             disturbed_until: 0,
             worse_since: None,
+            happened: 0,
+            served_at: None,
             dual_for: 0,
             highest_forwarded: Epoch::default(),
         }
