@@ -1,9 +1,10 @@
 //! Configurations applied to running agents: what changes, what must not, and what comes back.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     net::{Ipv4Addr, UdpSocket},
-    path::PathBuf,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+    path::{Path, PathBuf},
     process::Output,
 };
 
@@ -202,21 +203,77 @@ fn what_is_wrong_changes_nothing() {
     assert!(started_with(node).ends_with("# nothing\n"));
 }
 
+/// Has the node's agent start with a file in a directory of its own; that directory.
+fn apart(node: &Node) -> PathBuf {
+    let directory = node.directory().join("apart");
+    fs::create_dir(&directory).unwrap();
+    symlink(
+        directory.join("router.conf"),
+        node.directory().join("router.conf"),
+    )
+    .unwrap();
+    directory
+}
+
+/// Whether the agent, which has given up to read and write what is not for it, may write there.
+fn let_write(directory: &Path, may: bool) {
+    let mode = if may { 0o755 } else { 0o555 };
+    fs::set_permissions(directory, Permissions::from_mode(mode)).unwrap();
+}
+
 /// The file would be written when all is done, which is too late.
 #[test]
 fn a_file_that_cannot_be_replaced_is_told_before_anything_changes() {
-    let (lab, agent) = alone();
+    let lab = article::lab().unwrap();
     let node = lab.node(PRIMARY.name);
-    let in_the_way = node.directory().join("router.conf.new");
-    fs::create_dir(&in_the_way).unwrap();
+    let directory = apart(node);
+    let agent = alone_in(node, &config(PRIMARY));
+    let_write(&directory, false);
     let new = config(PRIMARY) + "set interfaces tunnel tun00 description other\n";
     let said = refused(node, &new);
     assert!(said.contains("could not be replaced"), "{said}");
     assert_eq!(status(node).unwrap().last_change, None);
     assert_eq!(description(node), "");
-    fs::remove_dir(&in_the_way).unwrap();
+    let_write(&directory, true);
     apply(node, &new, &[]);
     assert_eq!(started_with(node), new);
+    assert!(agent.terminate().unwrap().success());
+}
+
+/// What lies beside it is not the agent's, and who might not read it may not.
+#[test]
+fn nothing_but_the_text_of_the_file_changes() {
+    let lab = article::lab().unwrap();
+    let node = lab.node(PRIMARY.name);
+    let directory = apart(node);
+    let agent = alone_in(node, &config(PRIMARY));
+    let file = directory.join("router.conf");
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+    let of = |path: &Path| {
+        let file = fs::metadata(path).unwrap();
+        (file.uid(), file.gid(), file.mode() & 0o777)
+    };
+    let before = of(&file);
+    let neighbour = directory.join("router.conf.new");
+    let drafted = config(PRIMARY) + "set interfaces tunnel tun00 description drafted\n";
+    fs::write(&neighbour, &drafted).unwrap();
+
+    let given = config(PRIMARY) + "set interfaces tunnel tun00 description given\n";
+    apply(node, &given, &[]);
+    assert_eq!(started_with(node), given);
+    assert_eq!(of(&file), before);
+    let path = neighbour.to_str().unwrap();
+    agent::routerctl(node, &["configure", "apply", path]).unwrap();
+    assert_eq!(started_with(node), drafted);
+    assert_eq!(fs::read_to_string(&neighbour).unwrap(), drafted);
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
+
+    // A group that the agent may not give it to: better nobody than its own.
+    let (uid, ..) = before;
+    chown(&file, None, Some(4321)).unwrap();
+    apply(node, &given, &[]);
+    let (.., mode) = of(&file);
+    assert_eq!((of(&file).0, mode), (uid, 0o600));
     assert!(agent.terminate().unwrap().success());
 }
 
@@ -326,9 +383,14 @@ fn alone() -> (router_tests::lab::Lab, Agent) {
 
 fn alone_with(config: &str) -> (router_tests::lab::Lab, Agent) {
     let lab = article::lab().unwrap();
-    let agent = Agent::start(lab.node(PRIMARY.name), config).unwrap();
-    poll::until(PATIENCE, || status(lab.node(PRIMARY.name))).unwrap();
+    let agent = alone_in(lab.node(PRIMARY.name), config);
     (lab, agent)
+}
+
+fn alone_in(node: &Node, config: &str) -> Agent {
+    let agent = Agent::start(node, config).unwrap();
+    poll::until(PATIENCE, || status(node)).unwrap();
+    agent
 }
 
 #[test]
@@ -379,8 +441,10 @@ fn what_is_not_confirmed_is_taken_back() {
 
 #[test]
 fn a_hangup_has_the_file_read_again() {
-    let (lab, agent) = alone();
+    let lab = article::lab().unwrap();
     let node = lab.node(PRIMARY.name);
+    let directory = apart(node);
+    let agent = alone_in(node, &config(PRIMARY));
     let wrong = config(PRIMARY) + "set clutser\n";
     agent::write_config(node, &wrong).unwrap();
     agent.signal(Signal::HUP).unwrap();
@@ -393,7 +457,7 @@ fn a_hangup_has_the_file_read_again() {
     assert_eq!(started_with(node), wrong);
 
     // The file says it already: nothing is written, also where nothing can be.
-    fs::create_dir(node.directory().join("router.conf.new")).unwrap();
+    let_write(&directory, false);
     let new = config(PRIMARY) + "set interfaces tunnel tun00 description again\n";
     agent::write_config(node, &new).unwrap();
     agent.signal(Signal::HUP).unwrap();

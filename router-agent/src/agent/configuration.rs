@@ -6,12 +6,12 @@
 //! agent with the last good one takes its place. A process that dies meanwhile is started again with
 //! the file, which is untouched.
 
+mod files;
+
 use std::{
     fmt::Display,
-    fs::{self, File},
-    io::Write as _,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    fs,
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -285,7 +285,7 @@ impl Configuration {
         self.try_to_save(new.text())?;
         let trial_start = self.trial_start(&new.config);
         let ticket = getrandom::u32().context("cannot draw a random number")?;
-        write_private(&self.candidate, new.text())?;
+        files::write_private(&self.candidate, new.text())?;
         let confirm_until = within.map(|within| clock::now().after(within));
         *is_ending = true;
         Ok(Planned {
@@ -344,48 +344,24 @@ impl Configuration {
     }
 
     fn keep_as_last_good(&self) -> Result<()> {
-        write_private(&self.last_good, self.running.text())
+        files::write_private(&self.last_good, self.running.text())
     }
 
-    /// Writes the file that the agent starts with, whole or not at all.
+    /// Writes the file that the agent starts with.
     fn save(&self, text: &str) -> Result<()> {
-        let path = &self.saved_at();
-        if holds(path, text) {
-            return Ok(());
-        }
-        let mode = fs::metadata(path).map_or(0o600, |file| file.permissions().mode() & 0o777);
-        let new = beside(path);
-        let replaced = write_private(&new, text).and_then(|()| {
-            fs::set_permissions(&new, fs::Permissions::from_mode(mode))
-                .and_then(|()| fs::rename(&new, path))
-                .with_context(|| format!("cannot write {}", path.display()))
-        });
-        if replaced.is_err() {
-            // What a full disk cut off: secrets may be in it.
-            let _ = fs::remove_file(&new);
-        }
-        replaced
+        files::replace(&self.saved_at(), text)
     }
 
     /// Whether the file can be written later on, when it would be too late to find that out.
     fn try_to_save(&self, text: &str) -> Result<()> {
         let path = self.saved_at();
-        if holds(&path, text) {
-            return Ok(());
-        }
-        let new = beside(&path);
-        let written = write_private(&new, text);
-        // Whether it was written or not, as in `save`.
-        let removed = fs::remove_file(&new);
-        written
-            .and_then(|()| removed.with_context(|| format!("cannot remove {}", new.display())))
-            .with_context(|| {
-                format!(
-                    "{} could not be replaced, so that the next start would not have the change: let \
-                     the agent's user write to its directory",
-                    path.display()
-                )
-            })
+        files::could_replace(&path, text).with_context(|| {
+            format!(
+                "{} could not be replaced, so that the next start would not have the change: let \
+                 the agent's user write to its directory",
+                path.display()
+            )
+        })
     }
 
     /// The file that the agent starts with. A link stays one.
@@ -498,31 +474,4 @@ async fn find_groups(config: &Config) -> Result<()> {
              shows what the system's sources say"
         ),
     }
-}
-
-/// Whether there is nothing to write, also where nothing can be written.
-fn holds(path: &Path, text: &str) -> bool {
-    fs::read_to_string(path).is_ok_and(|present| present == text)
-}
-
-/// Where a file is written that is to take the place of `path`.
-fn beside(path: &Path) -> PathBuf {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    new.into()
-}
-
-fn write_private(path: &Path, text: &str) -> Result<()> {
-    let write = || {
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }
