@@ -57,6 +57,22 @@ fn begin(cluster: &Cluster, router: Router) -> Result<String> {
     )
 }
 
+/// The configuration with other secrets and some more lines.
+fn stating(router: Router, secrets: &str, lines: &str) -> String {
+    config(router).replace("set cluster pre-shared-secret cloudpack", secrets) + lines
+}
+
+fn both_secrets() -> String {
+    format!("set cluster pre-shared-secret {NEW}\nset cluster previous-pre-shared-secret cloudpack")
+}
+
+fn apply(cluster: &Cluster, router: Router, text: &str) -> Result<String> {
+    let file = cluster.node(router).directory().join("candidate.conf");
+    fs::write(&file, text)?;
+    let path = file.to_str().context("UTF-8")?;
+    agent::routerctl(cluster.node(router), &["configure", "apply", path])
+}
+
 fn progress(cluster: &Cluster, router: Router, expected: &str) {
     poll::until(PATIENCE, || {
         let session = cluster.session(router)?;
@@ -128,8 +144,17 @@ fn the_secret_changes_on_both_nodes_without_a_missed_heartbeat() {
             progress(&cluster, router, "both-use-it");
         }
         for router in order {
+            let refusal = rotate(&cluster, router, &["--finish"]).unwrap_err();
+            let refusal = format!("{refusal:#}");
+            assert!(
+                refusal.contains("does not state the new secret"),
+                "{refusal}"
+            );
+            apply(&cluster, router, &stating(router, &both_secrets(), "")).unwrap();
             rotate(&cluster, router, &["--finish"]).unwrap();
             progress(&cluster, router, "none");
+            let alone = format!("set cluster pre-shared-secret {NEW}");
+            apply(&cluster, router, &stating(router, &alone, "")).unwrap();
         }
         // Some more under the new one alone.
         for router in order {
@@ -177,9 +202,7 @@ fn an_agent_may_restart_in_the_middle_of_the_change() {
     for secrets in [
         // The operator had not written it down yet: the peer goes back to what this one has.
         "set cluster pre-shared-secret cloudpack".to_owned(),
-        format!(
-            "set cluster pre-shared-secret {NEW}\nset cluster previous-pre-shared-secret cloudpack"
-        ),
+        both_secrets(),
     ] {
         stated.lock().unwrap().clone_from(&secrets);
         cluster.take_agent(SECONDARY).unwrap().terminate().unwrap();
@@ -188,9 +211,48 @@ fn an_agent_may_restart_in_the_middle_of_the_change() {
     }
     for router in ROUTERS {
         progress(&cluster, router, "both-use-it");
+        apply(&cluster, router, &stating(router, &both_secrets(), "")).unwrap();
         rotate(&cluster, router, &["--finish"]).unwrap();
     }
     cluster.settle(PRIMARY).unwrap();
+}
+
+/// Whatever the configuration stated when the agent started.
+#[test]
+fn a_change_goes_by_the_secret_that_is_in_force() {
+    const OTHER: &str = "set interfaces tunnel tun00 description other\n";
+    let cluster = formed(config);
+    let before = transitions(&cluster);
+    for router in ROUTERS {
+        begin(&cluster, router).unwrap();
+    }
+    for router in ROUTERS {
+        progress(&cluster, router, "both-use-it");
+        rotate(&cluster, router, &["--finish", "--force"]).unwrap();
+    }
+    let alone = format!("set cluster pre-shared-secret {NEW}");
+    for router in ROUTERS {
+        let refused = |text: &str, why: &str| {
+            let refusal = format!("{:#}", apply(&cluster, router, text).unwrap_err());
+            assert!(refusal.contains(why), "{refusal}");
+            assert!(!refusal.contains(NEW), "{refusal}");
+        };
+        // The file still states the old one, which the peer has given up.
+        refused(&(config(router) + OTHER), "would not understand");
+        refused(&config(router), "would not understand");
+        refused(&stating(router, &alone, OTHER), "nothing else changed");
+        apply(&cluster, router, &stating(router, &alone, "")).unwrap();
+        apply(&cluster, router, &stating(router, &alone, OTHER)).unwrap();
+        cluster.settle(PRIMARY).unwrap();
+    }
+    for router in ROUTERS {
+        let session = cluster.session(router).unwrap();
+        assert_eq!(session.mac_failures, 0, "{}", router.name);
+        assert_eq!(session.secret_rotation, "none", "{}", router.name);
+    }
+    let epoch = |of: &[Vec<Transition>]| of[0].last().map(|last| last.epoch);
+    let known = cluster.group(PRIMARY).unwrap().epoch;
+    assert_eq!(Some(known), epoch(&before), "nobody noticed");
 }
 
 #[test]

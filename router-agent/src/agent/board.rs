@@ -561,7 +561,9 @@ impl Source for Board {
         let facts = &self.facts;
         match rotation {
             Rotation::Begin(secret) => facts.begin_rotation(secret),
-            Rotation::Finish { force } => facts.finish_rotation(*force),
+            Rotation::Finish { force } => {
+                facts.finish_rotation(*force, || self.configuration.states_secret(facts))
+            }
         }
         .map_err(|refusal| refusal.to_string())?;
         let step = match rotation {
@@ -589,7 +591,7 @@ impl Source for Board {
     }
 
     fn configure(&self, step: Configuring) -> BoxFuture<'_, Result<ConfiguringStep, String>> {
-        self.configuration.step(step)
+        self.configuration.step(step, &self.facts)
     }
 
     fn set_log_level(&self, level: &str) -> Result<(), String> {

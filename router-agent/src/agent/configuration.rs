@@ -7,12 +7,13 @@
 //! the file, which is untouched.
 
 mod files;
+mod peer;
 
 use std::{
     fmt::Display,
     fs,
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -29,13 +30,13 @@ use tracing::{info, warn};
 
 use super::{
     Options,
-    board::whole_ms,
+    board::{self, whole_ms},
     lock, setup,
     succession::{Purpose, Succession},
 };
 use crate::{
     clock,
-    config::{self, Cluster, Config, Facts, Loaded, Secret, Secrets},
+    config::{self, Config, Facts, Loaded, Secret, Secrets},
     control::{
         permission::Access,
         protocol::{ConfigurationStatus, Configured, Configuring, LastChange},
@@ -57,7 +58,6 @@ pub struct Beginning {
 
 /// The configuration that the agent runs by.
 pub struct Configuration {
-    running: Loaded,
     facts: Facts,
     options: Options,
     netlink: Netlink,
@@ -71,6 +71,7 @@ pub struct Configuration {
 }
 
 struct State {
+    running: Arc<Loaded>,
     /// When the last good one comes back; none if what runs is good.
     unconfirmed_until: Option<BootTime>,
     last_change: Option<LastChange>,
@@ -89,7 +90,6 @@ impl Configuration {
             succession,
         } = beginning;
         Ok(Self {
-            running: loaded,
             facts,
             options,
             netlink,
@@ -98,6 +98,7 @@ impl Configuration {
             successions,
             is_ending: tokio::sync::Mutex::new(false),
             state: Mutex::new(State {
+                running: Arc::new(loaded),
                 unconfirmed_until: succession.as_ref().and_then(Succession::confirm_until),
                 last_change: succession.map(|succession| LastChange {
                     ticket: succession.ticket,
@@ -149,9 +150,9 @@ impl Configuration {
         ConfigurationStatus {
             file: self.options.config.display().to_string(),
             statements: if with_defaults {
-                self.running.in_effect(secrets)
+                state.running.in_effect(secrets)
             } else {
-                self.running.stated(secrets)
+                state.running.stated(secrets)
             },
             unconfirmed_for_ms: state.unconfirmed_until.map(left),
             last_change: state.last_change.clone(),
@@ -159,7 +160,11 @@ impl Configuration {
     }
 
     /// Makes a step of a change.
-    pub fn step(&self, step: Configuring) -> BoxFuture<'_, Result<Step, String>> {
+    pub fn step<'a>(
+        &'a self,
+        step: Configuring,
+        live: &'a board::Facts,
+    ) -> BoxFuture<'a, Result<Step, String>> {
         async move {
             match step {
                 Configuring::Apply {
@@ -169,7 +174,7 @@ impl Configuration {
                     dry_run,
                 } => {
                     let within = confirm_within_s.map(|s| Duration::from_secs(s.into()));
-                    self.apply(name, text, within, dry_run).await
+                    self.apply(name, text, within, dry_run, live).await
                 }
                 Configuring::Confirm => self.confirm(),
                 Configuring::RollBack => self.roll_back(),
@@ -180,11 +185,11 @@ impl Configuration {
     }
 
     /// The file may have been edited: applies what it says now.
-    pub async fn reload(&self) -> Result<Option<Succession>> {
+    pub async fn reload(&self, live: &board::Facts) -> Result<Option<Succession>> {
         let path = &self.options.config;
         let new = config::load(path, &self.facts, self.options.strict)?;
         states_something(&new, &path.display())?;
-        let plan = self.plan(new, None).await?;
+        let plan = self.plan(new, None, live).await?;
         for change in &plan.changes {
             info!("configuration: {change}");
         }
@@ -216,6 +221,7 @@ impl Configuration {
         text: Secret,
         within: Option<Duration>,
         dry_run: bool,
+        live: &board::Facts,
     ) -> Result<Step> {
         let (facts, strict) = (self.facts.clone(), self.options.strict);
         // A large one takes its time, in which the agent has other things to do.
@@ -231,7 +237,7 @@ impl Configuration {
         if dry_run {
             return Ok(Step {
                 configured: Configured {
-                    changes: self.running.difference(&new),
+                    changes: self.running().difference(&new),
                     warnings,
                     ticket: None,
                 },
@@ -241,7 +247,7 @@ impl Configuration {
         let Planned {
             changes,
             succession,
-        } = self.plan(new, within).await?;
+        } = self.plan(new, within, live).await?;
         let ticket = succession.as_ref().map(|succession| succession.ticket);
         Ok(Step {
             configured: Configured {
@@ -254,7 +260,12 @@ impl Configuration {
     }
 
     /// Checks all that can be checked before anything is changed, and writes the candidate.
-    async fn plan(&self, new: Loaded, within: Option<Duration>) -> Result<Planned> {
+    async fn plan(
+        &self,
+        new: Loaded,
+        within: Option<Duration>,
+        live: &board::Facts,
+    ) -> Result<Planned> {
         let mut is_ending = self.is_ending.lock().await;
         if *is_ending {
             bail!("another change is being made; try again when it is done");
@@ -265,25 +276,22 @@ impl Configuration {
                  `routerctl configure rollback` takes it back"
             );
         }
-        let changes = self.running.difference(&new);
-        if new.config == self.running.config {
-            // Other words for the same, if that.
-            if within.is_none() {
-                self.save(new.text())?;
-            }
+        let running = self.running();
+        let changes = running.difference(&new);
+        let (old_cluster, new_cluster) = (&running.config.cluster, &new.config.cluster);
+        peer::keeps_talking(old_cluster.as_ref(), new_cluster.as_ref(), live)?;
+        if does_the_same(&running.config, &new.config, live) {
+            self.take_in(new)?;
             return Ok(Planned {
                 changes,
                 succession: None,
             });
         }
-        keeps_talking(
-            self.running.config.cluster.as_ref(),
-            new.config.cluster.as_ref(),
-        )?;
+        peer::has_way_back(old_cluster.as_ref(), live)?;
         setup::plan(&new.config, &self.options, &self.netlink).await?;
         find_groups(&new.config).await?;
         self.try_to_save(new.text())?;
-        let trial_start = self.trial_start(&new.config);
+        let trial_start = Self::trial_start(&running.config, &new.config);
         let ticket = getrandom::u32().context("cannot draw a random number")?;
         files::write_private(&self.candidate, new.text())?;
         let confirm_until = within.map(|within| clock::now().after(within));
@@ -304,14 +312,11 @@ impl Configuration {
     /// How long a start with another configuration may take: of the time after which the peer takes this
     /// node's agent for dead, the third that is left is for the way back. The peer may have either of the two
     /// configurations.
-    fn trial_start(&self, new: &Config) -> Duration {
+    fn trial_start(old: &Config, new: &Config) -> Duration {
         /// Less than a supervisor's watchdog waits, and than routerctl does.
         const LONGEST: Duration = Duration::from_secs(20);
         let dead = |config: &Config| config.cluster.as_ref().map(|c| c.agent_dead_interval);
-        let shortest = dead(&self.running.config)
-            .into_iter()
-            .chain(dead(new))
-            .min();
+        let shortest = dead(old).into_iter().chain(dead(new)).min();
         shortest.map_or(LONGEST, |dead| (dead * 2 / 3).min(LONGEST))
     }
 
@@ -339,12 +344,32 @@ impl Configuration {
 
     /// The text that runs is good: a start uses it from now on.
     fn accept(&self) -> Result<()> {
-        self.save(self.running.text())?;
+        self.save(self.running().text())?;
+        self.keep_as_last_good()
+    }
+
+    /// What does the same runs already.
+    fn take_in(&self, new: Loaded) -> Result<()> {
+        self.save(new.text())?;
+        self.state().running = Arc::new(new);
         self.keep_as_last_good()
     }
 
     fn keep_as_last_good(&self) -> Result<()> {
-        files::write_private(&self.last_good, self.running.text())
+        files::write_private(&self.last_good, self.running().text())
+    }
+
+    /// Whether the file that the agent starts with states the secret that is asked for.
+    pub fn states_secret(&self, live: &board::Facts) -> bool {
+        config::load(&self.saved_at(), &self.facts, self.options.strict).is_ok_and(|file| {
+            file.config
+                .cluster
+                .is_some_and(|c| live.asks_for_secret_of(&c))
+        })
+    }
+
+    fn running(&self) -> Arc<Loaded> {
+        Arc::clone(&self.state().running)
     }
 
     /// Writes the file that the agent starts with.
@@ -384,6 +409,18 @@ impl Configuration {
     }
 }
 
+/// Whether the agent does already what `new` says: it means the same, or states the secrets that were changed
+/// meanwhile.
+fn does_the_same(running: &Config, new: &Config, live: &board::Facts) -> bool {
+    let mut with_old_secrets = new.clone();
+    if let (Some(new), Some(old)) = (&mut with_old_secrets.cluster, &running.cluster) {
+        new.secret.clone_from(&old.secret);
+        new.previous_secret.clone_from(&old.previous_secret);
+    }
+    let has_secrets = new.cluster.as_ref().is_none_or(|c| live.has_secrets_of(c));
+    running == new || (running == &with_old_secrets && has_secrets)
+}
+
 /// What was cut off while it was written, or never came by a pipe, must not end the router.
 fn states_something(new: &Loaded, name: &dyn Display) -> Result<()> {
     if new.stated(Secrets::Masked).is_empty() {
@@ -420,38 +457,6 @@ pub fn way_back(trial: &Succession, error: &anyhow::Error) -> Result<Succession>
             reason: format!("{error:#}"),
         },
     })
-}
-
-/// Whether this node and a peer that changes sooner or later understand each other meanwhile.
-fn keeps_talking(old: Option<&Cluster>, new: Option<&Cluster>) -> Result<()> {
-    let (Some(old), Some(new)) = (old, new) else {
-        return Ok(());
-    };
-    let accepted = |cluster: &Cluster| {
-        let previous = cluster.previous_secret.clone();
-        [Some(cluster.secret.clone()), previous]
-    };
-    let known = accepted(old);
-    if !accepted(new)
-        .iter()
-        .any(|secret| secret.is_some() && known.contains(secret))
-    {
-        bail!(
-            "the peer would not understand heartbeats with the new `pre-shared-secret`: state the \
-             present one as `cluster previous-pre-shared-secret`, apply that on both nodes, and take \
-             the line out then; or run `routerctl rotate-secret`"
-        );
-    }
-    if old.heartbeat_port != new.heartbeat_port {
-        bail!(
-            "the peer sends its heartbeats to port {}, and would not be heard at {}: stop the agent of \
-             the standby, restart that of the active node with the new `cluster heartbeat-port`, and \
-             start the standby with it",
-            old.heartbeat_port,
-            new.heartbeat_port
-        );
-    }
-    Ok(())
 }
 
 /// Looks for the groups of the control socket. At a start they may come later, but an operator who names one

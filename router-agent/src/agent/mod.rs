@@ -209,7 +209,8 @@ async fn attempt(
             if !tells_connections {
                 conntrack::end().await;
             }
-            let stop = ending(&mut signals, &configuration, &mut successors);
+            let board = Arc::clone(&started.running.noting.board);
+            let stop = ending(&mut signals, &configuration, board.facts(), &mut successors);
             run_until(stop, started, dataplane, doors, &options.bpffs).await
         }
     };

@@ -13,13 +13,20 @@ use router_common::{
 
 use super::board::{Facts, SessionFacts};
 use crate::{
-    config::Secret,
+    config::{Cluster, Group, Secret},
     dataplane::MappedArray,
-    heartbeat::rotation::{self, Progress, Refusal},
+    heartbeat::rotation::{self, Progress, Refusal, starting},
 };
 
 /// A session's keys, before and after.
 type Change = (u32, Keys);
+
+/// The keys of the session of `group` between `host` and `peer`, as a configuration states them.
+pub(super) fn stated(cluster: &Cluster, group: &str, host: &str, peer: &str) -> Keys {
+    let slot = |secret: &Secret| kdf::slot(secret.expose().as_bytes(), group, host, peer);
+    let previous = cluster.previous_secret.as_ref();
+    starting(slot(&cluster.secret), previous.map(slot))
+}
 
 impl Facts {
     /// Accepts `secret` beside the present one in every session, and asks the peers for it; or in none.
@@ -36,15 +43,67 @@ impl Facts {
         Ok(())
     }
 
-    /// Accepts the secret alone that was begun with, in every session; or in none.
-    pub(super) fn finish_rotation(&self, force: bool) -> Result<(), Refusal> {
-        let configs = self.locked_keys();
-        let changes = self.changes(|session| {
-            let peer = self.heard.read(session.index).peer_keys();
-            rotation::finish(&configs.read(session.index).keys, peer, force)
-        })?;
-        write(&configs, &changes);
+    /// Accepts the secret alone that was begun with, in every session; or in none. Unless forced, only if
+    /// the next start would know it.
+    pub(super) fn finish_rotation(
+        &self,
+        force: bool,
+        is_stated: impl FnOnce() -> bool,
+    ) -> Result<(), Refusal> {
+        let changes = {
+            let configs = self.locked_keys();
+            self.changes(|session| {
+                let peer = self.heard.read(session.index).peer_keys();
+                rotation::finish(&configs.read(session.index).keys, peer, force)
+            })?
+        };
+        if !force && !is_stated() {
+            return Err(Refusal::NotStated);
+        }
+        write(&self.locked_keys(), &changes);
         Ok(())
+    }
+
+    /// Whether each peer understands an agent with the secrets of `new`, also one that changes later or not
+    /// at all. Sessions that `new` has no more have nobody to talk to.
+    pub(super) fn peers_understand(&self, new: &Cluster) -> bool {
+        let keeps = |session: &SessionFacts| {
+            let name = &self.groups()[session.group].name;
+            new.interfaces.contains(&session.path)
+                && new.groups.iter().any(|group| group.name == *name)
+        };
+        let configs = self.locked_keys();
+        self.sessions.iter().filter(|s| keeps(s)).all(|session| {
+            let present = configs.read(session.index).keys;
+            let peer = self.heard.read(session.index).peer_keys();
+            rotation::goes_on(&present, peer, &self.stated(new, session))
+        })
+    }
+
+    /// Whether all sessions accept what `cluster` states, and nothing else.
+    pub(super) fn has_secrets_of(&self, cluster: &Cluster) -> bool {
+        let configs = self.locked_keys();
+        self.sessions.iter().all(|session| {
+            let present = configs.read(session.index).keys;
+            rotation::is_same(&present, &self.stated(cluster, session))
+        })
+    }
+
+    /// Whether the secret that all sessions ask for is that of `cluster`.
+    pub(super) fn asks_for_secret_of(&self, cluster: &Cluster) -> bool {
+        let configs = self.locked_keys();
+        self.sessions.iter().all(|session| {
+            let stated = self.stated(cluster, session);
+            let present = configs.read(session.index).keys;
+            present.find(present.wanted()) == stated.find(stated.wanted())
+        })
+    }
+
+    /// By the names of the present configuration.
+    fn stated(&self, cluster: &Cluster, session: &SessionFacts) -> Keys {
+        let group: &Group = &self.groups()[session.group];
+        let host = &self.config.host_name;
+        stated(cluster, &group.name, host, self.peer(group))
     }
 
     pub(super) fn rotation(&self, session: &SessionFacts) -> Progress {

@@ -11,7 +11,7 @@ use tokio::{
 use tracing::error;
 
 use super::{
-    Ending,
+    Ending, board,
     configuration::Configuration,
     succession::{self, Succession},
 };
@@ -50,6 +50,7 @@ impl Signals {
 pub async fn ending(
     signals: &mut Signals,
     configuration: &Configuration,
+    live: &board::Facts,
     successors: &mut UnboundedReceiver<Succession>,
 ) -> (&'static str, Ending) {
     const ANOTHER: &str = "for another configuration";
@@ -59,7 +60,7 @@ pub async fn ending(
             _ = signals.interrupt.recv() => return ("interrupted", Ending::Leave),
             _ = signals.detach.recv() => return ("asked to detach", Ending::Detach),
             Some(by) = successors.recv() => return (ANOTHER, Ending::Succeed(by)),
-            _ = signals.reload.recv() => match configuration.reload().await {
+            _ = signals.reload.recv() => match configuration.reload(live).await {
                 Ok(Some(by)) => return (ANOTHER, Ending::Succeed(by)),
                 Ok(None) => {}
                 Err(error) => error!("the configuration stays as it is: {error:#}"),

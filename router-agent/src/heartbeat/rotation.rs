@@ -34,6 +34,10 @@ pub enum Refusal {
         "the peer does not use the new secret yet: run `routerctl rotate-secret` on it with the same secret, or drop the old one all the same by --force"
     )]
     StillNeeded,
+    #[error(
+        "the file that the agent starts with does not state the new secret, and the peer would not understand the next start: `routerctl configure apply` it as `cluster pre-shared-secret`, with the old one as `cluster previous-pre-shared-secret`, or drop the old one all the same by --force"
+    )]
+    NotStated,
 }
 
 /// How far a session's change is.
@@ -117,6 +121,25 @@ pub fn finish(keys: &Keys, peer: Named, force: bool) -> Result<Keys, Refusal> {
         }),
         ..*keys
     })
+}
+
+/// Whether a peer that last named `peer` understands who goes on from `present` with the secrets of `new`. It
+/// accepts what it named. One that named nothing of what we accept was not heard, and may accept any of it.
+pub fn goes_on(present: &Keys, peer: Named, new: &Keys) -> bool {
+    let accepted = |keys: &Keys| keys.slots.into_iter().filter(|slot| !slot.is_empty());
+    let is_named = |slot: &Slot| [peer.used, peer.wanted].contains(&slot.number());
+    let hears_peer = accepted(present).any(|slot| is_named(&slot));
+    accepted(present)
+        .filter(|slot| !hears_peer || is_named(slot))
+        .any(|slot| accepted(new).any(|new| new == slot))
+}
+
+/// Whether both accept the same secrets, and ask for the same.
+pub fn is_same(one: &Keys, other: &Keys) -> bool {
+    let has = |keys: &Keys, slot: &Slot| slot.is_empty() || keys.find(slot.number()) == Some(slot);
+    one.wanted == other.wanted
+        && one.slots.iter().all(|slot| has(other, slot))
+        && other.slots.iter().all(|slot| has(one, slot))
 }
 
 #[cfg(test)]

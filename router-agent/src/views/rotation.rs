@@ -14,7 +14,7 @@ pub(super) fn progress(progress: &str) -> &str {
             "two secrets are accepted; the peer has the new one and is about to use it"
         }
         "both-use-it" => {
-            "two secrets are accepted, and both nodes use the new one: write it into the configurations of both, then run `routerctl rotate-secret --finish` on both"
+            "two secrets are accepted, and both nodes use the new one: `routerctl configure apply` it on both, then run `routerctl rotate-secret --finish` on both"
         }
         other => other,
     }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use router_common::{
     identity::NodeId,
-    kdf::{self, session_number},
+    kdf::session_number,
     map::{MAX_SESSIONS, SessionConfig, SessionKey},
 };
 
@@ -17,14 +17,15 @@ use super::{
     super::{
         board::{SessionFacts, TunnelFacts},
         keeper::{HeartbeatSocket, Keeper},
+        secrets::stated,
     },
     first_ipv4,
 };
 use crate::{
     cluster::FormerLife,
-    config::{Cluster, Config, Group, Role, Secret},
+    config::{Cluster, Config, Group, Role},
     dataplane::Dataplane,
-    heartbeat::{Prober, open_socket, rotation::starting},
+    heartbeat::{Prober, open_socket},
 };
 
 /// A session that the programs know.
@@ -140,14 +141,8 @@ pub fn open_sessions(
                 dataplane.clear_session(index)?;
             }
             let Members { node, peer, name } = members;
-            let keys_of = |secret: &Secret| {
-                kdf::slot(secret.expose().as_bytes(), &group.name, host_name, name)
-            };
             let config = SessionConfig {
-                keys: starting(
-                    keys_of(&cluster.secret),
-                    cluster.previous_secret.as_ref().map(keys_of),
-                ),
+                keys: stated(cluster, &group.name, host_name, name),
                 session: key.session,
                 local_node: node.0,
                 peer_node: peer.0,

@@ -59,9 +59,17 @@ enum Command {
     Clear(Clear),
     /// Change the pre-shared secret of the running agent, without a missed heartbeat.
     ///
-    /// Run it on both nodes with the same secret, then, once both use it, with --finish on both. The
-    /// secret is one line of the standard input or of a file. The agent forgets it when it stops:
-    /// write it into the configuration, too.
+    /// The secret is one line of the standard input or of a file. The agent forgets it when it stops, so the
+    /// configuration must state it, too. In this order, each step on both nodes:
+    ///
+    /// 1. `routerctl rotate-secret --file FILE`, with the same secret
+    ///
+    /// 2. `routerctl configure apply` with it as `pre-shared-secret`, and the old one as
+    ///    `previous-pre-shared-secret`
+    ///
+    /// 3. `routerctl rotate-secret --finish`, once `routerctl show heartbeat` says that both use it
+    ///
+    /// 4. `routerctl configure apply` without `previous-pre-shared-secret`
     RotateSecret(Rotate),
     /// Move a group of the running agent by hand.
     #[command(subcommand)]

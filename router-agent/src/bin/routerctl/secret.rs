@@ -28,7 +28,7 @@ pub struct Rotate {
     /// Accept the old secret no more.
     #[arg(long)]
     finish: bool,
-    /// Although the peer may not have the new one.
+    /// Although the peer may not have the new one, or the file that the agent starts with does not state it.
     #[arg(long, requires = "finish")]
     force: bool,
     #[command(flatten)]

@@ -260,3 +260,45 @@ fn a_restart_with_the_old_configuration_is_understood_until_the_change_is_finish
         Some(Refusal::StillNeeded)
     );
 }
+
+#[test]
+fn a_configuration_must_state_what_the_peer_has() {
+    let of = Keys::of;
+    let both = |wanted| starting(slot(wanted), Some(slot(OLD + NEW - wanted)));
+    let rotating = begin(&of(slot(OLD)), &slot(NEW)).unwrap();
+    let rotated = finish(&rotating, named(NEW, NEW), false).unwrap();
+    for (present, peer, new, goes) in [
+        (of(slot(OLD)), named(OLD, OLD), of(slot(OLD)), true),
+        (of(slot(OLD)), named(OLD, OLD), both(NEW), true),
+        (of(slot(OLD)), named(OLD, OLD), of(slot(NEW)), false),
+        (of(slot(OLD)), named(0, 0), of(slot(NEW)), false),
+        // Both are accepted here; what matters is what the peer has.
+        (rotating, named(OLD, OLD), of(slot(NEW)), false),
+        (rotating, named(OLD, OLD), of(slot(OLD)), true),
+        (rotating, named(OLD, NEW), of(slot(NEW)), true),
+        (rotating, named(0, 0), of(slot(NEW)), true),
+        (rotated, named(NEW, NEW), of(slot(OLD)), false),
+        (rotated, named(NEW, NEW), of(slot(NEW)), true),
+        (rotated, named(NEW, NEW), both(OLD), true),
+        // It named what was given up by force.
+        (rotated, named(OLD, OLD), of(slot(NEW)), true),
+    ] {
+        assert_eq!(
+            goes_on(&present, peer, &new),
+            goes,
+            "{present:?} {peer:?} {new:?}"
+        );
+    }
+    let other_key = Slot {
+        tx: [THIRD; 2],
+        ..slot(OLD)
+    };
+    assert!(!goes_on(&of(slot(OLD)), named(OLD, OLD), &of(other_key)));
+
+    assert!(is_same(&rotated, &of(slot(NEW))), "in another place");
+    assert!(is_same(&rotating, &both(NEW)));
+    assert!(!is_same(&rotating, &both(OLD)), "asks for the other");
+    assert!(!is_same(&rotating, &of(slot(NEW))));
+    assert!(!is_same(&of(slot(NEW)), &rotating));
+    assert!(!is_same(&of(slot(OLD)), &of(other_key)));
+}
