@@ -203,6 +203,35 @@ fn what_is_wrong_changes_nothing() {
     assert!(started_with(node).ends_with("# nothing\n"));
 }
 
+/// The default said aloud changes nothing of what the router does, and is known from then on all the same.
+#[test]
+fn what_is_stated_to_no_effect_is_taken_in() {
+    let (lab, agent) = alone();
+    let node = lab.node(PRIMARY.name);
+    let origin = || {
+        let words = ["show", "configuration", "commands", "--origin"];
+        let text = agent::routerctl(node, &words).unwrap();
+        let line = text.lines().find(|line| line.contains("dead-interval 200"));
+        line.map(ToOwned::to_owned)
+    };
+    let stated = "set cluster dead-interval 200";
+    assert_eq!(origin().unwrap(), format!("{stated}  # default"));
+    let new = config(PRIMARY) + stated + "\n";
+    let said = apply(node, &new, &["--confirm-within", "600"]);
+    assert!(said.contains("+ cluster dead-interval 200\n"), "{said}");
+    assert!(said.contains("nothing to confirm"), "{said}");
+    assert_eq!(origin().unwrap(), stated);
+    assert_eq!(started_with(node), new);
+    assert_eq!(status(node).unwrap().unconfirmed_for_ms, None);
+    assert_eq!(apply(node, &new, &[]), "nothing changes\n");
+    // It is what a change that fails goes back to.
+    let _taken = node.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 4_754)));
+    let failed = refused(node, &(new.clone() + &tunnel_in_udp(PRIMARY)));
+    assert!(failed.contains("went back"), "{failed}");
+    assert_eq!(origin().unwrap(), stated);
+    assert!(agent.terminate().unwrap().success());
+}
+
 /// Has the node's agent start with a file in a directory of its own; that directory.
 fn apart(node: &Node) -> PathBuf {
     let directory = node.directory().join("apart");

@@ -6,8 +6,7 @@ use crate::{
     control::protocol::Configured,
 };
 
-/// A line for each statement that goes or comes, and what is left to be done if an agent begins with them
-/// that waits to be told to keep them.
+/// A line for each statement that goes or comes; and where they were to be confirmed, what is left to be done.
 pub fn applied(configured: &Configured, confirm_within_s: Option<u32>) -> String {
     let Configured {
         changes,
@@ -18,14 +17,23 @@ pub fn applied(configured: &Configured, confirm_within_s: Option<u32>) -> String
     if changes.is_empty() {
         text += "nothing changes\n";
     }
-    if let (Some(seconds), Some(_)) = (confirm_within_s, ticket) {
-        let remedy = format!(
-            "the configuration before comes back after {seconds} s, unless `routerctl configure confirm` \
-             keeps this one"
-        );
-        text += &Tone::Attention.paint(remedy).to_string();
-        text.push('\n');
-    }
+    let (tone, remark) = match (confirm_within_s, ticket) {
+        (Some(seconds), Some(_)) => (
+            Tone::Attention,
+            format!(
+                "the configuration before comes back after {seconds} s, unless `routerctl configure \
+                 confirm` keeps this one"
+            ),
+        ),
+        (Some(_), None) => (
+            Tone::Plain,
+            "the router does what it did before: this is kept, and there is nothing to confirm"
+                .to_owned(),
+        ),
+        (None, _) => return text,
+    };
+    text += &tone.paint(remark).to_string();
+    text.push('\n');
     text
 }
 
@@ -62,7 +70,8 @@ mod tests {
         let unconfirmed = lines(&configured, Some(60));
         assert!(unconfirmed[1].contains("after 60 s"), "{unconfirmed:?}");
         configured.ticket = None;
-        assert_eq!(lines(&configured, Some(60)).len(), 1, "nothing was done");
+        let kept = lines(&configured, Some(60));
+        assert!(kept[1].contains("nothing to confirm"), "{kept:?}");
         configured.changes.clear();
         assert_eq!(lines(&configured, None), ["nothing changes"]);
     }

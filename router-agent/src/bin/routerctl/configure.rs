@@ -81,9 +81,11 @@ pub fn carry_out(configure: Configure) -> Result<()> {
     let is_confirmation = step == Configuring::Confirm;
     let confirm_within = match &step {
         Configuring::Apply {
-            confirm_within_s, ..
+            confirm_within_s,
+            dry_run: false,
+            ..
         } => *confirm_within_s,
-        Configuring::Confirm | Configuring::RollBack => None,
+        Configuring::Apply { .. } | Configuring::Confirm | Configuring::RollBack => None,
     };
     let agent = asking.agent().with_timeout(LONGEST_CHECK);
     let configured = agent.configure(step)?;
