@@ -277,6 +277,8 @@ impl Node {
             beat: self.agent_seen,
             opened: BootTime::from_ns(self.fence.opened_ns),
             own_until: BootTime::from_ns(self.fence.authority_end_ns),
+            lease: Length::of(Duration::from_nanos(self.fence.lease_ns)),
+            grant: self.grant,
         };
         self.begin(
             Core::resumed(self.policy.clone(), &former, claim.epoch, now),

@@ -134,8 +134,8 @@ impl Policy {
 
     /// The age of a lease at which its holder no longer counts on the next grant: more than one was
     /// lost, or the peer is slow, or dead. A sixth of the lease is left to the arbiter, by default.
-    pub(super) fn suspicion(&self) -> Duration {
-        suspicion(self.keepalive, self.lease)
+    pub(super) fn suspicion(&self, lease: Length) -> Duration {
+        suspicion(self.keepalive, lease)
     }
 
     /// Of two nodes with equal right, the one with the lower place goes first: the primary.

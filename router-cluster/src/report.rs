@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use router_common::{
     identity::{Claim, Flags},
+    lease::Length,
     map::{Fence, LocalState, SessionState},
     time::BootTime,
 };
@@ -22,6 +23,10 @@ pub struct FormerLife {
     pub opened: BootTime,
     /// Until when it needed nobody's grants for that.
     pub own_until: BootTime,
+    /// How long it counted on each grant of the peer; none if it did not.
+    pub lease: Length,
+    /// What it granted the peer with each message.
+    pub grant: Length,
 }
 
 impl FormerLife {
@@ -36,6 +41,8 @@ impl FormerLife {
             beat: local.agent_beat(),
             opened: BootTime::from_ns(fence.opened_ns),
             own_until: BootTime::from_ns(fence.authority_end_ns),
+            lease: Length::of(Duration::from_nanos(fence.lease_ns)),
+            grant: local.grant(),
         }
     }
 

@@ -171,6 +171,107 @@ fn timing_changes_in_either_order_of_nodes() {
     }
 }
 
+/// The same by the peer's grants, which last as long as before until the group moves; and then as long as both
+/// say, with no stop that it did not have before.
+#[test]
+fn timing_of_grants_changes_in_either_order_of_nodes() {
+    let of = |router: Router, keepalive: u32, dead: u32, agent_dead: u32| {
+        replacing::by_grants(router)
+            + &format!(
+                "set cluster keepalive-interval {keepalive}
+set cluster dead-interval {dead}
+set cluster agent-dead-interval {agent_dead}
+"
+            )
+    };
+    let mut cluster = replacing::formed_with(move |router| of(router, 50, 200, 60_000));
+    let counted_us = |cluster: &Cluster| {
+        let session = cluster.session(PRIMARY).unwrap();
+        session.fence.lease_us
+    };
+    let granted_us = |cluster: &Cluster| cluster.session(SECONDARY).unwrap().granting_us;
+    for (first, keepalive, dead, agent_dead) in [
+        (PRIMARY, 500, 2_000, 90_000),
+        (PRIMARY, 50, 200, 60_000),
+        (SECONDARY, 500, 2_000, 90_000),
+        (SECONDARY, 50, 200, 60_000),
+    ] {
+        let before = ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap());
+        let report = under_traffic(&mut cluster, &[first, first.peer()], &|cluster, router| {
+            apply(
+                cluster.node(router),
+                &of(router, keepalive, dead, agent_dead),
+                &[],
+            );
+            Ok(())
+        });
+        println!("{keepalive}/{dead}, {} first", first.name);
+        none_lost(&report, &cluster);
+        assert_eq!(
+            ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap()),
+            before,
+            "{keepalive}/{dead}, {} first\n{}",
+            first.name,
+            cluster.logs()
+        );
+        assert_eq!(
+            (counted_us(&cluster), granted_us(&cluster)),
+            (150_000, 150_000)
+        );
+    }
+    for router in ROUTERS {
+        apply(cluster.node(router), &of(router, 500, 2_000, 90_000), &[]);
+    }
+    agent::routerctl(cluster.node(PRIMARY), &["force", "cluster", "standby"]).unwrap();
+    cluster.settle(SECONDARY).unwrap();
+    let session = cluster.session(SECONDARY).unwrap();
+    assert_eq!(session.fence.lease_us, 1_500_000);
+    assert_eq!(cluster.session(PRIMARY).unwrap().granting_us, 1_500_000);
+}
+
+/// Which would tick too seldom for the peer, or not wait for the peer's ticks.
+#[test]
+fn an_agent_that_one_would_take_for_dead_meanwhile_is_refused() {
+    let of = |keepalive: u32, dead: u32, agent_dead: u32| {
+        with_timing(PRIMARY, keepalive, dead)
+            + &format!("set cluster agent-dead-interval {agent_dead}\n")
+    };
+    let (quick, slow) = (of(1, 4, 100), of(500, 2_000, 3_000));
+    for (present, next, why) in [
+        (&quick, &slow, "this one would tick each 500ms"),
+        (&slow, &quick, "its agent ticks each 500ms"),
+    ] {
+        let (lab, agent) = alone_with(present);
+        let node = lab.node(PRIMARY.name);
+        let said = refused(node, next);
+        assert!(said.contains(why), "{said}");
+        assert_eq!(&started_with(node), present);
+        assert!(agent.terminate().unwrap().success());
+    }
+}
+
+/// By its own word an active forwards for as long as its own configuration says.
+#[test]
+fn which_node_an_agents_interval_belongs_on_first_is_told() {
+    let (lab, _agent) = alone();
+    let node = lab.node(PRIMARY.name);
+    let told = |agent_dead: u32| {
+        let new = config(PRIMARY) + &format!("set cluster agent-dead-interval {agent_dead}\n");
+        let output = apply_output(node, &new, &["--dry-run"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let line = said.lines().find(|line| line.starts_with("note: "));
+        line.unwrap_or_default().to_owned()
+    };
+    poll::until(PATIENCE, || {
+        let said = told(90_000);
+        ensure!(said.contains("90s instead of 60s belongs first on the node that stands by"));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(told(30_000), "", "first on the one that is active");
+    assert_eq!(told(60_000), "");
+}
+
 #[test]
 fn what_is_wrong_changes_nothing() {
     let cluster = formed();

@@ -322,6 +322,11 @@ impl Facts {
         Ok(counted.into_iter().map(|(name, _)| name).collect())
     }
 
+    /// Whether this node holds group `number`, or is handing it over.
+    pub(super) fn is_active(&self, number: u32) -> bool {
+        self.fences.read(number).opened_ns != 0
+    }
+
     fn role(&self, group: &Group) -> Role {
         group
             .role_of(&self.config.host_name)

@@ -189,6 +189,9 @@ impl Configuration {
         let path = &self.options.config;
         let new = config::load(path, &self.facts, self.options.strict)?;
         states_something(&new, &path.display())?;
+        if let Some(order) = self.order_of_nodes(&new, live) {
+            warn!("{order}");
+        }
         let plan = self.plan(new, None, live).await?;
         for change in &plan.changes {
             info!("configuration: {change}");
@@ -233,7 +236,9 @@ impl Configuration {
         let new = spawn_blocking(check)
             .await
             .context("the check has failed")??;
-        let warnings = new.render_warnings(false);
+        let order = self.order_of_nodes(&new, live);
+        let note = order.map_or_else(String::new, |order| format!("note: {order}\n"));
+        let warnings = new.render_warnings(false) + &note;
         if dry_run {
             return Ok(Step {
                 configured: Configured {
@@ -287,6 +292,7 @@ impl Configuration {
                 succession: None,
             });
         }
+        peer::keeps_ticking(old_cluster.as_ref(), new_cluster.as_ref())?;
         peer::has_way_back(old_cluster.as_ref(), live)?;
         setup::plan(&new.config, &self.options, &self.netlink).await?;
         find_groups(&new.config).await?;
@@ -393,6 +399,12 @@ impl Configuration {
     fn saved_at(&self) -> PathBuf {
         let path = &self.options.config;
         fs::canonicalize(path).unwrap_or_else(|_| path.clone())
+    }
+
+    fn order_of_nodes(&self, new: &Loaded, live: &board::Facts) -> Option<String> {
+        let running = self.running();
+        let (old, new) = (&running.config.cluster, &new.config.cluster);
+        peer::order_of_nodes(old.as_ref(), new.as_ref(), live)
     }
 
     fn later(&self, succession: Succession) -> Box<dyn FnOnce() + Send> {

@@ -548,7 +548,8 @@ impl Driver {
                 .max(HANDOVER_SHARE.saturating_mul(sessions))
                 .min(self.keepalive)
         } else {
-            self.keepalive
+            let paces = self.groups.iter().map(|group| group.core.pace());
+            paces.fold(self.keepalive, Duration::min)
         }
     }
 

@@ -608,7 +608,7 @@ impl Core {
     /// From when on an active does not count on the next grant any more.
     fn missed_from(&self) -> BootTime {
         if self.policy.grants_count() && self.report.leased >= self.active_since {
-            self.report.leased.after(self.policy.suspicion())
+            self.report.leased.after(self.policy.suspicion(self.lease))
         } else {
             BootTime::NEVER
         }
@@ -633,7 +633,7 @@ impl Core {
     /// When the fence of an active ends, unless something renews it.
     fn authority_end(&self) -> BootTime {
         let lease_end = if self.policy.grants_count() && self.report.leased >= self.active_since {
-            self.report.leased.after(self.policy.lease.duration())
+            self.report.leased.after(self.lease.duration())
         } else {
             BootTime::NEVER
         };

@@ -90,6 +90,10 @@ impl Core {
         if self.report.last_heard.is_never() || claim.epoch < self.newest.epoch {
             return;
         }
+        // What it was granted under an earlier claim is worth nothing under this one.
+        if claim.epoch > self.newest.epoch && flags.contains(Flags::FORWARDING) {
+            self.lease = self.policy.lease;
+        }
         let ours = self.owns() && claim.epoch == self.own_epoch;
         if !ours {
             // Only the claimant itself says that it owns the group.

@@ -246,6 +246,10 @@ pub struct Core {
     granted: BootTime,
     /// Whether that is all that we granted: since the last tick we have granted nothing.
     granted_is_all: bool,
+    /// How long grants last under the newest claim, ours or the peer's: on both nodes what it was when that was
+    /// made. What another policy says counts from the next claim on, for the nodes come by it one after the
+    /// other, and nobody may count on more than is granted.
+    lease: Length,
     /// While active: how long we did not run, if that ended our authority.
     lapsed: Option<Duration>,
     /// While active: since when.
@@ -281,6 +285,7 @@ impl Core {
         } else {
             BootTime::NEVER
         };
+        let lease = policy.lease;
         Self {
             policy,
             stage: Stage::Initializing,
@@ -310,6 +315,7 @@ impl Core {
             ask_not_before: BootTime::NEVER,
             granted,
             granted_is_all: false,
+            lease,
             lapsed: None,
             active_since: BootTime::NEVER,
             vouched: BootTime::NEVER,
@@ -328,7 +334,11 @@ impl Core {
     /// Should the peer have claimed meanwhile all the same, the first tick shows it, and an active
     /// yields as one does that was only stopped.
     pub fn resumed(policy: Policy, former: &FormerLife, newest: Epoch, now: BootTime) -> Self {
-        let mut core = Self::with_floor(policy, newest, now);
+        // Under a claim that it knew, the peer may have its grants still.
+        let mut core = Self::with_floor(policy, newest.max(former.claim.epoch), now);
+        let policys = |lease: Length| if lease.is_none() { core.lease } else { lease };
+        let (leased, granted) = (policys(former.lease), policys(former.grant));
+        core.lease = granted;
         if !former.can_be_resumed(&core.policy, now) {
             return core;
         }
@@ -346,6 +356,7 @@ impl Core {
             };
             core.vouched = former.beat;
             core.arbitration.held_until = former.own_until;
+            core.lease = leased;
         } else {
             core.stage = Stage::Standby;
             core.stands_back = former.flags.contains(Flags::STANDS_BACK);
@@ -464,7 +475,7 @@ impl Core {
                         Rule::Arbiter(_) => self.arbitration.held_until,
                     },
                     lease: if policy.grants_count() {
-                        policy.lease
+                        self.lease
                     } else {
                         Length::NONE
                     },
@@ -478,7 +489,7 @@ impl Core {
             {
                 Mandate {
                     opening: None,
-                    grant: policy.lease,
+                    grant: self.lease,
                 }
             }
             Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault => {
@@ -504,6 +515,22 @@ impl Core {
     /// The epoch under which this node is active, or last was; zero if it never was.
     pub const fn own_epoch(&self) -> Epoch {
         self.own_epoch
+    }
+
+    /// How long grants last under the present claim; at first what the policy before said.
+    pub const fn lease(&self) -> Length {
+        self.lease
+    }
+
+    /// Between two probes at most. Grants come by them, and by what they are answered; where they are shorter than
+    /// the policy says, either node brings them in time while the agent of the other is replaced.
+    pub fn pace(&self) -> Duration {
+        let keepalive = self.policy.keepalive;
+        if self.policy.grants_count() && self.lease < self.policy.lease {
+            keepalive.min(self.lease.duration() / 3)
+        } else {
+            keepalive
+        }
     }
 
     /// Whether an owner lets go before its successor may forward.
@@ -604,6 +631,7 @@ impl Core {
     fn take(&mut self, epoch: Epoch, now: BootTime, commands: &mut Vec<Command>) {
         self.own_epoch = epoch;
         self.active_since = now;
+        self.lease = self.policy.lease;
         self.lapsed = None;
         self.newest = Claim {
             epoch,

@@ -72,6 +72,7 @@ impl Core {
             ask_not_before,
             granted,
             granted_is_all: _,
+            lease: _,
             lapsed: _,
             active_since,
             vouched,

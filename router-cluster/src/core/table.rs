@@ -117,7 +117,7 @@ impl Core {
             | Standing::Draining
             | Standing::Outdated => {
                 if self.granted.is_never() || self.granted_is_all {
-                    self.policy.lease.promised_until(self.bound_since())
+                    self.lease.promised_until(self.bound_since())
                 } else {
                     self.ticked.after(Duration::from_nanos(1))
                 }

@@ -11,6 +11,7 @@ mod planned;
 mod priorities;
 mod random;
 mod scenarios;
+mod timing;
 mod witness;
 mod world;
 

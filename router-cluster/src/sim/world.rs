@@ -8,7 +8,7 @@ use super::{
         node::{Message, Node, Outcome, Planted, owns},
         store::Store,
     },
-    KEEPALIVE, MAX_DELAY, PER_MS, STEP_NS, Setup, TIMEOUT,
+    KEEPALIVE, MAX_DELAY, PER_MS, STEP_NS, Setup, TIMEOUT, ms,
     random::Random,
     witness::Witness,
 };
@@ -365,7 +365,9 @@ impl Sim {
             }
             if probe {
                 let place = &mut self.places[index];
-                place.next_probe = now + KEEPALIVE * PER_MS;
+                let core = place.node.core.as_ref();
+                let interval = core.map_or(ms(KEEPALIVE), Core::pace).as_nanos();
+                place.next_probe = now + u64::try_from(interval).expect("short") / STEP_NS;
                 let message = place.node.speak(None, clock);
                 self.send(index, message);
             }

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use router_common::{lease::Length, time::BootTime};
+use router_common::{
+    identity::{Claim, Epoch, Flags},
+    lease::Length,
+    time::BootTime,
+};
 
 use super::{ASKING, Bench, DRAINING, IMPAIRED, OUT, OWNER, READY, active, ms, policy};
-use crate::{Event, PeerFinding, Policy, Prefer, State};
+use crate::{Core, Event, FormerLife, PeerFinding, Policy, Prefer, State};
 
 fn consistent(node: u32) -> Bench {
     Bench::new(Policy {
@@ -181,4 +185,149 @@ fn an_active_that_did_not_run_for_so_long_that_its_word_ended_starts_over() {
     b.now = b.now.after(ms(5000));
     b.hears(READY, 6);
     assert_eq!(b.core.state(), State::Active);
+}
+
+const SHORT: Length = Length::from_us(30_000);
+
+/// A new agent with other grants in its policy, in the place of one that was active, or granted.
+fn reconfigured(node: u32, lease: Length, former: FormerLife) -> Bench {
+    let mut b = Bench::new(Policy {
+        prefer: Prefer::Consistency,
+        lease,
+        ..policy(node)
+    });
+    b.now = b.now.after(ms(100));
+    let owner = if former.flags.contains(Flags::FORWARDING) {
+        b.policy.node
+    } else {
+        b.policy.peer
+    };
+    let former = FormerLife {
+        claim: Claim {
+            epoch: Epoch(5),
+            owner,
+        },
+        beat: b.now,
+        ..former
+    };
+    b.now = b.now.after(ms(10));
+    b.core = Core::resumed(b.policy.clone(), &former, Epoch(5), b.now);
+    b
+}
+
+fn owner_counted_on(lease: Length, now_on: Length) -> Bench {
+    let former = FormerLife {
+        flags: OWNER,
+        lease,
+        ..FormerLife::default()
+    };
+    let mut b = reconfigured(1, now_on, former);
+    b.hears(READY, 5);
+    assert_eq!(b.core.state(), State::Active);
+    b
+}
+
+fn standby_granted(grant: Length, now_on: Length) -> Bench {
+    let former = FormerLife {
+        flags: READY,
+        grant,
+        ..FormerLife::default()
+    };
+    let mut b = reconfigured(2, now_on, former);
+    b.hears(OWNER, 5);
+    assert_eq!(b.core.state(), State::Standby);
+    b
+}
+
+/// The peer may still grant what it did; and it is asked as often as that needs.
+#[test]
+fn an_owner_counts_on_the_same_grants_until_the_next_claim() {
+    let mut b = owner_counted_on(SHORT, LONG);
+    assert_eq!(b.core.mandate().opening.unwrap().lease, SHORT);
+    let slow = Policy {
+        keepalive: ms(100),
+        ..b.policy.clone()
+    };
+    let former = FormerLife {
+        claim: Claim {
+            epoch: Epoch(5),
+            owner: slow.node,
+        },
+        flags: OWNER,
+        beat: b.now,
+        lease: SHORT,
+        ..FormerLife::default()
+    };
+    let resumed = Core::resumed(slow.clone(), &former, Epoch(5), b.now);
+    assert_eq!(resumed.pace(), ms(10));
+    assert_eq!(Core::new(slow, b.now).pace(), ms(100));
+    // The peer has it, and with it the group comes back.
+    b.hears(OWNER, 6);
+    assert_eq!(b.core.state(), State::Standby);
+    assert_eq!(b.core.mandate().grant, LONG);
+    b.hears(OUT, 6);
+    b.run(ms(1000));
+    assert_eq!(b.core.state(), State::Active);
+    assert_eq!(b.core.mandate().opening.unwrap().lease, LONG);
+    assert_eq!(b.core.pace(), b.policy.keepalive);
+}
+
+/// They come as seldom as they did, until the peer has changed too.
+#[test]
+fn an_owner_counts_on_no_shorter_grants_either() {
+    let b = owner_counted_on(LONG, SHORT);
+    assert_eq!(b.core.mandate().opening.unwrap().lease, LONG);
+    assert_eq!(b.core.pace(), b.policy.keepalive);
+    let b = owner_counted_on(Length::NONE, SHORT);
+    assert_eq!(
+        b.core.mandate().opening.unwrap().lease,
+        SHORT,
+        "nothing lasts"
+    );
+}
+
+/// The owner still counts on them.
+#[test]
+fn a_standby_grants_the_same_until_the_next_claim() {
+    let mut b = standby_granted(LONG, SHORT);
+    assert_eq!(b.core.mandate().grant, LONG);
+    b.hears(OWNER, 6);
+    assert_eq!(b.core.mandate().grant, SHORT);
+    let b = standby_granted(SHORT, LONG);
+    assert_eq!(b.core.mandate().grant, SHORT);
+    assert_eq!(b.core.pace(), SHORT.duration() / 3);
+}
+
+#[test]
+fn what_was_granted_before_a_change_binds_as_long_as_it_did() {
+    let mut b = standby_granted(LONG, SHORT);
+    // As in `beside_an_outdated_peer`.
+    b.hears(READY, 6);
+    b.hears(OWNER, 5);
+    b.now = b.now.after(ms(5));
+    b.peer.granted = b.now;
+    let over = LONG.promised_until(b.now);
+    b.run(over.since(b.now).saturating_sub(Duration::from_nanos(1)));
+    assert_ne!(b.core.state(), State::Active);
+}
+
+/// Its agent was gone for too long to go on.
+#[test]
+fn a_start_that_does_not_go_on_is_bound_by_what_was_granted() {
+    let mut b = standby_granted(SHORT, SHORT);
+    let former = FormerLife {
+        claim: Claim {
+            epoch: Epoch(5),
+            owner: b.policy.peer,
+        },
+        flags: READY,
+        beat: b.now,
+        grant: LONG,
+        ..FormerLife::default()
+    };
+    b.now = b.now.after(ms(1000));
+    b.core = Core::resumed(b.policy.clone(), &former, Epoch(0), b.now);
+    assert_eq!(b.core.state(), State::Initializing);
+    b.hears(OWNER, 5);
+    assert_eq!(b.core.mandate().grant, LONG);
 }

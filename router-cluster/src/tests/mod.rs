@@ -132,6 +132,7 @@ impl Bench {
             opened: BootTime::NEVER,
             own_until: BootTime::NEVER,
             beat: self.now,
+            ..FormerLife::default()
         };
         self.now = self.now.after(after);
         self.core = Core::resumed(self.policy.clone(), &former, Epoch(5), self.now);

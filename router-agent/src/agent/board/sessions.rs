@@ -114,7 +114,12 @@ impl Facts {
         let claim = state.claim();
         let granted = self.granted.read(session.index);
         let granted_at = BootTime::from_ns(granted.granted_ns);
-        let lease = Length::by_default(cluster.dead_interval);
+        let local = self.local.read(session.index);
+        let lease = if local.grant().is_none() {
+            Length::by_default(cluster.dead_interval)
+        } else {
+            local.grant()
+        };
         let replied = state.replies > 0;
         let round_trips = self.round_trips.read(session.index);
         let quantile = |per_mille| round_trips.quantile_ns(per_mille).map(in_us);
@@ -140,7 +145,7 @@ impl Facts {
             peer_epoch: claim.epoch.0,
             peer_owner: owner_name(claim, group),
             peer_flags: flag_names(state.flags()),
-            granting_us: self.local.read(session.index).grant_us,
+            granting_us: local.grant_us,
             last_granted_ms_ago: (!granted_at.is_never()).then(|| in_ms(now.since(granted_at))),
             promised_ms: in_ms(lease.promised_until(granted_at).since(now)),
             grants_given: granted.grants,

@@ -43,7 +43,7 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Whether there is nothing to write, also where nothing can be written.
-pub fn holds(path: &Path, text: &str) -> bool {
+fn holds(path: &Path, text: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|present| present == text)
 }
 

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use super::super::board;
-use crate::config::Cluster;
+use super::super::{board, pulse::BEAT};
+use crate::config::{Cluster, Group, Prefer};
 
 /// Refuses a change after which one would not hear the other. `live` has the secrets that are in force:
 /// those of `old`, unless they were changed since.
@@ -33,6 +33,60 @@ pub fn keeps_talking(
         );
     }
     Ok(())
+}
+
+/// Refuses a change by which, until both have it, one would take the agent of the other for dead while that
+/// ticks as it should.
+pub fn keeps_ticking(old: Option<&Cluster>, new: Option<&Cluster>) -> Result<()> {
+    let (Some(old), Some(new)) = (old, new) else {
+        return Ok(());
+    };
+    // An agent is as old as its last tick, and one message may be lost. Of one configuration that is so anyway.
+    let tick = |cluster: &Cluster| cluster.keepalive_interval.min(BEAT);
+    let outlasts =
+        |patient: &Cluster, other: &Cluster| patient.agent_dead_interval > 2 * tick(other);
+    if !outlasts(old, new) {
+        bail!(
+            "until the peer has this, it takes an agent for dead that has not ticked for {:?}, and this one \
+             would tick each {:?}: apply on both nodes a `cluster agent-dead-interval` of more than twice \
+             that first, and the rest then",
+            old.agent_dead_interval,
+            tick(new)
+        );
+    }
+    if !outlasts(new, old) {
+        bail!(
+            "until the peer has this, its agent ticks each {:?}, and this one would take it for dead after \
+             {:?}: apply the rest on both nodes first, and the new `cluster agent-dead-interval` then",
+            tick(old),
+            new.agent_dead_interval
+        );
+    }
+    Ok(())
+}
+
+/// What the operator must know of the order of the nodes, since neither node can tell whether the other has
+/// changed: an agent vouches for its node by its own interval, and the peer waits by its own.
+pub fn order_of_nodes(
+    old: Option<&Cluster>,
+    new: Option<&Cluster>,
+    live: &board::Facts,
+) -> Option<String> {
+    let (before, after) = (old?.agent_dead_interval, new?.agent_dead_interval);
+    let is_longer = after > before;
+    let vouches = |group: &Group| {
+        old.is_some_and(|old| old.arbiter.is_none()) && group.prefer == Prefer::Availability
+    };
+    let is_late = (0..)
+        .zip(live.groups())
+        .any(|(number, group)| vouches(group) && live.is_active(number) == is_longer);
+    (before != after && is_late).then(|| {
+        let other = if is_longer { "stands by" } else { "is active" };
+        format!(
+            "cluster agent-dead-interval: {after:?} instead of {before:?} belongs first on the node that \
+             {other}; until both have it two may forward, should the agent of the active one die"
+        )
+    })
 }
 
 /// Refuses a change whose way back would lead to a secret that was given up since.

@@ -57,6 +57,7 @@ pub fn driven_groups(config: &Config, sessions: Vec<OpenSession>, newest: Epoch)
             let former = sessions.iter().map(|session| session.former);
             let former = former.max_by_key(|life| life.beat).unwrap_or_default();
             let policy = policy(cluster, group, node, peer);
+            let lease = policy.lease;
             let core = Core::resumed(policy, &former, newest, clock::now());
             let state = core.state();
             if state != State::Initializing {
@@ -65,6 +66,15 @@ pub fn driven_groups(config: &Config, sessions: Vec<OpenSession>, newest: Epoch)
                     epoch = former.claim.epoch.0,
                     "goes on as {state}"
                 );
+                if core.lease() != lease {
+                    info!(
+                        group = group.name,
+                        epoch = former.claim.epoch.0,
+                        "grants last {:?} until the group moves, as before, and {:?} from then on",
+                        core.lease().duration(),
+                        lease.duration()
+                    );
+                }
             }
             let sessions = sessions.into_iter().map(|session| Session {
                 index: session.facts.index,
