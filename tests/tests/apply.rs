@@ -407,6 +407,30 @@ fn nothing_but_the_text_of_the_file_changes() {
     assert!(agent.terminate().unwrap().success());
 }
 
+/// The way back is no reason not to route, but one not to leave.
+#[test]
+fn without_a_way_back_the_agent_runs_and_stays_as_it_is() {
+    let lab = article::lab().unwrap();
+    let node = lab.node(PRIMARY.name);
+    let namespace = node
+        .exec(&["stat", "-Lc", "%i", "/proc/self/ns/net"])
+        .unwrap();
+    let last_good = format!("/run/router/netns-{}.last-good", namespace.trim());
+    node.run(|| fs::create_dir_all(&last_good))
+        .unwrap()
+        .unwrap();
+    let agent = alone_in(node, &config(PRIMARY));
+    let new = config(PRIMARY) + "set interfaces tunnel tun00 description other\n";
+    let said = refused(node, &new);
+    node.run(|| fs::remove_dir(&last_good)).unwrap().unwrap();
+    assert!(said.contains("no way back"), "{said}");
+    assert_eq!(description(node), "");
+    assert!(agent::log(node).contains("no other configuration can be applied"));
+    apply(node, &new, &[]);
+    assert_eq!(description(node), "other");
+    assert!(agent.terminate().unwrap().success());
+}
+
 fn tunnel_in_udp(router: Router) -> String {
     let (Router { underlay, .. }, remote) = (router, router.peer().underlay);
     format!(

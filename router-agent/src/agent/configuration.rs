@@ -126,7 +126,12 @@ impl Configuration {
                 );
                 Ok(())
             }
-            (None, None) => self.keep_as_last_good(),
+            (None, None) => {
+                if let Err(error) = self.keep_as_last_good() {
+                    warn!("{error:#}: until that is mended, no other configuration can be applied");
+                }
+                Ok(())
+            }
             (
                 None,
                 Some(LastChange {
@@ -297,6 +302,8 @@ impl Configuration {
         setup::plan(&new.config, &self.options, &self.netlink).await?;
         find_groups(&new.config).await?;
         self.try_to_save(new.text())?;
+        self.keep_as_last_good()
+            .context("there would be no way back")?;
         let trial_start = Self::trial_start(&running.config, &new.config);
         let ticket = getrandom::u32().context("cannot draw a random number")?;
         files::write_private(&self.candidate, new.text())?;
@@ -362,7 +369,7 @@ impl Configuration {
     }
 
     fn keep_as_last_good(&self) -> Result<()> {
-        files::write_private(&self.last_good, self.running().text())
+        files::replace(&self.last_good, self.running().text())
     }
 
     /// Whether the file that the agent starts with states the secret that is asked for.
