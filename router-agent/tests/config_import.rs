@@ -12,27 +12,41 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn imported(secrets: Secrets) -> Imported {
-    import(&fixture("old.boot"), &Facts::of_host("vyatta-a"), secrets).unwrap()
+fn imported(name: &str, secrets: Secrets) -> Imported {
+    let file = fixture(name).with_extension("boot");
+    import(&file, &Facts::of_host("vyatta-a"), secrets).unwrap()
+}
+
+fn is_as_kept(name: &str, form: Form) {
+    let Imported {
+        statements,
+        account,
+    } = imported(name, Secrets::Masked);
+    for (extension, text) in [
+        ("conf", form.print(&statements)),
+        ("account", account.to_string()),
+    ] {
+        let path = fixture(name).with_extension(extension);
+        if std::env::var_os("UPDATE_FIXTURES").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        let kept = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, kept, "{}", path.display());
+        for secret in ["cloud pack", "cloudpack"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
 }
 
 #[test]
 fn an_old_configuration_is_carried_over_with_an_account_of_it() {
-    let Imported {
-        statements,
-        account,
-    } = imported(Secrets::Masked);
-    for (file, text) in [
-        ("old.conf", Form::Brace.print(&statements)),
-        ("old.account", account.to_string()),
-    ] {
-        let path = fixture(file);
-        if std::env::var_os("UPDATE_FIXTURES").is_some() {
-            fs::write(&path, &text).unwrap();
-        }
-        assert_eq!(text, fs::read_to_string(path).unwrap(), "{file}");
-        assert!(!text.contains("cloud pack"), "{text}");
-    }
+    is_as_kept("old", Form::Brace);
+}
+
+#[test]
+fn a_comment_stays_with_its_node_or_is_in_the_account() {
+    is_as_kept("comments", Form::Brace);
+    is_as_kept("commands", Form::Set);
 }
 
 /// What stands under "to be completed" is all that keeps it from running.
@@ -41,7 +55,7 @@ fn what_is_carried_over_runs_when_it_is_completed() {
     let Imported {
         statements,
         account,
-    } = imported(Secrets::Shown);
+    } = imported("old", Secrets::Shown);
     assert_eq!(
         account.incomplete,
         ["`interfaces tunnel tun01` lacks `encapsulation`"]

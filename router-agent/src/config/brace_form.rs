@@ -4,13 +4,11 @@
 //! costs its line, and a node that is not known costs what is in its braces, so that one run finds
 //! all errors.
 
-use std::mem;
-
 use super::diagnostic::{Problem, Report};
 use super::lex::{Token, Unfinished, Word};
 use super::schema;
 use super::set_form::unfinished;
-use super::source::{Masks, Place, printable};
+use super::source::{Masks, Place};
 use super::tree::{Builder, Tree};
 
 /// The tree of what the text states.
@@ -19,7 +17,6 @@ pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report)
         builder: Builder::new(strict),
         path: Vec::new(),
         open: Vec::new(),
-        comment: String::new(),
         deactivated: None,
         suspect: None,
         report,
@@ -32,10 +29,10 @@ pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report)
 }
 
 /// What a text in brace form is made of.
-enum Piece {
+enum Piece<'a> {
     Word(Token),
-    /// What a comment holds, on one line.
-    Comment(String),
+    /// What a comment holds, and the line on which it begins.
+    Comment(usize, &'a str),
     /// `{`
     Open(Place),
     /// `}`
@@ -106,7 +103,7 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    fn next(&mut self) -> Option<Piece> {
+    fn next(&mut self) -> Option<Piece<'a>> {
         loop {
             let mut place = self.here();
             let c = self.peek()?;
@@ -119,13 +116,12 @@ impl<'a> Pieces<'a> {
                 c if c.is_whitespace() || c == '\u{feff}' && self.at == 0 => {
                     self.bump();
                 }
-                '#' if self.begins => self.skip_line(),
+                '#' if self.begins => return Some(Piece::Comment(place.line, self.line_comment())),
                 '/' if self.rest().starts_with("/*") => {
                     place.end = place.start + "/*".len();
-                    return Some(
-                        self.comment()
-                            .map_or(Piece::OpenComment(place), Piece::Comment),
-                    );
+                    return Some(self.comment().map_or(Piece::OpenComment(place), |text| {
+                        Piece::Comment(place.line, text)
+                    }));
                 }
                 '{' | '}' | '!' if c != '!' || self.begins => {
                     self.begins = false;
@@ -145,14 +141,18 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    fn skip_line(&mut self) {
+    /// What stands between `#` and the end of the line.
+    fn line_comment(&mut self) -> &'a str {
+        self.bump();
+        let start = self.at;
         while self.peek().is_some_and(|c| c != '\n') {
             self.bump();
         }
+        self.text.get(start..self.at).unwrap_or_default()
     }
 
     /// What stands in a comment, if it has an end.
-    fn comment(&mut self) -> Option<String> {
+    fn comment(&mut self) -> Option<&'a str> {
         self.bump();
         self.bump();
         let start = self.at;
@@ -163,13 +163,11 @@ impl<'a> Pieces<'a> {
         while self.at < start + length + "*/".len() {
             self.bump();
         }
-        let text = self.text.get(start..start + length)?;
-        let words: Vec<_> = text.split_whitespace().collect();
-        Some(printable(&words.join(" ")))
+        self.text.get(start..start + length)
     }
 
     /// Bare, or from one quotation mark to the next.
-    fn word(&mut self, mut place: Place) -> Piece {
+    fn word(&mut self, mut place: Place) -> Piece<'a> {
         let mut word = Word::new(self.masks.from(place.line_start));
         let quote = self.peek().filter(|c| matches!(c, '"' | '\''));
         if quote.is_some() {
@@ -225,8 +223,6 @@ struct Reader<'r, 'text> {
     /// Words of the nodes that are open and of the statement that is being read.
     path: Vec<Token>,
     open: Vec<Frame>,
-    /// What stands in comments before the next statement.
-    comment: String,
     /// The mark before the statement that is being read.
     deactivated: Option<Place>,
     /// The brace that is probably the one that is not closed, by the indentation of those that are.
@@ -235,18 +231,13 @@ struct Reader<'r, 'text> {
 }
 
 impl Reader<'_, '_> {
-    fn take(&mut self, piece: Piece) {
+    fn take(&mut self, piece: Piece<'_>) {
         match piece {
             Piece::Word(word) => {
                 self.restart_at_top(&word);
                 self.path.push(word);
             }
-            Piece::Comment(text) => {
-                if !self.comment.is_empty() {
-                    self.comment.push(' ');
-                }
-                self.comment.push_str(&text);
-            }
+            Piece::Comment(line, text) => self.builder.remark(line, text),
             Piece::Open(brace) => self.begin(brace),
             Piece::Close(brace) => {
                 self.end_statement();
@@ -290,7 +281,7 @@ impl Reader<'_, '_> {
         } else {
             !self.builder.open(brace, &self.path, self.report)
         };
-        self.note(skipped);
+        self.settle_remark(!skipped);
         self.deactivated = None;
         self.open.push(Frame {
             brace,
@@ -307,27 +298,33 @@ impl Reader<'_, '_> {
         let Some(first) = words.first() else {
             return;
         };
+        let mut is_stated = false;
         if let Some(mark) = mark {
             if !self.is_skipped() {
                 self.report.add(has_no_effect(mark, words));
                 self.builder.deactivated(mark, &self.path);
             }
         } else if !self.is_skipped() {
-            self.builder.set(first.place, &self.path, self.report);
+            is_stated = self.builder.set(first.place, &self.path, self.report);
         }
-        self.note(self.is_skipped());
+        self.settle_remark(is_stated);
         self.path.truncate(start);
     }
 
-    /// The comment belongs to the statement that is being read.
-    fn note(&mut self, skipped: bool) {
-        let comment = mem::take(&mut self.comment);
-        if !skipped && !comment.is_empty() {
-            self.builder.note(comment, &self.path);
+    /// The comments belong to the statement that is being read.
+    fn settle_remark(&mut self, is_stated: bool) {
+        if self.is_skipped() {
+            self.builder.skip_remark();
+        } else if is_stated {
+            self.builder.place_remark(&self.path);
+        } else {
+            self.builder.leave_remark();
         }
     }
 
     fn end(&mut self, brace: Place) {
+        // What stands at the end of a block is before no statement.
+        self.settle_remark(false);
         let Some(frame) = self.open.pop() else {
             self.report.add(
                 Problem::error(brace, "this brace closes nothing")
@@ -339,7 +336,6 @@ impl Reader<'_, '_> {
             self.suspect.get_or_insert(frame.brace);
         }
         self.path.truncate(self.statement());
-        self.comment.clear();
     }
 
     /// A node of the top that begins a line without indentation, and is none where it stands, shows
@@ -370,6 +366,7 @@ impl Reader<'_, '_> {
                 None => problem,
             });
         }
+        self.settle_remark(false);
         self.path.truncate(start);
         self.deactivated = None;
     }

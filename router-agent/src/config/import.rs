@@ -1,13 +1,15 @@
 //! A configuration of an old system carried over, with an account of it: nothing is lost without a
 //! word.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 
+use super::comments::{Comments, Remark};
 use super::schema::{self, Kind, Node};
 use super::secret::Secrets;
-use super::source::{Form, printable};
+use super::source::{Form, printable, without_secrets};
 use super::statement::{Statement, stated};
-use super::tree::{Branch, Why};
+use super::tree::{Branch, What};
 use super::{Facts, Read, parse};
 
 /// A configuration as this router has it, and what became of the rest.
@@ -41,18 +43,28 @@ pub(super) fn import(read: Read, facts: &Facts, secrets: Secrets) -> Imported {
     };
     let mut left_out = Vec::new();
     for aside in &tree.aside {
-        let path = printable(&aside.path);
         let line = aside.line;
-        match aside.why {
-            Why::Foreign => left_out.push((
+        match &aside.what {
+            What::Foreign(path) => left_out.push((
                 line,
-                format!("`{path}` and all below it: none of this router's business"),
+                format!(
+                    "`{}` and all below it: none of this router's business",
+                    printable(path)
+                ),
             )),
-            Why::Deactivated => left_out.push((line, format!("`{path}`: it was deactivated"))),
-            Why::Overridden => account.changed.push(format!(
-                "line {line}: `{path}`: it is stated again further down, and the last one counts"
+            What::Deactivated(path) => {
+                left_out.push((line, format!("`{}`: it was deactivated", printable(path))));
+            }
+            What::Overridden(path) => account.changed.push(format!(
+                "line {line}: `{}`: it is stated again further down, and the last one counts",
+                printable(path)
             )),
+            What::Comment(text) => left_out.push((line, comment_left_out(text))),
         }
+    }
+    let statements = stated(&tree, Secrets::Shown);
+    for remark in homeless(&tree.comments, &statements) {
+        left_out.push((remark.line, comment_left_out(&remark.text)));
     }
     for error in errors {
         let line = error.position.map_or(usize::MAX, |position| position.line);
@@ -68,7 +80,6 @@ pub(super) fn import(read: Read, facts: &Facts, secrets: Secrets) -> Imported {
         .collect();
     other_defaults(&tree.root, schema::ROOT, "", &mut account.changed);
 
-    let statements = stated(&tree, Secrets::Shown);
     account.kept = statements.len();
     if let Err(refused) = parse("imported", &Form::Set.print(&statements), facts, false) {
         let errors = refused.errors();
@@ -84,6 +95,31 @@ pub(super) fn import(read: Read, facts: &Facts, secrets: Secrets) -> Imported {
         statements: shown,
         account,
     }
+}
+
+fn comment_left_out(text: &str) -> String {
+    let text = without_secrets(text);
+    format!("the comment `{text}`: it belongs to nothing that is carried over")
+}
+
+/// The comments of nodes that no statement has, such as a branch below which nothing is left.
+fn homeless<'a>(
+    comments: &'a Comments,
+    statements: &[Statement],
+) -> impl Iterator<Item = &'a Remark> {
+    let with_comment = statements.iter().filter(|one| one.comment.is_some());
+    let homes: HashSet<_> = with_comment
+        .flat_map(|one| {
+            let value = one.value.clone();
+            let value = value.filter(|_| schema::takes_several(&one.path));
+            let path = one.path.iter().cloned();
+            [one.path.clone(), path.chain(value).collect()]
+        })
+        .collect();
+    comments
+        .iter()
+        .filter(move |(path, _)| !homes.contains(*path))
+        .map(|(_, remark)| remark)
 }
 
 /// What the old system took a value for that is not stated.

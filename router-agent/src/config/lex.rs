@@ -91,13 +91,20 @@ pub(super) enum Unfinished {
 }
 
 /// What a line holds.
-pub(super) struct Line {
+pub(super) struct Line<'a> {
     pub words: Vec<Token>,
     pub unfinished: Option<(Unfinished, Place)>,
+    /// What stands behind `#`.
+    pub comment: &'a str,
 }
 
 /// Splits one line, given without its end.
-pub(super) fn split(line: &str, number: usize, line_start: usize, masks: &Masks) -> Line {
+pub(super) fn split<'a>(
+    line: &'a str,
+    number: usize,
+    line_start: usize,
+    masks: &Masks,
+) -> Line<'a> {
     let hidden_from = masks.from(line_start);
     let place = |column: usize, start: usize, end: usize| Place {
         line: number,
@@ -108,6 +115,7 @@ pub(super) fn split(line: &str, number: usize, line_start: usize, masks: &Masks)
     };
     let mut words = Vec::new();
     let mut unfinished = None;
+    let mut comment = "";
     // The column is the index of a character plus one; the offset is that character's byte.
     let mut chars = line.char_indices().zip(1..).peekable();
 
@@ -117,6 +125,7 @@ pub(super) fn split(line: &str, number: usize, line_start: usize, masks: &Masks)
             continue;
         }
         if first == '#' {
+            comment = line.get(start + 1..).unwrap_or_default();
             break;
         }
         let mut word = Word::new(hidden_from.map(|at| at - line_start));
@@ -155,7 +164,11 @@ pub(super) fn split(line: &str, number: usize, line_start: usize, masks: &Masks)
             place(column, start, end),
         ));
     }
-    Line { words, unfinished }
+    Line {
+        words,
+        unfinished,
+        comment,
+    }
 }
 
 /// A word while it is read.

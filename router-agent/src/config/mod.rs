@@ -7,6 +7,7 @@
 
 mod brace_form;
 mod check;
+mod comments;
 mod conntrack_sync;
 mod diagnostic;
 mod diff;

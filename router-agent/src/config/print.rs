@@ -44,9 +44,16 @@ fn set_form(statements: &[Statement]) -> String {
             );
         }
         if let Some(comment) = comment {
+            let one = value.as_deref().filter(|_| schema::takes_several(path));
             line(
                 &mut comments,
-                &["comment ", &words, " ", &shell_word(comment)],
+                &[
+                    "comment ",
+                    &words,
+                    &value_of(one, shell_word),
+                    " ",
+                    &shell_word(comment),
+                ],
             );
         }
     }
@@ -237,7 +244,7 @@ set interfaces tunnel tun00 description 'a { b'
 set interfaces tunnel tun00 disable
 set interfaces tunnel tun00 keepalive
 comment cluster 'the pair'
-comment cluster interface 'both paths'
+comment cluster interface tun00 'both paths'
 comment cluster group aws 'two zones'
 "
         );

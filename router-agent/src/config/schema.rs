@@ -9,6 +9,9 @@ mod interfaces;
 mod legal;
 mod nodes;
 
+use super::secret::Secrets;
+use super::value;
+
 pub(super) use nodes::ROOT;
 
 /// A node of the language.
@@ -185,7 +188,7 @@ pub(super) fn at<'a>(mut path: impl Iterator<Item = &'a str>) -> Option<&'static
     Some(nodes)
 }
 
-/// As much of a path as leads to a node, without the value behind it.
+/// As much of a path as leads to a node, and of its values to one where it takes several.
 pub(super) fn node_path<'a>(mut words: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut nodes = ROOT;
     let mut path = Vec::new();
@@ -194,12 +197,27 @@ pub(super) fn node_path<'a>(mut words: impl Iterator<Item = &'a str>) -> Vec<Str
             break;
         };
         path.push(word.to_owned());
-        if let Kind::Tag(..) = node.kind {
-            path.extend(words.next().map(ToOwned::to_owned));
+        match &node.kind {
+            Kind::Tag(..) => path.extend(words.next().map(ToOwned::to_owned)),
+            Kind::Multi(of) => {
+                let value = words.next().and_then(|word| value::parse(of, word).ok());
+                path.extend(value.map(|value| value.written(Secrets::Shown)));
+            }
+            Kind::Branch(_) | Kind::Leaf(_) | Kind::Flag => {}
         }
         nodes = node.children();
     }
     path
+}
+
+/// Whether the node at the end of a path of names, and of instances' names, takes several values.
+pub(super) fn takes_several(path: &[String]) -> bool {
+    let Some((name, above)) = path.split_last() else {
+        return false;
+    };
+    at(above.iter().map(String::as_str))
+        .and_then(|nodes| find(nodes, name))
+        .is_some_and(|node| matches!(node.kind, Kind::Multi(_)))
 }
 
 /// The nodes of this router's own among `nodes`.
@@ -269,11 +287,7 @@ mod tests {
     fn defaults_are_valid_values() {
         walk(ROOT, &mut |node| {
             if let (Some(default), Kind::Leaf(kind)) = (node.default, &node.kind) {
-                assert!(
-                    crate::config::value::parse(kind, default).is_ok(),
-                    "{}",
-                    node.name
-                );
+                assert!(value::parse(kind, default).is_ok(), "{}", node.name);
             }
         });
     }

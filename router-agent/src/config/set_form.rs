@@ -37,6 +37,11 @@ pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report)
         };
         let content = raw[mark..].trim_end_matches(['\n', '\r']);
         let line = lex::split(content, number, line_start + mark, masks);
+        // Here a comment belongs to a node by the command of that name, not by where it stands.
+        if !line.words.is_empty() || line.comment.is_empty() {
+            builder.leave_remark();
+        }
+        builder.remark(number, line.comment);
         let Some(command) = line.words.first() else {
             continue;
         };
@@ -61,7 +66,9 @@ pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report)
         }
         let words = line.words.get(1..).unwrap_or_default();
         match command.text.as_str() {
-            "set" => builder.set(command.place, words, report),
+            "set" => {
+                builder.set(command.place, words, report);
+            }
             "delete" => builder.delete(command.place, words, report),
             "comment" => builder.comment(command.place, words, report),
             _ => report.add(not_a_command(command)),

@@ -3,10 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::comments::{Comments, Remark};
 use super::schema::{self, Kind, Node, Status};
 use super::secret::Secrets;
 use super::source::without_secrets;
-use super::tree::{Branch, Comments, Tree};
+use super::tree::{Branch, Tree};
 use super::value::Value;
 
 /// One value, or a node that is stated without one.
@@ -95,7 +96,7 @@ impl<'a> List<'a> {
 
     /// A branch speaks for itself if nothing below it does, and if something is said of it.
     fn branch(&mut self, branch: &Branch, children: &'static [Node]) {
-        let comment = self.comment();
+        let comment = self.shown(self.comments.get(&self.path).cloned());
         if branch.is_empty() || comment.is_some() {
             self.add(None, Origin::File, comment);
         }
@@ -104,15 +105,23 @@ impl<'a> List<'a> {
 
     fn last(&mut self, branch: Option<&Branch>, node: &Node) {
         let values = branch.map_or(&[][..], |branch| branch.values(node.name));
-        let mut comment = self.comment();
+        let mut of_node = self.comments.get(&self.path).cloned();
         for stated in values {
+            let mut remark = of_node.take();
             let value = match node.kind {
                 Kind::Flag => None,
-                Kind::Leaf(_) | Kind::Multi(_) | Kind::Branch(_) | Kind::Tag(..) => {
+                Kind::Multi(_) => {
+                    let value = stated.value.written(self.secrets);
+                    self.path.push(value.clone());
+                    remark = Remark::joined(remark, self.comments.get(&self.path).cloned());
+                    self.path.pop();
+                    Some(value)
+                }
+                Kind::Leaf(_) | Kind::Branch(_) | Kind::Tag(..) => {
                     Some(stated.value.written(self.secrets))
                 }
             };
-            self.add(value, Origin::File, comment.take());
+            self.add(value, Origin::File, self.shown(remark));
         }
         if values.is_empty()
             && self.with_defaults
@@ -122,11 +131,11 @@ impl<'a> List<'a> {
         }
     }
 
-    fn comment(&self) -> Option<String> {
-        let comment = self.comments.get(&self.path)?;
+    fn shown(&self, remark: Option<Remark>) -> Option<String> {
+        let comment = remark?.text;
         Some(match self.secrets {
-            Secrets::Masked => without_secrets(comment),
-            Secrets::Shown => comment.clone(),
+            Secrets::Masked => without_secrets(&comment),
+            Secrets::Shown => comment,
         })
     }
 

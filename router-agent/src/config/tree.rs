@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::comments::{Comments, Remark};
 use super::diagnostic::{Problem, Report};
 use super::lex::Token;
 use super::schema::{self, Kind, Node, Status, Type};
@@ -22,21 +23,20 @@ pub(super) struct Tree {
 #[derive(Clone, Debug)]
 pub(super) struct Aside {
     pub line: usize,
-    pub path: String,
-    pub why: Why,
+    pub what: What,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// Vyatta's, and none of this router's business.
-    Foreign,
-    Deactivated,
-    /// Stated again further down.
-    Overridden,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// A node of Vyatta's that is none of this router's business.
+    Foreign(String),
+    /// A node, by its path, that is not to have an effect.
+    Deactivated(String),
+    /// A node, by its path, that is stated again further down.
+    Overridden(String),
+    /// A comment that belongs to nothing that the tree holds.
+    Comment(String),
 }
-
-/// By the names that lead to a node, instances among them.
-pub(super) type Comments = BTreeMap<Vec<String>, String>;
 
 /// A branch that the file states, or one instance of a tag.
 #[derive(Clone, Debug)]
@@ -202,20 +202,34 @@ impl Branch {
         let Some(which) = which else {
             return Ok(self.children.remove(node.name).is_some());
         };
-        Ok(match (self.children.get_mut(node.name), &node.kind) {
-            (Some(Child::Tag(instances)), _) => instances.indices.remove(&which.text).is_some(),
+        let (was_there, is_last) = match (self.children.get_mut(node.name), &node.kind) {
+            (Some(Child::Tag(instances)), _) => {
+                let was_there = instances.indices.remove(&which.text).is_some();
+                (was_there, instances.indices.is_empty())
+            }
             (Some(Child::Values(values)), Kind::Leaf(of) | Kind::Multi(of)) => {
                 let value = value::parse(of, &which.text)?;
-                values.indices.remove(&value).is_some()
+                let was_there = values.indices.remove(&value).is_some();
+                (was_there, values.indices.is_empty())
             }
-            _ => false,
-        })
+            _ => (false, false),
+        };
+        if is_last {
+            self.children.remove(node.name);
+        }
+        Ok(was_there)
     }
 
+    /// Whether it has the node, and the instance or the value where a node has several.
     fn states(&self, node: &Node, which: Option<&Token>) -> bool {
-        match (self.children.get(node.name), which) {
-            (Some(Child::Tag(instances)), Some(name)) => instances.indices.contains_key(&name.text),
-            (Some(_), None) => true,
+        match (self.children.get(node.name), &node.kind, which) {
+            (Some(_), _, None) => true,
+            (Some(Child::Tag(instances)), _, Some(name)) => {
+                instances.indices.contains_key(&name.text)
+            }
+            (Some(Child::Values(values)), Kind::Multi(of), Some(value)) => {
+                value::parse(of, &value.text).is_ok_and(|value| values.indices.contains_key(&value))
+            }
             _ => false,
         }
     }
@@ -243,6 +257,8 @@ enum End {
 pub(super) struct Builder {
     root: Branch,
     comments: Comments,
+    /// What stands in comments since the last node.
+    remark: Option<Remark>,
     strict: bool,
     /// Nodes about which one report is enough, by identity.
     reported: HashSet<*const Node>,
@@ -262,7 +278,8 @@ impl Builder {
         };
         Self {
             root: Branch::new(nowhere),
-            comments: Comments::new(),
+            comments: Comments::default(),
+            remark: None,
             strict,
             reported: HashSet::new(),
             aside: Vec::new(),
@@ -271,6 +288,7 @@ impl Builder {
     }
 
     pub fn finish(mut self) -> Tree {
+        self.leave_remark();
         self.root.settle();
         Tree {
             root: self.root,
@@ -281,11 +299,9 @@ impl Builder {
 
     /// Notes a node that is read and has no effect.
     pub fn deactivated(&mut self, mark: Place, words: &[Token]) {
-        let path: Vec<_> = words.iter().map(|word| word.text.clone()).collect();
         self.aside.push(Aside {
             line: mark.line,
-            path: schema::node_path(path.iter().map(String::as_str)).join(" "),
-            why: Why::Deactivated,
+            what: What::Deactivated(node_path(words).join(" ")),
         });
     }
 
@@ -324,9 +340,10 @@ impl Builder {
         None
     }
 
-    /// States what `words` say. `before` is the place to blame if there are none.
-    pub fn set(&mut self, before: Place, words: &[Token], report: &mut Report) {
-        self.state(before, words, End::Line, report);
+    /// States what `words` say. `before` is the place to blame if there are none. Whether it is stated
+    /// then.
+    pub fn set(&mut self, before: Place, words: &[Token], report: &mut Report) -> bool {
+        self.state(before, words, End::Line, report)
     }
 
     /// States a node that has others in braces. Whether those are to be looked at.
@@ -344,10 +361,11 @@ impl Builder {
 
         loop {
             let Some(word) = words.next() else {
-                if !complete && end == End::Line {
+                let lacks_node = !complete && end == End::Line;
+                if lacks_node {
                     report.add(no_node(last, &path, nodes));
                 }
-                return true;
+                return !lacks_node;
             };
             let Some(node) = schema::find(nodes, &word.text) else {
                 if let Some(meant) = unknown(word, nodes, &path, report) {
@@ -367,8 +385,7 @@ impl Builder {
                 if node.status == Status::Foreign && self.foreign.insert(path.to_owned()) {
                     self.aside.push(Aside {
                         line: word.place.line,
-                        path: path.to_owned(),
-                        why: Why::Foreign,
+                        what: What::Foreign(path.to_owned()),
                     });
                 }
                 return false;
@@ -413,18 +430,20 @@ impl Builder {
                             if let Some(before) = overridden(branch, node, &stated) {
                                 self.aside.push(Aside {
                                     line: before.line,
-                                    path: path.trim_start_matches("set ").to_owned(),
-                                    why: Why::Overridden,
+                                    what: What::Overridden(
+                                        path.trim_start_matches("set ").to_owned(),
+                                    ),
                                 });
                             }
                             store(branch, node, stated, report);
+                            return true;
                         }
                         Err(problem) => {
                             branch.broken.insert(node.name);
                             report.add(*problem);
+                            return false;
                         }
                     }
-                    return false;
                 }
             }
         }
@@ -432,7 +451,7 @@ impl Builder {
 
     /// Takes back what lines above state: a node with all below it, or one of its values.
     pub fn delete(&mut self, before: Place, words: &[Token], report: &mut Report) {
-        let Some(Located {
+        let Ok(Located {
             branch,
             node,
             which,
@@ -443,7 +462,14 @@ impl Builder {
             return;
         };
         match branch.delete(node, which) {
-            Ok(true) => {}
+            Ok(true) => {
+                let has_others = branch.has(node.name);
+                let mut path = node_path(words);
+                if !has_others {
+                    path.truncate(path.len() - usize::from(names_one(node, which)));
+                }
+                self.comments.forget(&path);
+            }
             Ok(false) => report.add(nothing_stated(last.place, &path)),
             Err(bad) => report.add(bad_value(last, bad)),
         }
@@ -470,26 +496,38 @@ impl Builder {
             );
             return;
         }
-        let Some(located) = self.locate(before, words, "comment", report) else {
-            return;
-        };
-        if !located.branch.states(located.node, located.which) {
-            report.add(nothing_stated(located.last.place, &located.path));
-            return;
-        }
-        let path = words.iter().map(|word| word.text.clone()).collect();
-        let text: Vec<_> = text.text.split_whitespace().collect();
-        if text.is_empty() {
-            self.comments.remove(&path);
-        } else {
-            self.comments.insert(path, text.join(" "));
+        let remark = Remark::new(text.place.line, &text.text);
+        match self.locate(before, words, "comment", report) {
+            Ok(located) if located.branch.states(located.node, located.which) => {
+                self.comments.set(node_path(words), remark);
+            }
+            Ok(located) => report.add(nothing_stated(located.last.place, &located.path)),
+            Err(Nowhere::NotHeld) => self.aside.extend(remark.map(aside)),
+            Err(Nowhere::Reported) => {}
         }
     }
 
-    /// Attaches what stands before a statement to its node.
-    pub fn note(&mut self, text: String, words: &[Token]) {
-        let names = words.iter().map(|word| word.text.as_str());
-        self.comments.insert(schema::node_path(names), text);
+    /// Reads a comment that has no node in its words.
+    pub fn remark(&mut self, line: usize, text: &str) {
+        let before = self.remark.take();
+        self.remark = Remark::joined(before, Remark::new(line, text));
+    }
+
+    /// Attaches the comments read last to the node that `words` state.
+    pub fn place_remark(&mut self, words: &[Token]) {
+        if let Some(remark) = self.remark.take() {
+            self.comments.add(node_path(words), remark);
+        }
+    }
+
+    /// Notes that the comments read last belong to nothing that is held.
+    pub fn leave_remark(&mut self) {
+        self.aside.extend(self.remark.take().map(aside));
+    }
+
+    /// Forgets the comments read last: they go with something that is left out as a whole.
+    pub fn skip_remark(&mut self) {
+        self.remark = None;
     }
 
     /// The last node that `words` name. What it is below of is stated.
@@ -499,7 +537,7 @@ impl Builder {
         words: &'w [Token],
         command: &str,
         report: &mut Report,
-    ) -> Option<Located<'b, 'w>> {
+    ) -> Result<Located<'b, 'w>, Nowhere> {
         let mut branch = &mut self.root;
         let mut nodes = schema::ROOT;
         let mut path = command.to_owned();
@@ -507,17 +545,16 @@ impl Builder {
         loop {
             let Some(word) = words.next() else {
                 report.add(no_node(before, &path, nodes));
-                return None;
+                return Err(Nowhere::Reported);
             };
             let Some(node) = schema::find(nodes, &word.text) else {
                 unknown(word, nodes, &path, report);
-                return None;
+                return Err(Nowhere::Reported);
             };
             path.push(' ');
             path.push_str(node.name);
             if node.status != Status::Supported {
-                // Nothing of it is held.
-                return None;
+                return Err(Nowhere::NotHeld);
             }
             let which = match &node.kind {
                 Kind::Branch(_) | Kind::Flag => None,
@@ -529,7 +566,7 @@ impl Builder {
             }
             let last = which.unwrap_or(word);
             let Some(next) = words.peek() else {
-                return Some(Located {
+                return Ok(Located {
                     branch,
                     node,
                     which,
@@ -547,11 +584,11 @@ impl Builder {
                     .help(format!("write `{path}`"))
                     .hide_rest(),
                 );
-                return None;
+                return Err(Nowhere::Reported);
             }
             let Some(below) = branch.below(node, which) else {
                 report.add(nothing_stated(last.place, &path));
-                return None;
+                return Err(Nowhere::Reported);
             };
             branch = below;
         }
@@ -568,6 +605,30 @@ struct Located<'b, 'w> {
     /// The word to blame.
     last: &'w Token,
     path: String,
+}
+
+/// Why the words of a line name no node that is held.
+enum Nowhere {
+    /// It is wrong, and that is said.
+    Reported,
+    /// The node is not this router's.
+    NotHeld,
+}
+
+fn aside(comment: Remark) -> Aside {
+    Aside {
+        line: comment.line,
+        what: What::Comment(comment.text),
+    }
+}
+
+fn node_path(words: &[Token]) -> Vec<String> {
+    schema::node_path(words.iter().map(|word| word.text.as_str()))
+}
+
+/// Whether `which` is a part of the path: one of several.
+fn names_one(node: &Node, which: Option<&Token>) -> bool {
+    which.is_some() && matches!(node.kind, Kind::Tag(..) | Kind::Multi(_))
 }
 
 fn no_node(last: Place, path: &str, nodes: &'static [Node]) -> Problem {
