@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use router_agent::config::{Facts, Form, Imported, Secrets, import, parse};
 
@@ -58,7 +59,9 @@ fn what_is_carried_over_runs_when_it_is_completed() {
     } = imported("old", Secrets::Shown);
     assert_eq!(
         account.incomplete,
-        ["`interfaces tunnel tun01` lacks `encapsulation`"]
+        [
+            "`interfaces tunnel tun01` lacks `encapsulation`; add `set interfaces tunnel tun01 encapsulation gre`"
+        ]
     );
     for form in [Form::Brace, Form::Set] {
         let text = form.print(&statements);
@@ -70,5 +73,29 @@ fn what_is_carried_over_runs_when_it_is_completed() {
         let cluster = loaded.config.cluster.unwrap();
         assert_eq!(cluster.secret.expose(), "cloud pack");
         assert_eq!(loaded.config.tunnels.len(), 2);
+    }
+}
+
+#[test]
+fn the_exit_code_says_whether_something_is_left_to_do() {
+    let host = Command::new("uname").arg("-n").output().unwrap();
+    let host = String::from_utf8(host.stdout).unwrap();
+    let article = fs::read_to_string(fixture("../article-a.conf")).unwrap();
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("whole.boot");
+    fs::write(&file, article.replace("vyatta-a", host.trim())).unwrap();
+    for (options, code, left) in [
+        (&["--secrets"][..], 0, false),
+        (&[], 2, true),
+        (&["--form", "set"], 2, true),
+    ] {
+        let import = Command::new(env!("CARGO_BIN_EXE_router-agent"))
+            .arg("import")
+            .arg(&file)
+            .args(options)
+            .output()
+            .unwrap();
+        let account = String::from_utf8(import.stderr).unwrap();
+        assert_eq!(import.status.code(), Some(code), "{account}");
+        assert_eq!(account.contains("to be completed"), left, "{account}");
     }
 }

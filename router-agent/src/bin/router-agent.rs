@@ -78,7 +78,8 @@ enum Command {
     /// Carry over a configuration of an old system: print it as this router has it, and on the standard
     /// error what is kept, changed and left out.
     ///
-    /// Exits with 2 if what it prints has to be completed before it can run.
+    /// Exits with 2 if what it prints has to be completed before it can run, be it by a secret that is
+    /// masked.
     Import {
         #[arg(value_name = "FILE")]
         config: PathBuf,

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 
 use super::comments::{Comments, Remark};
+use super::diagnostic::Diagnostic;
 use super::schema::{self, Kind, Node};
 use super::secret::Secrets;
 use super::source::{Form, printable, without_secrets};
@@ -28,7 +29,7 @@ pub struct Account {
     pub changed: Vec<String>,
     /// What is left out, and why.
     pub left_out: Vec<String>,
-    /// What `check` says against what is kept.
+    /// What `check` says against what is kept, and the secrets that are masked.
     pub incomplete: Vec<String>,
 }
 
@@ -68,7 +69,12 @@ pub(super) fn import(read: Read, facts: &Facts, secrets: Secrets) -> Imported {
     }
     for error in errors {
         let line = error.position.map_or(usize::MAX, |position| position.line);
-        left_out.push((line, error.message));
+        let extent = if tree.skipped.contains(&line) {
+            ", so all below it is left out"
+        } else {
+            ""
+        };
+        left_out.push((line, with_remedy(error, extent)));
     }
     left_out.sort();
     account.left_out = left_out
@@ -82,19 +88,34 @@ pub(super) fn import(read: Read, facts: &Facts, secrets: Secrets) -> Imported {
 
     account.kept = statements.len();
     if let Err(refused) = parse("imported", &Form::Set.print(&statements), facts, false) {
-        let errors = refused.errors();
-        account.incomplete = errors.map(|error| error.message.clone()).collect();
+        account.incomplete = refused
+            .errors()
+            .cloned()
+            .map(|error| with_remedy(error, ""))
+            .collect();
     }
     let shown = stated(&tree, secrets);
-    if shown != statements {
-        account
-            .changed
-            .push("secrets: they are masked here; --secrets prints them".to_owned());
+    let both = || statements.iter().zip(&shown);
+    let masked = both().filter(|(real, shown)| real.value != shown.value);
+    account.incomplete.extend(masked.map(|(_, masked)| {
+        let path = masked.path.join(" ");
+        format!("`{path}`: it is masked; write it, or print it with --secrets")
+    }));
+    if both().any(|(real, shown)| real.comment != shown.comment) {
+        let masked = "comments: what may be a secret in them is masked; --secrets prints it";
+        account.changed.push(masked.to_owned());
     }
     Imported {
         statements: shown,
         account,
     }
+}
+
+fn with_remedy(error: Diagnostic, extent: &str) -> String {
+    let remedy = error
+        .help
+        .map_or_else(String::new, |help| format!("; {help}"));
+    error.message + extent + &remedy
 }
 
 fn comment_left_out(text: &str) -> String {

@@ -17,6 +17,8 @@ pub(super) struct Tree {
     pub root: Branch,
     pub comments: Comments,
     pub aside: Vec<Aside>,
+    /// Lines that open a block of which nothing is held.
+    pub skipped: BTreeSet<usize>,
 }
 
 /// What the text states and the tree does not hold, though it is no error.
@@ -265,6 +267,7 @@ pub(super) struct Builder {
     aside: Vec<Aside>,
     /// The paths that are aside as foreign, once each.
     foreign: HashSet<String>,
+    skipped: BTreeSet<usize>,
 }
 
 impl Builder {
@@ -284,6 +287,7 @@ impl Builder {
             reported: HashSet::new(),
             aside: Vec::new(),
             foreign: HashSet::new(),
+            skipped: BTreeSet::new(),
         }
     }
 
@@ -294,6 +298,7 @@ impl Builder {
             root: self.root,
             comments: self.comments,
             aside: self.aside,
+            skipped: self.skipped,
         }
     }
 
@@ -348,7 +353,11 @@ impl Builder {
 
     /// States a node that has others in braces. Whether those are to be looked at.
     pub fn open(&mut self, brace: Place, words: &[Token], report: &mut Report) -> bool {
-        self.state(brace, words, End::Brace, report)
+        let is_held = self.state(brace, words, End::Brace, report);
+        if !is_held {
+            self.skipped.insert(brace.line);
+        }
+        is_held
     }
 
     fn state(&mut self, before: Place, words: &[Token], end: End, report: &mut Report) -> bool {
