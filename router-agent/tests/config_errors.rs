@@ -591,6 +591,39 @@ fn foreign_parts_warn_once_each() {
 }
 
 #[test]
+fn the_defaults_that_are_shown_are_those_that_run() {
+    for (lines, agent_dead_ms, monitor_ms) in [
+        ("", 3_000, 250),
+        ("set cluster dead-interval 20000\n", 20_000, 250),
+        ("set cluster monitor-dead-interval 6000\n", 3_000, 1_500),
+        (
+            "set cluster agent-dead-interval 5000\nset cluster monitor-interval 100\n",
+            5_000,
+            100,
+        ),
+    ] {
+        let loaded = accepted(&(read("article-a.conf") + lines));
+        let shown = |name: &str| {
+            let statements = loaded.in_effect(Secrets::Masked);
+            let statement = statements.iter().find(|s| s.path == ["cluster", name]);
+            statement.and_then(|s| s.value.clone()).unwrap()
+        };
+        let cluster = loaded.config.cluster.as_ref().unwrap();
+        for (name, runs, expected) in [
+            (
+                "agent-dead-interval",
+                cluster.agent_dead_interval,
+                agent_dead_ms,
+            ),
+            ("monitor-interval", cluster.monitor_interval, monitor_ms),
+        ] {
+            assert_eq!(runs.as_millis(), expected, "{name} after {lines}");
+            assert_eq!(shown(name), expected.to_string(), "{name} after {lines}");
+        }
+    }
+}
+
+#[test]
 fn columns_are_in_characters() {
     let refused = refused("set interfaces tunnel tun00 description 'é' mtü\n");
     let position = refused.diagnostics.last().unwrap().position.unwrap();

@@ -9,6 +9,7 @@ mod brace_form;
 mod check;
 mod comments;
 mod conntrack_sync;
+mod defaults;
 mod diagnostic;
 mod diff;
 mod import;

@@ -287,9 +287,28 @@ mod tests {
     fn defaults_are_valid_values() {
         walk(ROOT, &mut |node| {
             if let (Some(default), Kind::Leaf(kind)) = (node.default, &node.kind) {
-                assert!(value::parse(kind, default).is_ok(), "{}", node.name);
+                let parsed = value::parse(kind, default).ok();
+                let written = parsed.map(|value| value.written(Secrets::Shown));
+                assert_eq!(written.as_deref(), Some(default), "{}", node.name);
             }
         });
+    }
+
+    /// What help says holds alone is what holds where the sibling has its default too.
+    #[test]
+    fn defaults_that_go_by_a_sibling_fit_its_default() {
+        let number = |nodes, name| find(nodes, name).and_then(|node| node.default?.parse().ok());
+        let check = |nodes: &'static [Node]| {
+            for node in nodes {
+                if let Some(by) = node.default_by {
+                    let own: u32 = number(nodes, node.name).unwrap();
+                    let sibling = number(nodes, by.sibling()).unwrap();
+                    assert_eq!(by.apply(own, sibling), own, "{}", node.name);
+                }
+            }
+        };
+        check(ROOT);
+        walk(ROOT, &mut |node| check(node.children()));
     }
 
     #[test]

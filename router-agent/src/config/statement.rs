@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::comments::{Comments, Remark};
+use super::defaults::default;
 use super::schema::{self, Kind, Node, Status};
 use super::secret::Secrets;
 use super::source::without_secrets;
 use super::tree::{Branch, Tree};
-use super::value::Value;
 
 /// One value, or a node that is stated without one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ impl<'a> List<'a> {
                         self.path.pop();
                     }
                 }
-                Kind::Leaf(_) | Kind::Multi(_) | Kind::Flag => self.last(branch, node),
+                Kind::Leaf(_) | Kind::Multi(_) | Kind::Flag => self.last(branch, nodes, node),
             }
             self.path.pop();
         }
@@ -103,7 +103,7 @@ impl<'a> List<'a> {
         self.below(Some(branch), children);
     }
 
-    fn last(&mut self, branch: Option<&Branch>, node: &Node) {
+    fn last(&mut self, branch: Option<&Branch>, nodes: &'static [Node], node: &Node) {
         let values = branch.map_or(&[][..], |branch| branch.values(node.name));
         let mut of_node = self.comments.get(&self.path).cloned();
         for stated in values {
@@ -125,9 +125,10 @@ impl<'a> List<'a> {
         }
         if values.is_empty()
             && self.with_defaults
-            && let Some(default) = default(branch, node)
+            && let Some(default) = default(branch, nodes, node)
         {
-            self.add(Some(default), Origin::Default, None);
+            let value = default.written(self.secrets);
+            self.add(Some(value), Origin::Default, None);
         }
     }
 
@@ -152,16 +153,4 @@ impl<'a> List<'a> {
 /// Whether a branch of which nothing is stated has its defaults all the same.
 fn is_in_effect(node: &Node) -> bool {
     !node.alone && node.children().iter().all(|child| child.required.is_none())
-}
-
-fn default(branch: Option<&Branch>, node: &Node) -> Option<String> {
-    let default = node.default?;
-    let Some(by) = node.default_by else {
-        return Some(default.to_owned());
-    };
-    let stated = branch.and_then(|branch| branch.value(by.sibling()));
-    Some(match stated.map(|stated| &stated.value) {
-        Some(Value::Number(number)) => by.apply(default.parse().ok()?, *number).to_string(),
-        _ => default.to_owned(),
-    })
 }

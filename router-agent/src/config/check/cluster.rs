@@ -272,33 +272,17 @@ fn intervals(branch: &Branch, report: &mut Report) -> Option<Intervals> {
     {
         more_than_twice(monitor_dead, keepalive, report);
     }
-    let agent_dead = match (agent_dead?, dead?) {
-        (agent, dead) if agent.stated.is_none() => Interval {
-            milliseconds: agent.milliseconds.max(dead.milliseconds),
-            ..agent
-        },
-        (agent, dead) => {
-            if agent.milliseconds < dead.milliseconds {
-                at_least(agent, dead, report);
-            }
-            agent
-        }
-    };
-    let monitor = match (monitor?, monitor_dead?) {
-        (monitor, dead) if monitor.stated.is_none() => Interval {
-            milliseconds: dead.milliseconds / 4,
-            ..monitor
-        },
-        (monitor, dead) => {
-            more_than_twice(dead, monitor, report);
-            monitor
-        }
-    };
+    if let (Some(agent), Some(dead)) = (agent_dead, dead) {
+        at_least(agent, dead, report);
+    }
+    if let (Some(monitor), Some(dead)) = (monitor, monitor_dead) {
+        more_than_twice(dead, monitor, report);
+    }
     Some(Intervals {
         keepalive: keepalive?.duration(),
         dead: dead?.duration(),
-        agent_dead: agent_dead.duration(),
-        monitor: monitor.duration(),
+        agent_dead: agent_dead?.duration(),
+        monitor: monitor?.duration(),
         monitor_dead: monitor_dead?.duration(),
     })
 }
@@ -312,7 +296,9 @@ fn more_than_twice(longer: Interval, between: Interval, report: &mut Report) {
 }
 
 fn at_least(longer: Interval, dead: Interval, report: &mut Report) {
-    relation(longer, dead, "is less than", dead.milliseconds, report);
+    if longer.milliseconds < dead.milliseconds {
+        relation(longer, dead, "is less than", dead.milliseconds, report);
+    }
 }
 
 fn relation(longer: Interval, shorter: Interval, what: &str, least: u32, report: &mut Report) {

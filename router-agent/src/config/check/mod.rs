@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 
 use super::Facts;
 use super::conntrack_sync::ConntrackSync;
+use super::defaults::or_default;
 use super::diagnostic::{Problem, Report};
 use super::model::Cluster;
 use super::schema::{self, Kind, Node};
@@ -180,18 +181,6 @@ fn text(branch: &Branch, name: &str) -> Option<Stated<String>> {
         }),
         _ => None,
     }
-}
-
-/// The value stated, else the schema's default, of a node that `nodes` has.
-fn or_default(branch: Option<&Branch>, nodes: &'static [Node], name: &str) -> Option<Value> {
-    if let Some(stated) = branch.and_then(|branch| branch.value(name)) {
-        return Some(stated.value.clone());
-    }
-    let node = schema::find(nodes, name)?;
-    let (Kind::Leaf(of) | Kind::Multi(of)) = &node.kind else {
-        return None;
-    };
-    super::value::parse(of, node.default?).ok()
 }
 
 /// What the node says that is `enable` or `disable`, else what its default says.
