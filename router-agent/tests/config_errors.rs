@@ -653,9 +653,60 @@ fn colour_only_where_asked_for() {
 #[test]
 fn many_warnings_are_bounded() {
     let text = read("article-a.conf") + &"set cluster interface tun00\n".repeat(3_000);
-    let warnings = accepted(&text).warnings;
-    assert_eq!(warnings.len(), 51);
-    assert_eq!(warnings[50].message, "2951 more warnings are not shown");
+    let loaded = accepted(&text);
+    let warnings = &loaded.warnings;
+    assert_eq!(warnings.len(), 52);
+    assert_eq!(warnings[51].message, "2950 more warnings are not shown");
+    assert_eq!(loaded.warning_count, 3_001);
+}
+
+/// Each once, behind however many others.
+#[test]
+fn all_foreign_parts_are_listed() {
+    let below = [
+        (
+            "",
+            "content-inspection custom-attack firewall load-balancing nat policy protocols \
+             qos-policy test-definition traffic-policy vpn webproxy zone-policy",
+        ),
+        (
+            "interfaces",
+            "adsl bonding bridge dummy input loopback multilink openvpn pseudo-ethernet serial \
+             virtual-ethernet vti wireless wirelessmodem",
+        ),
+        (
+            "service",
+            "dhcp-relay dhcp-server dhcpv6-relay dhcpv6-server dns https ids lldp nat snmp ssh \
+             telnet webproxy",
+        ),
+        (
+            "interfaces tunnel tun00",
+            "disable-link-detect firewall ip ipv6 policy qos-policy redirect traffic-policy",
+        ),
+        (
+            "system",
+            "config-management conntrack console contact domain-name domain-search",
+        ),
+    ];
+    let foreign = below.iter().flat_map(|(path, names)| {
+        let names = names.split_whitespace();
+        names.map(move |name| format!("set {path} {name} x\n"))
+    });
+    let foreign: Vec<_> = foreign.collect();
+    let text =
+        read("article-a.conf") + &"set cluster interface tun00\n".repeat(3_000) + &foreign.concat();
+    for strict in [false, true] {
+        let diagnostics = match parse("test.conf", &text, &facts("vyatta-a"), strict) {
+            Ok(loaded) => loaded.warnings,
+            Err(refused) => refused.diagnostics,
+        };
+        let last: Vec<_> = diagnostics
+            .iter()
+            .filter_map(|d| d.position)
+            .filter(|position| position.line > 3_000)
+            .collect();
+        assert_eq!(last.len(), foreign.len(), "strict: {strict}");
+    }
 }
 
 /// Half a megabyte of each kind of trouble. The bound is far above what is measured, and far below
@@ -700,6 +751,15 @@ fn time_is_linear_in_the_size() {
             "set cluster interface a\n".to_owned()
                 + &repeat("set cluster interface b\ndelete cluster interface b\n"),
         ),
+        (
+            "deleted comments",
+            "set cluster interface a\n".to_owned()
+                + &repeat(
+                    "set cluster interface b\ncomment cluster interface b c\n\
+                     delete cluster interface b\n",
+                ),
+        ),
+        ("hashes", "set clutser\n".to_owned() + &repeat("# a\n")),
     ] {
         let start = Instant::now();
         let result = parse("x", &text, &facts("vyatta-a"), false);

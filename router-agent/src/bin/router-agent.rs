@@ -283,7 +283,7 @@ fn check(config: &Path, strict: bool) -> Result<()> {
     println!(
         "configuration accepted: {} tunnel(s), {groups} cluster group(s), {} warning(s)",
         loaded.config.tunnels.len(),
-        loaded.warnings.len()
+        loaded.warning_count
     );
     if let Some(cluster) = &loaded.config.cluster
         && let Some(etcd) = &cluster.arbiter

@@ -35,6 +35,7 @@ pub struct Diagnostic {
     /// What to do about it.
     pub help: Option<String>,
     excerpts: Vec<Excerpt>,
+    always_shown: bool,
 }
 
 /// A source line, made safe to show.
@@ -115,6 +116,7 @@ pub(super) struct Problem {
     hide_rest: bool,
     /// Byte of the text from which on nothing is shown.
     hide_from: Option<usize>,
+    always_shown: bool,
 }
 
 impl Problem {
@@ -127,6 +129,7 @@ impl Problem {
             also: None,
             hide_rest: false,
             hide_from: None,
+            always_shown: false,
         }
     }
 
@@ -147,11 +150,18 @@ impl Problem {
             also: None,
             hide_rest: false,
             hide_from: None,
+            always_shown: false,
         }
     }
 
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Shows it however many others there are: of its kind there are not many.
+    pub fn always_shown(mut self) -> Self {
+        self.always_shown = true;
         self
     }
 
@@ -218,7 +228,7 @@ impl<'a> Report<'a> {
             Severity::Warning => &mut self.warnings,
         };
         *count += 1;
-        if *count <= KEPT {
+        if *count <= KEPT || problem.always_shown {
             let diagnostic = self.tie(problem);
             self.kept.push(diagnostic);
         }
@@ -242,6 +252,7 @@ impl<'a> Report<'a> {
             also,
             hide_rest: _,
             hide_from: _,
+            always_shown,
         } = problem;
         let mut excerpts = Vec::new();
         if let Some(place) = place {
@@ -258,6 +269,7 @@ impl<'a> Report<'a> {
             message,
             help,
             excerpts,
+            always_shown,
         }
     }
 
@@ -332,7 +344,12 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The warnings, at most [`SHOWN`] and one that counts the rest.
+    /// All warnings, also those that are not kept.
+    pub fn warnings(&self) -> usize {
+        self.warnings
+    }
+
+    /// The warnings, at most [`SHOWN`] besides those that always are, and one that counts the rest.
     pub fn into_warnings(mut self) -> Vec<Diagnostic> {
         self.limit();
         self.kept
@@ -340,12 +357,7 @@ impl<'a> Report<'a> {
 
     /// The errors, by place.
     pub fn into_errors(mut self) -> Vec<Diagnostic> {
-        let rest = self.errors.saturating_sub(KEPT);
-        if rest > 0 {
-            let message = format!("{rest} more errors are not shown");
-            let more = self.tie(Problem::of_file(Severity::Error, message));
-            self.kept.push(more);
-        }
+        self.count_rest(Severity::Error);
         self.kept
             .retain(|diagnostic| diagnostic.severity == Severity::Error);
         self.kept
@@ -366,42 +378,31 @@ impl<'a> Report<'a> {
     fn limit(&mut self) {
         self.kept
             .sort_by_key(|d| (d.position.is_none(), d.position));
-        let mut errors = 0;
-        let mut warnings = 0;
-        self.kept.retain(|d| {
-            let count = match d.severity {
-                Severity::Error => &mut errors,
-                Severity::Warning => &mut warnings,
-            };
-            *count += 1;
-            *count <= SHOWN
-        });
-        let more = |total: usize, what: String| {
-            (total > SHOWN).then(|| {
-                let rest = total - SHOWN;
-                let (what, is) = if rest == 1 {
-                    (what, "is")
-                } else {
-                    (what + "s", "are")
-                };
-                format!("{rest} more {what} {is} not shown")
-            })
-        };
-        for (severity, message) in [
-            (
-                Severity::Warning,
-                more(self.warnings, Severity::Warning.to_string()),
-            ),
-            (
-                Severity::Error,
-                more(self.errors, Severity::Error.to_string()),
-            ),
-        ] {
-            if let Some(message) = message {
-                let rest = self.tie(Problem::of_file(severity, message));
-                self.kept.push(rest);
-            }
+        for severity in [Severity::Warning, Severity::Error] {
+            let mut count = 0;
+            self.kept.retain(|d| {
+                let counts = d.severity == severity && !d.always_shown;
+                count += usize::from(counts);
+                !counts || count <= SHOWN
+            });
+            self.count_rest(severity);
         }
+    }
+
+    /// Says how many are left out.
+    fn count_rest(&mut self, severity: Severity) {
+        let all = match severity {
+            Severity::Error => self.errors,
+            Severity::Warning => self.warnings,
+        };
+        let kept = self.kept.iter().filter(|d| d.severity == severity).count();
+        let rest = match all.saturating_sub(kept) {
+            0 => return,
+            1 => format!("1 more {severity} is not shown"),
+            rest => format!("{rest} more {severity}s are not shown"),
+        };
+        let rest = self.tie(Problem::of_file(severity, rest));
+        self.kept.push(rest);
     }
 }
 
@@ -423,8 +424,8 @@ fn counted(count: usize, what: &str) -> String {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", self.render(false))]
 pub struct Refused {
-    /// In the order of the file. At most 50 errors and 50 warnings, each followed by one without
-    /// a position that counts those left out.
+    /// In the order of the file. At most 50 errors and 50 warnings besides those of nodes that are known
+    /// and ignored, each followed by one without a position that counts those left out.
     pub diagnostics: Vec<Diagnostic>,
     /// All of them, also those left out.
     pub errors: usize,

@@ -83,8 +83,11 @@ pub struct Loaded {
     pub config: Config,
     tree: Tree,
     text: Secret,
-    /// In the order of the file. At most 50, and one without a position that counts the rest.
+    /// In the order of the file. At most 50 besides those of nodes that are known and ignored, and one
+    /// without a position that counts the rest.
     pub warnings: Vec<Diagnostic>,
+    /// All of them, also those left out.
+    pub warning_count: usize,
 }
 
 impl Loaded {
@@ -135,6 +138,7 @@ pub fn parse(
             config,
             tree,
             text: Secret::new(text),
+            warning_count: report.warnings(),
             warnings: report.into_warnings(),
         }),
         _ => Err(report.into_refused()),
@@ -231,7 +235,7 @@ fn not_utf8(name: &str, valid: &[u8]) -> Refused {
     let mut report = Report::new(name, &text, &masks);
     report.add(
         Problem::error(place, "the file is not UTF-8 text: a wrong byte is here")
-            .help("retype the character, and save the file as UTF-8"),
+            .help("retype the character, and save the file as UTF-8; nothing else of it is checked before"),
     );
     report.into_refused()
 }

@@ -1,7 +1,6 @@
 //! The language as data: what nodes there are, what they hold, and what becomes of them here.
 //!
-//! Parsing, checking of values, suggestions and remedies all read this one tree; so will help
-//! and printing.
+//! Parsing, checking of values, suggestions, remedies, help and printing all read this one tree.
 
 mod build;
 mod conntrack_sync;

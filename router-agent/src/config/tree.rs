@@ -831,12 +831,14 @@ fn unsupported(word: &Token, node: &Node, path: &str, strict: bool) -> Problem {
         )
         .help(format!(
             "remove the lines that begin with `{path}`, or check without --strict"
-        )),
+        ))
+        .always_shown(),
         Status::Foreign => Problem::warning(
             word.place,
             format!("`{shown}` is not carried out by this router"),
         )
-        .help("it is ignored, with all below it"),
+        .help("it is ignored, with all below it")
+        .always_shown(),
     }
     .hide_rest()
 }
