@@ -421,6 +421,17 @@ fn shells_complete_the_names_of_what_there_is() {
         (&["maps", "dump", "tunn"], "tunnels"),
         (&["show", "log", "--level", "w"], "warn"),
         (&["show", "lo"], "log"),
+        (&["configure", "help", "clu"], "cluster"),
+        (&["configure", "help", "interfaces", "tunnel", ""], "tun00"),
+        (
+            &["configure", "help", "interfaces", "tunnel", "tun7", "par"],
+            "parameters",
+        ),
+        (&["configure", "help", "cluster", "group", "a"], "aws"),
+        (
+            &["configure", "help", "cluster", "group", "aws", "prefer", ""],
+            "availability",
+        ),
     ] {
         let offered = offered(node, words);
         assert!(

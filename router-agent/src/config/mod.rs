@@ -15,6 +15,7 @@ mod diff;
 mod import;
 mod lex;
 mod model;
+mod possible;
 mod print;
 mod reference;
 mod resources;
@@ -49,7 +50,8 @@ use secret_place::{SecretPlace, Unreadable};
 use source::{Masks, Place};
 use tree::Tree;
 
-pub use reference::{Possible, possible, reference};
+pub use possible::{NoSuchNode, Possible, completions, possible};
+pub use reference::reference;
 pub use secret::Secrets;
 pub use source::Form;
 pub use statement::{Origin, Statement};

@@ -1,41 +1,9 @@
-//! The language described for people, out of the schema: as a document, and what is possible
-//! behind a path.
+//! The language described for people, out of the schema.
 
 use super::schema::{self, DefaultBy, Kind, Node, Type};
 
-/// What may come next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Possible {
-    /// A node's name, or a stand-in for a value.
-    pub word: String,
-    /// What it means, what it may be, and what holds without it.
-    pub help: String,
-}
-
-/// What may come behind the words of a path; none if there is no such path.
-pub fn possible(words: &[String]) -> Option<Vec<Possible>> {
-    let mut nodes = schema::ROOT;
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let node = schema::ours(nodes).find(|node| node.name == word)?;
-        if let Kind::Tag(of, _) | Kind::Leaf(of) | Kind::Multi(of) = &node.kind
-            && words.next().is_none()
-        {
-            return Some(vec![Possible {
-                word: of.form(),
-                help: of.legal(),
-            }]);
-        }
-        nodes = node.children();
-    }
-    let next = schema::ours(nodes).map(|node| Possible {
-        word: node.name.to_owned(),
-        help: help(node),
-    });
-    Some(next.collect())
-}
-
-fn help(node: &Node) -> String {
+/// What a node means, what it may be, and what holds without it.
+pub(super) fn help(node: &Node) -> String {
     let mut help = node.help.to_owned();
     if let Some(of) = value(node) {
         help.push_str(": ");
@@ -169,35 +137,6 @@ mod tests {
         assert!(
             fs::read_to_string(path).unwrap() == reference(),
             "docs/configuration.md is stale: run `router-agent reference > docs/configuration.md`"
-        );
-    }
-
-    #[test]
-    fn what_is_possible_is_known_at_each_word() {
-        let at = |path: &str| {
-            let words: Vec<_> = path.split_whitespace().map(ToOwned::to_owned).collect();
-            possible(&words)
-        };
-        let words =
-            |path: &str| -> Vec<String> { at(path).unwrap().into_iter().map(|p| p.word).collect() };
-        assert_eq!(words(""), ["cluster", "interfaces", "system", "service"]);
-        assert_eq!(words("interfaces tunnel"), ["tunN"]);
-        assert_eq!(
-            words("interfaces tunnel tun00 keepalive"),
-            ["interval", "retries"]
-        );
-        assert_eq!(words("cluster dead-interval"), ["NUMBER"]);
-        assert_eq!(words("cluster dead-interval 200"), [""; 0]);
-        assert_eq!(at("firewall"), None);
-        assert_eq!(at("cluster colour"), None);
-        let cluster = at("cluster").unwrap();
-        let keepalive = cluster
-            .iter()
-            .find(|p| p.word == "keepalive-interval")
-            .unwrap();
-        assert_eq!(
-            keepalive.help,
-            "Time between heartbeats: 1 to 14999 milliseconds; default 50"
         );
     }
 }

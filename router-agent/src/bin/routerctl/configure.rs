@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
+use clap_complete::ArgValueCandidates;
 use router_agent::{
     config::{LARGEST_FILE, Possible, Secret, possible, text_of},
     control::{
@@ -20,7 +21,7 @@ use router_agent::{
 };
 use zeroize::Zeroizing;
 
-use crate::output::Asking;
+use crate::{names, output::Asking};
 
 #[derive(Debug, Subcommand)]
 pub enum Configure {
@@ -49,7 +50,7 @@ pub enum Configure {
     /// What may come behind a path of the configuration; needs no agent.
     Help {
         /// For example: interfaces tunnel tun00 parameters
-        #[arg(value_name = "PATH")]
+        #[arg(value_name = "PATH", add = ArgValueCandidates::new(names::nodes))]
         path: Vec<String>,
     },
 }
@@ -154,12 +155,7 @@ fn read_configuration(file: &Path) -> Result<Secret> {
 }
 
 fn help(path: &[String]) -> Result<()> {
-    let possible = possible(path).with_context(|| {
-        format!(
-            "there is no `{}` in the configuration; see what there is by leaving out words at the end",
-            path.join(" ")
-        )
-    })?;
+    let possible = possible(path)?;
     let width = possible.iter().map(|p| p.word.len()).max().unwrap_or(0);
     for Possible { word, help } in possible {
         println!("  {word:width$}  {help}");

@@ -46,6 +46,18 @@ impl Type {
         }
     }
 
+    /// The words that a value can be.
+    pub fn words(&self) -> Vec<&'static str> {
+        match self {
+            Self::Bool => vec!["true", "false"],
+            Self::Choice(words)
+            | Self::Choices(words)
+            | Self::NumberOr { words, .. }
+            | Self::BitsOr { words, .. } => usable(words).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// All that a value may be.
     pub fn legal(&self) -> String {
         match self {
