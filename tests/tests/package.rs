@@ -203,6 +203,8 @@ fn what_is_installed_starts_nothing_until_it_is_configured() {
         .write("/etc/router/secret", "long and random\n")
         .unwrap();
     machine.exec(&["router-agent", "check", example]).unwrap();
+    let schema = "/usr/share/doc/router-agent/control-schema.json";
+    assert!(machine.has(schema).unwrap());
 }
 
 #[test]

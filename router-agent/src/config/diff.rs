@@ -12,14 +12,19 @@ use super::tree::Tree;
 
 /// A statement that comes or goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Change {
     pub sign: Sign,
+    /// The names that lead to the node, those of instances among them.
     pub path: Vec<String>,
+    /// None if the node has none; a secret is masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }
 
+/// Whether a statement comes or goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Sign {
     Removed,

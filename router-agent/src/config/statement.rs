@@ -12,10 +12,12 @@ use super::tree::{Branch, Tree};
 
 /// One value, or a node that is stated without one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Statement {
     /// The names that lead to the node, those of instances among them.
     pub path: Vec<String>,
+    /// None if the node has none, or is a branch that holds nothing; a secret may be masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     pub origin: Origin,
@@ -26,6 +28,7 @@ pub struct Statement {
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     File,

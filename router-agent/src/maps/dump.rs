@@ -21,17 +21,25 @@ use super::{
 
 /// What a map holds.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Dump {
+    /// Its name.
     pub map: &'static str,
     /// The boottime clock when the map was read; instants in the entries compare with it.
     pub now_ns: u64,
+    /// What it holds, decoded.
     pub entries: Vec<Entry>,
 }
 
 /// A key and its value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
+    /// Fields by name.
+    #[cfg_attr(test, schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub key: Fields,
+    /// The same.
+    #[cfg_attr(test, schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub value: Fields,
 }
 

@@ -8,14 +8,19 @@ use super::{MapsError, PinnedMaps, catalogue::Known};
 
 /// What is pinned.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Maps {
+    /// In which they are pinned.
     pub directory: PathBuf,
+    /// Every map of this layout.
     pub maps: Vec<MapFacts>,
 }
 
 /// A map of this layout.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MapFacts {
+    /// As `routerctl maps dump` takes it.
     pub name: &'static str,
     /// Whether it is pinned.
     pub present: bool,
@@ -26,13 +31,18 @@ pub struct MapFacts {
 
 /// What the kernel tells of a map.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KernelFacts {
+    /// The kernel's name for its sort.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Of one key.
     pub key_size_bytes: u32,
     /// On one CPU, if the map has a value for each.
     pub value_size_bytes: u32,
+    /// How many it has room for, or has if it is an array.
     pub max_entries: u32,
+    /// By which the kernel knows it.
     pub id: u32,
 }
 

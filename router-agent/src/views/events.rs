@@ -9,12 +9,15 @@ use crate::control::protocol::{GroupStatus, Status};
 
 /// Something that happened in a group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ClusterEvent {
     /// Of the boottime clock, of the boot in which it happened.
     pub at_ns: u64,
     /// Milliseconds since 1970 by the time of day.
     pub at_unix_ms: u64,
+    /// In which it happened.
     pub group: String,
+    /// What happened.
     pub text: String,
     #[serde(skip)]
     pub tone: Tone,

@@ -7,11 +7,15 @@ use crate::control::protocol::{Forced, GroupStatus};
 
 /// A move that has come about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Moved {
+    /// Its name.
     pub group: String,
+    /// This node's host name.
     pub this_node: String,
     /// Of this node now.
     pub state: String,
+    /// Counts the changes of active.
     pub epoch: u32,
     /// Who owns the group now.
     pub owner: Option<String>,

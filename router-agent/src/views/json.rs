@@ -14,7 +14,10 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// A view as JSON: `{"schema_version":1,…}`.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "{T}Document"))]
 pub struct Document<T> {
+    /// Raised when a field changes its meaning or goes away.
     pub schema_version: u32,
     #[serde(flatten)]
     pub view: T,
@@ -31,6 +34,7 @@ impl<T> Document<T> {
 
 /// What a document shows, named as its field is.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum View<'a> {
     Status(&'a Status),
@@ -52,8 +56,11 @@ pub enum View<'a> {
 
 /// What happened, the newest last.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct History<'a> {
+    /// Changes of this node's state.
     pub transitions: Vec<&'a Transition>,
+    /// What was found besides.
     pub findings: Vec<&'a Finding>,
 }
 
@@ -75,8 +82,11 @@ impl<'a> History<'a> {
 
 /// This program and the agent, if it answered.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Versions<'a> {
+    /// This program.
     pub routerctl: &'a AgentVersion,
+    /// None if it did not answer.
     pub agent: Option<&'a AgentVersion>,
 }
 

@@ -23,6 +23,8 @@ mod version;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod schema;
 
 pub use changes::applied;
 pub use cluster::cluster_status;

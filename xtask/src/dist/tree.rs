@@ -28,20 +28,33 @@ pub const PROGRAMS: [Program; 2] = [
     },
 ];
 
-/// Files of `packaging`, and what they are installed as.
-const FILES: [(&str, &str); 6] = [
+/// Files of the repository, and what they are installed as.
+const FILES: [(&str, &str); 7] = [
     (
-        "router-agent.service",
+        "packaging/router-agent.service",
         "usr/lib/systemd/system/router-agent.service",
     ),
-    ("sysusers.conf", "usr/lib/sysusers.d/router-agent.conf"),
-    ("tmpfiles.conf", "usr/lib/tmpfiles.d/router-agent.conf"),
-    ("default", "etc/default/router-agent"),
     (
-        "example.conf",
+        "packaging/sysusers.conf",
+        "usr/lib/sysusers.d/router-agent.conf",
+    ),
+    (
+        "packaging/tmpfiles.conf",
+        "usr/lib/tmpfiles.d/router-agent.conf",
+    ),
+    ("packaging/default", "etc/default/router-agent"),
+    (
+        "packaging/example.conf",
         "usr/share/doc/router-agent/examples/router.conf",
     ),
-    ("copyright", "usr/share/doc/router-agent/copyright"),
+    (
+        "packaging/copyright",
+        "usr/share/doc/router-agent/copyright",
+    ),
+    (
+        "docs/control-schema.json",
+        "usr/share/doc/router-agent/control-schema.json",
+    ),
 ];
 
 /// Shells for which `routerctl` writes a completion, and where each looks for it.
@@ -72,11 +85,7 @@ pub fn lay_out(programs: &Path, tree: &Path) -> Result<()> {
     ensure!(!pages.is_empty(), "the programs wrote no man page");
     run(Command::new("gzip").args(["-9", "--no-name"]).args(pages))?;
     for (file, place) in FILES {
-        copy(
-            &workspace::root().join("packaging").join(file),
-            &tree.join(place),
-            0o644,
-        )?;
+        copy(&workspace::root().join(file), &tree.join(place), 0o644)?;
     }
     let routerctl = programs.join("routerctl");
     for (shell, place) in COMPLETIONS {

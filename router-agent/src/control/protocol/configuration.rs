@@ -7,6 +7,7 @@ use crate::config::{Change, Secret, Statement};
 
 /// What the agent runs by.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConfigurationStatus {
     /// The file that the agent starts with.
     pub file: String,
@@ -14,11 +15,13 @@ pub struct ConfigurationStatus {
     pub statements: Vec<Statement>,
     /// The time until the configuration before this one comes back, unless it is confirmed.
     pub unconfirmed_for_ms: Option<u64>,
+    /// How the last change ended, if there was one.
     pub last_change: Option<LastChange>,
 }
 
 /// How the last change that was asked for ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LastChange {
     /// As [`Configured`] told it.
     pub ticket: u32,
@@ -28,6 +31,7 @@ pub struct LastChange {
 
 /// A step of a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Configuring {
     /// Run by this text.
@@ -35,6 +39,7 @@ pub enum Configuring {
         /// What the text is called in messages.
         name: String,
         #[serde(with = "exposed")]
+        #[cfg_attr(test, schemars(with = "String"))]
         text: Secret,
         /// Go back unless it is confirmed in this time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,7 +56,9 @@ pub enum Configuring {
 
 /// What a step does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Configured {
+    /// What it states otherwise than the one before.
     pub changes: Vec<Change>,
     /// Of the check, as text; empty if there are none.
     pub warnings: String,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What an operator wants of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Force {
     /// None: the only group that there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -18,6 +19,7 @@ pub struct Force {
 
 /// What this node shall be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Forced {
     Active,
@@ -35,7 +37,9 @@ impl fmt::Display for Forced {
 
 /// What was begun. Whether it came about is told by the status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ForceBegun {
+    /// The one that moves.
     pub group: String,
     /// In plain words.
     pub text: String,

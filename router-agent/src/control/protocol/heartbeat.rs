@@ -6,7 +6,9 @@ use super::{ClearedStatus, FenceStatus};
 
 /// The session with one peer, for one group, over one path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeartbeatStatus {
+    /// Its name.
     pub group: String,
     /// Interface through which the messages go.
     pub path: String,
@@ -38,23 +40,33 @@ pub struct HeartbeatStatus {
     pub fence: FenceStatus,
     /// The boottime clock when the agent answered.
     pub now_ns: u64,
+    /// From the newest probe that was answered to its reply.
     pub rtt_last_us: Option<f64>,
+    /// The shortest round trip.
     pub rtt_min_us: Option<f64>,
+    /// Their average.
     pub rtt_avg_us: Option<f64>,
+    /// The longest.
     pub rtt_max_us: Option<f64>,
     /// Of all replies since the session began, also in the time of agents before: what half of them did
     /// not exceed; within a quarter, as the kernel counts them.
     pub rtt_p50_us: Option<f64>,
+    /// The same of 90 %.
     pub rtt_p90_us: Option<f64>,
+    /// The same of 99 %.
     pub rtt_p99_us: Option<f64>,
+    /// The same of 99.9 %.
     pub rtt_p999_us: Option<f64>,
     /// Of replies on their way from the peer's kernel to ours (RFC 3550 §6.4.1).
     pub jitter_us: Option<f64>,
+    /// Our probes, since the agent began.
     pub probes_sent: u64,
+    /// Answers to our probes, in the peer's present generation.
     pub replies_received: u64,
     /// Our probes from the first that was answered to the last.
     #[serde(default)]
     pub replies_expected: u64,
+    /// The peer's probes, in its present generation.
     #[serde(default)]
     pub peer_probes_received: u64,
     /// The peer's probes from the first that arrived to the last.
@@ -74,10 +86,13 @@ pub struct HeartbeatStatus {
     pub wrong_sender: u64,
     /// Authentic messages of a version or kind that this node does not speak.
     pub not_understood: u64,
+    /// Between two of our messages.
     pub keepalive_interval_ms: f64,
+    /// Silence after which the peer is dead.
     pub dead_interval_ms: f64,
     /// Times at which our own probe clock was late.
     pub late_ticks: u64,
+    /// The most that it was late by.
     pub max_tick_lateness_us: f64,
     /// Whether the peer's messages are being heard and believed.
     pub session_up: bool,

@@ -4,11 +4,13 @@ use serde::{Deserialize, Serialize};
 
 /// A change of state of this node's failover core.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Transition {
     /// When the state changed.
     pub at_ns: u64,
+    /// In which.
     pub group: String,
-    /// State left, in the words of [`GroupStatus::state`](super::GroupStatus::state).
+    /// State left, in the words of the group's `state`.
     pub from: String,
     /// State entered.
     pub to: String,
@@ -32,6 +34,7 @@ pub struct Transition {
 
 /// The way to a change of state. Zero is what did not happen on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stages {
     /// When the peer was first found to be other than alive.
     pub suspected_ns: u64,
@@ -39,7 +42,9 @@ pub struct Stages {
     pub grants_closed_ns: u64,
     /// The last question to the arbiter.
     pub arbiter_asked_ns: u64,
+    /// Its answer.
     pub arbiter_answered_ns: u64,
+    /// When the fence let packets pass.
     pub fence_open_ns: u64,
     /// The first protected packet that passed, as the kernel stamped it.
     pub first_forwarded_ns: u64,
@@ -47,8 +52,9 @@ pub struct Stages {
 
 /// What this node knew when it decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Known {
-    /// In the words of [`GroupStatus::peer_finding`](super::GroupStatus::peer_finding).
+    /// In the words of the group's `peer_finding`.
     pub peer_finding: String,
     /// Since the peer's last message; zero if none had come.
     pub silence_ns: u64,
@@ -58,6 +64,7 @@ pub struct Known {
     pub agent_age_ns: u64,
     /// The epoch that the peer's last message named.
     pub peer_epoch: u32,
+    /// Whether enough of them were reachable for this node to be active.
     pub monitors_ok: bool,
     /// The monitors that were not reachable, also if the node could do without them.
     #[serde(default)]
@@ -71,10 +78,13 @@ pub const DROPPED_ORDER: &str = "order";
 
 /// Something that was found, without being a change of state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Finding {
+    /// When it was found.
     pub at_ns: u64,
+    /// In which.
     pub group: String,
-    /// `peer`, `stopped`, `dual-activity`, `duplicate-address`, `clock`, `arbiter` or [`DROPPED_ORDER`].
+    /// `peer`, `stopped`, `dual-activity`, `duplicate-address`, `clock`, `arbiter` or `order`.
     pub kind: String,
     /// In plain words.
     pub text: String,
@@ -86,7 +96,9 @@ pub struct Finding {
 
 /// A step of a takeover or release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Step {
+    /// What was done.
     pub step: String,
     /// When it was begun, the last time.
     #[serde(default)]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// An interface by which packets reach the tunnels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct InterfaceStatus {
     /// As it is called at present; as configured while there is none.
     pub name: String,
@@ -23,6 +24,7 @@ pub struct InterfaceStatus {
 
 /// What an interface is there for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum InterfaceRole {
     /// Outer packets come and go by it.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which lines a client wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LogWanted {
     /// Only later ones than this instant of the boottime clock.
     #[serde(default)]
@@ -23,13 +24,16 @@ pub struct LogWanted {
 
 /// A line of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LogLine {
     /// No two lines have the same.
     pub at_ns: u64,
+    /// Milliseconds since 1970 by the time of day.
     pub at_unix_ms: u64,
     pub level: LogSeverity,
     /// The part of the agent that says it.
     pub target: String,
+    /// What is said.
     pub message: String,
     /// What is said besides, such as the group and the epoch.
     pub fields: BTreeMap<String, String>,
@@ -49,6 +53,7 @@ pub struct LogLine {
     Deserialize,
     clap::ValueEnum,
 )]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LogSeverity {
     #[default]

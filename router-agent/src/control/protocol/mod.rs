@@ -41,7 +41,9 @@ pub const VERSION: u32 = 1;
 
 /// What a client sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Request {
+    /// Of the protocol: 1.
     pub version: u32,
     pub command: Command,
     /// Of [`Command::RotateSecret`] alone.
@@ -147,6 +149,7 @@ impl Request {
 
 /// What a client may ask for. Each only reads, unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
     /// Answered by [`Body::Status`].
@@ -224,6 +227,7 @@ impl Command {
 
 /// What the agent answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Response {
     /// The version that the agent speaks.
     pub version: u32,
@@ -252,6 +256,7 @@ impl Response {
 
 /// Answered or refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     Ok(Body),
@@ -260,6 +265,7 @@ pub enum Outcome {
 
 /// The answer to a [`Command`] of the same name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Body {
     Status(Status),
@@ -283,6 +289,7 @@ pub enum Body {
 
 /// Which program answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AgentVersion {
     /// Version of the agent's package.
     pub agent: String,
@@ -305,6 +312,7 @@ impl AgentVersion {
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     pub code: FailureCode,
     /// For people.
@@ -313,6 +321,7 @@ pub struct Failure {
 
 /// Why a request was refused, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureCode {
     /// Not a request at all.

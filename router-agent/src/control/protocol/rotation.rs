@@ -6,17 +6,24 @@ use crate::config::Secret;
 
 /// A step of the change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Rotation {
     /// Accept this secret beside the present one, and ask the peers to use it.
-    Begin(#[serde(with = "exposed")] Secret),
+    Begin(
+        #[serde(with = "exposed")]
+        #[cfg_attr(test, schemars(with = "String"))]
+        Secret,
+    ),
     /// Accept only the secret that was begun with; `force`: although a peer may need the other one.
     Finish { force: bool },
 }
 
 /// How far a session is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SessionRotation {
+    /// Its name.
     pub group: String,
     /// Interface through which the messages go.
     pub path: String,

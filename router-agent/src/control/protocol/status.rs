@@ -12,22 +12,26 @@ use super::{
 
 /// The answer to [`Command::Status`](super::Command::Status).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// This node's host name.
     pub node: String,
     /// Drawn at random when the agent started.
     pub generation: u32,
+    /// How long the agent has run.
     pub agent_uptime_ms: u64,
     /// The boottime clock when the agent answered; every instant here compares with it.
     pub now_ns: u64,
     /// What drives this node's clocks, as the kernel names it.
     pub clock_source: String,
+    /// Whether this is one.
     pub virtual_machine: bool,
     /// Instants of a history entry with another one are of another clock.
     pub boot_id: String,
     /// Whether that may stand still while the hypervisor has the machine paused.
     #[serde(default)]
     pub clock_may_stop: bool,
+    /// In the order of the configuration.
     pub groups: Vec<GroupStatus>,
     /// The cluster's interfaces.
     pub paths: Vec<PathStatus>,
@@ -35,6 +39,7 @@ pub struct Status {
 
 /// A group of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct GroupStatus {
     /// Name in the configuration.
     pub group: String,
@@ -53,6 +58,7 @@ pub struct GroupStatus {
     pub peer_finding: String,
     /// `availability` or `consistency`.
     pub prefer: String,
+    /// What must be well so that this node can be active.
     pub monitors: Vec<MonitorStatus>,
     /// If anything tracked has a weight, on this node or on the peer.
     #[serde(default)]
@@ -80,6 +86,7 @@ pub struct GroupStatus {
 
 /// A node of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NodeStatus {
     /// Host name.
     pub name: String,
@@ -90,6 +97,7 @@ pub struct NodeStatus {
 
 /// State of a node as operators know it; displayed in the words of Vyatta's status report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
     /// Holds the group's services.
@@ -127,6 +135,7 @@ impl fmt::Display for NodeState {
 
 /// What tells this node whether it is fit for a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MonitorStatus {
     /// An address that is pinged, what is tracked (`interface eth1`), or `resources`.
     pub address: String,
@@ -141,6 +150,7 @@ pub struct MonitorStatus {
 
 /// Whether a monitored address answers, or what else is monitored is well; displayed in Vyatta's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum MonitorState {
     Reachable,
@@ -163,6 +173,7 @@ impl fmt::Display for MonitorState {
 
 /// How much the nodes of a group are to be preferred, of two that are well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Priorities {
     /// This node's.
     pub own: u8,
@@ -172,6 +183,7 @@ pub struct Priorities {
 
 /// A service of a group, on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ServiceStatus {
     /// As configured.
     pub service: String,
@@ -186,7 +198,9 @@ pub struct ServiceStatus {
 
 /// Another node of the LAN that uses a service address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DuplicateStatus {
+    /// Its hardware address.
     pub mac: String,
     /// How often it has said that the address is its own.
     pub claims: u64,
@@ -196,6 +210,7 @@ pub struct DuplicateStatus {
 
 /// What keeps this node from forwarding protected packets without authority.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FenceStatus {
     pub gate: GateState,
     /// By whose word it was opened; none while it is closed.
@@ -224,6 +239,7 @@ pub struct FenceStatus {
 
 /// Whether protected packets pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum GateState {
     Open,
@@ -235,6 +251,7 @@ pub enum GateState {
 
 /// Who vouches for an active node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Authority {
     OwnAgent,
@@ -244,9 +261,11 @@ pub enum Authority {
 
 /// A path of the cluster to a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PathStatus {
     /// Group of the session.
     pub group: String,
+    /// The tunnel that carries the messages.
     pub interface: String,
     /// Host name of the peer.
     pub peer: String,

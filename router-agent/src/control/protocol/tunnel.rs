@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 
 /// A tunnel and its counters; bytes are those of the inner packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TunnelStatus {
     /// `tunN`, as configured.
     pub name: String,
     /// Prefixes on the tunnel's interface.
     pub addresses: Vec<String>,
+    /// As configured.
     pub description: String,
     /// In bytes, of the inner packet.
     pub mtu: u32,
@@ -36,6 +38,7 @@ pub struct TunnelStatus {
     pub xdp_mode_reason: Option<String>,
     /// Whether the configuration wants the tunnel up.
     pub admin_up: bool,
+    /// Whether it is enabled and its interface is up.
     pub link_up: bool,
     /// Whether multicast is enabled.
     pub multicast: bool,
@@ -60,6 +63,7 @@ pub struct TunnelStatus {
 
 /// The epochs of a tunnel whose key they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EpochKeyStatus {
     /// What packets carry that leave: zero from a router that is no member of a cluster, or was never
     /// active.
@@ -72,7 +76,9 @@ pub struct EpochKeyStatus {
 
 /// What a tunnel or a session had counted when its counters were cleared. They themselves go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ClearedStatus {
+    /// When that was.
     pub ms_ago: u64,
     /// Those that were not zero.
     pub counters: BTreeMap<String, u64>,
@@ -80,10 +86,13 @@ pub struct ClearedStatus {
 
 /// Keepalives of a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeepaliveStatus {
+    /// Between two.
     pub interval_ms: u64,
     /// So many in a row that do not come back, and the tunnel is down.
     pub retries: u32,
+    /// Whether they come back.
     pub up: bool,
     /// Sent since the last that came back, with the one that is under way.
     pub unanswered: u32,
