@@ -15,6 +15,7 @@ use super::tree::{Builder, Tree};
 pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report) -> Tree {
     let mut reader = Reader {
         builder: Builder::new(strict),
+        masks,
         path: Vec::new(),
         open: Vec::new(),
         deactivated: None,
@@ -31,8 +32,8 @@ pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report)
 /// What a text in brace form is made of.
 enum Piece<'a> {
     Word(Token),
-    /// What a comment holds, and the line on which it begins.
-    Comment(usize, &'a str),
+    /// Where a comment begins, and what it holds.
+    Comment(Place, &'a str),
     /// `{`
     Open(Place),
     /// `}`
@@ -116,11 +117,11 @@ impl<'a> Pieces<'a> {
                 c if c.is_whitespace() || c == '\u{feff}' && self.at == 0 => {
                     self.bump();
                 }
-                '#' if self.begins => return Some(Piece::Comment(place.line, self.line_comment())),
+                '#' if self.begins => return Some(Piece::Comment(place, self.line_comment())),
                 '/' if self.rest().starts_with("/*") => {
                     place.end = place.start + "/*".len();
                     return Some(self.comment().map_or(Piece::OpenComment(place), |text| {
-                        Piece::Comment(place.line, text)
+                        Piece::Comment(place, text)
                     }));
                 }
                 '{' | '}' | '!' if c != '!' || self.begins => {
@@ -220,6 +221,7 @@ struct Frame {
 
 struct Reader<'r, 'text> {
     builder: Builder,
+    masks: &'r Masks,
     /// Words of the nodes that are open and of the statement that is being read.
     path: Vec<Token>,
     open: Vec<Frame>,
@@ -237,7 +239,11 @@ impl Reader<'_, '_> {
                 self.restart_at_top(&word);
                 self.path.push(word);
             }
-            Piece::Comment(line, text) => self.builder.remark(line, text),
+            Piece::Comment(place, text) => {
+                let hidden_from = self.masks.from(place.line_start);
+                let is_masked = hidden_from.is_some_and(|at| at <= place.start);
+                self.builder.remark(place.line, text, is_masked);
+            }
             Piece::Open(brace) => self.begin(brace),
             Piece::Close(brace) => {
                 self.end_statement();

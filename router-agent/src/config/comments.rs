@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::source::printable;
+use super::source::{HIDDEN, printable, without_secrets};
 
 /// Comments that stand one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,22 +10,35 @@ pub(super) struct Remark {
     /// Of the first of them.
     pub line: usize,
     pub text: String,
+    /// Whether it stands where a secret, or the rest of one, may be.
+    is_masked: bool,
 }
 
 impl Remark {
     /// None if the text says nothing.
-    pub fn new(line: usize, text: &str) -> Option<Self> {
+    pub fn new(line: usize, text: &str, is_masked: bool) -> Option<Self> {
         let words: Vec<_> = text.split_whitespace().collect();
         (!words.is_empty()).then(|| Self {
             line,
             // What ends a comment in brace form cannot stand in one.
             text: printable(&words.join(" ")).replace("*/", "* /"),
+            is_masked,
         })
+    }
+
+    /// Without what may be a secret.
+    pub fn masked(&self) -> String {
+        if self.is_masked {
+            HIDDEN.to_owned()
+        } else {
+            without_secrets(&self.text)
+        }
     }
 
     fn extend(&mut self, more: &Self) {
         self.text.push(' ');
         self.text.push_str(&more.text);
+        self.is_masked |= more.is_masked;
     }
 
     /// What both say.

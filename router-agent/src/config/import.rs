@@ -8,7 +8,7 @@ use super::comments::{Comments, Remark};
 use super::diagnostic::Diagnostic;
 use super::schema::{self, Kind, Node};
 use super::secret::Secrets;
-use super::source::{Form, printable, without_secrets};
+use super::source::{Form, printable};
 use super::statement::{Statement, stated};
 use super::tree::{Branch, What};
 use super::{Facts, Read, parse};
@@ -65,7 +65,7 @@ pub(super) fn import(read: Read, facts: &Facts, secrets: Secrets) -> Imported {
     }
     let statements = stated(&tree, Secrets::Shown);
     for remark in homeless(&tree.comments, &statements) {
-        left_out.push((remark.line, comment_left_out(&remark.text)));
+        left_out.push((remark.line, comment_left_out(&remark.masked())));
     }
     for error in errors {
         let line = error.position.map_or(usize::MAX, |position| position.line);
@@ -119,7 +119,6 @@ fn with_remedy(error: Diagnostic, extent: &str) -> String {
 }
 
 fn comment_left_out(text: &str) -> String {
-    let text = without_secrets(text);
     format!("the comment `{text}`: it belongs to nothing that is carried over")
 }
 

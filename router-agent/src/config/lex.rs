@@ -40,6 +40,11 @@ impl Token {
         self.shown_until(self.shown)
     }
 
+    /// Whether a secret may be in it.
+    pub fn is_masked(&self) -> bool {
+        self.shown.is_some()
+    }
+
     /// As [`Token::shown`], for a word that should be a name but is not a known one.
     pub fn shown_name(&self) -> String {
         let name = (self.name < self.text.len()).then_some(self.name);
@@ -96,6 +101,8 @@ pub(super) struct Line<'a> {
     pub unfinished: Option<(Unfinished, Place)>,
     /// What stands behind `#`.
     pub comment: &'a str,
+    /// Whether a secret may be in that.
+    pub is_comment_masked: bool,
 }
 
 /// Splits one line, given without its end.
@@ -116,6 +123,7 @@ pub(super) fn split<'a>(
     let mut words = Vec::new();
     let mut unfinished = None;
     let mut comment = "";
+    let mut is_comment_masked = false;
     // The column is the index of a character plus one; the offset is that character's byte.
     let mut chars = line.char_indices().zip(1..).peekable();
 
@@ -126,6 +134,7 @@ pub(super) fn split<'a>(
         }
         if first == '#' {
             comment = line.get(start + 1..).unwrap_or_default();
+            is_comment_masked = hidden_from.is_some_and(|at| at <= line_start + start);
             break;
         }
         let mut word = Word::new(hidden_from.map(|at| at - line_start));
@@ -168,6 +177,7 @@ pub(super) fn split<'a>(
         words,
         unfinished,
         comment,
+        is_comment_masked,
     }
 }
 

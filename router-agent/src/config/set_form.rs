@@ -41,7 +41,7 @@ pub(super) fn read(text: &str, masks: &Masks, strict: bool, report: &mut Report)
         if !line.words.is_empty() || line.comment.is_empty() {
             builder.leave_remark();
         }
-        builder.remark(number, line.comment);
+        builder.remark(number, line.comment, line.is_comment_masked);
         let Some(command) = line.words.first() else {
             continue;
         };

@@ -7,7 +7,6 @@ use super::comments::{Comments, Remark};
 use super::defaults::default;
 use super::schema::{self, Kind, Node, Status};
 use super::secret::Secrets;
-use super::source::without_secrets;
 use super::tree::{Branch, Tree};
 
 /// One value, or a node that is stated without one.
@@ -136,10 +135,10 @@ impl<'a> List<'a> {
     }
 
     fn shown(&self, remark: Option<Remark>) -> Option<String> {
-        let comment = remark?.text;
+        let remark = remark?;
         Some(match self.secrets {
-            Secrets::Masked => without_secrets(&comment),
-            Secrets::Shown => comment,
+            Secrets::Masked => remark.masked(),
+            Secrets::Shown => remark.text,
         })
     }
 

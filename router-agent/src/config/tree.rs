@@ -36,7 +36,7 @@ pub(super) enum What {
     Deactivated(String),
     /// A node, by its path, that is stated again further down.
     Overridden(String),
-    /// A comment that belongs to nothing that the tree holds.
+    /// A comment that belongs to nothing that the tree holds, without secrets.
     Comment(String),
 }
 
@@ -505,21 +505,21 @@ impl Builder {
             );
             return;
         }
-        let remark = Remark::new(text.place.line, &text.text);
+        let remark = Remark::new(text.place.line, &text.text, text.is_masked());
         match self.locate(before, words, "comment", report) {
             Ok(located) if located.branch.states(located.node, located.which) => {
                 self.comments.set(node_path(words), remark);
             }
             Ok(located) => report.add(nothing_stated(located.last.place, &located.path)),
-            Err(Nowhere::NotHeld) => self.aside.extend(remark.map(aside)),
+            Err(Nowhere::NotHeld) => self.aside.extend(remark.as_ref().map(aside)),
             Err(Nowhere::Reported) => {}
         }
     }
 
     /// Reads a comment that has no node in its words.
-    pub fn remark(&mut self, line: usize, text: &str) {
+    pub fn remark(&mut self, line: usize, text: &str, is_masked: bool) {
         let before = self.remark.take();
-        self.remark = Remark::joined(before, Remark::new(line, text));
+        self.remark = Remark::joined(before, Remark::new(line, text, is_masked));
     }
 
     /// Attaches the comments read last to the node that `words` state.
@@ -531,7 +531,7 @@ impl Builder {
 
     /// Notes that the comments read last belong to nothing that is held.
     pub fn leave_remark(&mut self) {
-        self.aside.extend(self.remark.take().map(aside));
+        self.aside.extend(self.remark.take().as_ref().map(aside));
     }
 
     /// Forgets the comments read last: they go with something that is left out as a whole.
@@ -624,10 +624,10 @@ enum Nowhere {
     NotHeld,
 }
 
-fn aside(comment: Remark) -> Aside {
+fn aside(comment: &Remark) -> Aside {
     Aside {
         line: comment.line,
-        what: What::Comment(comment.text),
+        what: What::Comment(comment.masked()),
     }
 }
 
