@@ -17,7 +17,7 @@ use crate::{
         client::{Client, ClientError},
         protocol::LogWanted,
     },
-    terminal::{fitted, print},
+    terminal::{complain, fitted, print},
     views::{
         self,
         events::Seen,
@@ -42,7 +42,7 @@ pub fn monitor(client: &Client, json: bool) -> Result<()> {
             Ok(status) => status,
             Err(error) => {
                 if !gone {
-                    eprintln!("{error}; waiting for it");
+                    complain(&format!("{error}; waiting for it\n"));
                 }
                 gone = true;
                 continue;
@@ -101,7 +101,7 @@ pub fn follow_log(client: &Client, mut wanted: LogWanted, json: bool) -> Result<
         if let Err(error) = &answer
             && !gone
         {
-            eprintln!("{error}; waiting for it");
+            complain(&format!("{error}; waiting for it\n"));
         }
         gone = answer.is_err();
         lines = answer.unwrap_or_default();

@@ -1,5 +1,5 @@
 //! The standard output as what is behind it wants it: colours and lines that fit for a terminal, plain
-//! text for all else.
+//! text for all else. A reader that has gone ends nothing.
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 
@@ -33,4 +33,9 @@ pub fn print(text: &str) -> Result<bool> {
             .map(|()| true)
             .context("cannot write to the standard output"),
     }
+}
+
+/// Says on the standard error what nobody has to hear.
+pub fn complain(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -1,12 +1,12 @@
 //! What the two programs say when something is not as it should be.
 
 use std::{
-    fs,
-    process::{Command, Output},
+    fs, io,
+    process::{Command, Output, Stdio},
 };
 
 use router_tests::{
-    agent,
+    agent::{self, Agent},
     article::{self, ROUTERS, Router},
     cluster::{Cluster, PATIENCE},
     lab::{Lab, Node, NodeSpec, Topology},
@@ -157,6 +157,42 @@ fn maps_are_readable_when_the_agent_was_killed() {
     assert!(heartbeat.contains("vyatta-a: up"), "{heartbeat}");
 }
 
+/// One end of a pipe that nobody reads, as `head` leaves it.
+fn nobody() -> Stdio {
+    let (_, writer) = io::pipe().unwrap();
+    writer.into()
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_nothing_in_panic() {
+    let lab = article::lab().unwrap();
+    let node = lab.node(article::PRIMARY);
+    let agent = Agent::start(node, &PRIMARY.article_config()).unwrap();
+    agent::await_running(node, PATIENCE).unwrap();
+    agent.kill().unwrap();
+    let config = agent::write_config(node, &PRIMARY.article_config()).unwrap();
+    let config = config.to_str().unwrap();
+    for words in [
+        &["router-agent", "reference"][..],
+        &["router-agent", "check", config],
+        &["router-agent", "import", config],
+        &["routerctl", "configure", "help", "cluster"],
+        &["routerctl", "clear", "interfaces", "tunnel", "epochs"],
+        &["router-agent", "unload"],
+        &["router-agent", "load", "--iface", "eth0"],
+    ] {
+        let mut command = Command::new(agent::binary(words[0]).unwrap());
+        command.args(&words[1..]).stdout(nobody()).stderr(nobody());
+        let status = node.run(move || command.status()).unwrap().unwrap();
+        assert!(status.success(), "{words:?}: {status}");
+    }
+    let refused = Command::new(agent::binary("router-agent").unwrap())
+        .args(["check", "/nowhere"])
+        .stderr(nobody())
+        .status();
+    assert_eq!(refused.unwrap().code(), Some(2));
+}
+
 #[test]
 fn a_second_agent_is_refused_and_the_first_lives_on() {
     let cluster = Cluster::start(Router::article_config).unwrap();
@@ -172,8 +208,8 @@ fn a_second_agent_is_refused_and_the_first_lives_on() {
 fn the_demo_leaves_nothing_when_it_is_killed() {
     let mut demo = Command::new(agent::binary("router-demo").unwrap())
         .args(["--scene", "article"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let prefix = format!("router-lab-{}-", demo.id());

@@ -22,6 +22,7 @@ use router_agent::{
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, Former, ModeChoice, Programs},
     history,
     logging::{self, Log, LogFormat},
+    terminal,
 };
 use rustix::process::{WaitOptions, wait};
 use tokio::runtime::{Builder, Runtime};
@@ -152,16 +153,16 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            if let Some(refused) = error.downcast_ref::<Refused>() {
-                eprintln!("{}", refused.render(std::io::stderr().is_terminal()));
-                ExitCode::from(REFUSED)
+            let (text, code) = if let Some(refused) = error.downcast_ref::<Refused>() {
+                let text = refused.render(std::io::stderr().is_terminal());
+                (text, ExitCode::from(REFUSED))
             } else if let Some(unfit) = error.downcast_ref::<Unfit>() {
-                eprintln!("{unfit}");
-                ExitCode::from(REFUSED)
+                (unfit.to_string(), ExitCode::from(REFUSED))
             } else {
-                eprintln!("router-agent: {error:#}");
-                ExitCode::FAILURE
-            }
+                (format!("router-agent: {error:#}"), ExitCode::FAILURE)
+            };
+            terminal::complain(&format!("{text}\n"));
+            code
         }
     }
 }
@@ -221,8 +222,8 @@ fn carry_out(command: Command, log: Log) -> Result<Next> {
                 statements,
                 account,
             } = config::import(&config, &facts(), secrets)?;
-            print!("{}", form.print(&statements));
-            eprint!("{account}");
+            terminal::print(&form.print(&statements))?;
+            terminal::complain(&account.to_string());
             Ok(if account.incomplete.is_empty() {
                 Next::End
             } else {
@@ -230,7 +231,7 @@ fn carry_out(command: Command, log: Log) -> Result<Next> {
             })
         }
         Command::Reference => {
-            print!("{}", config::reference());
+            terminal::print(&config::reference())?;
             Ok(Next::End)
         }
         Command::Load {
@@ -249,9 +250,9 @@ fn carry_out(command: Command, log: Log) -> Result<Next> {
             let mut dataplane = Dataplane::load(Former::find(&bpffs)?.given_up())?;
             match dataplane.attach(Programs::Underlay, &iface, mode, None) {
                 Ok(mode) => {
-                    println!(
-                        "attached to {iface}, XDP mode {mode}; `routerctl maps list` shows the maps"
-                    );
+                    terminal::print(&format!(
+                        "attached to {iface}, XDP mode {mode}; `routerctl maps list` shows the maps\n"
+                    ))?;
                     Ok(Next::End)
                 }
                 Err(error) => {
@@ -270,7 +271,7 @@ fn carry_out(command: Command, log: Log) -> Result<Next> {
         } => {
             refuse_if_unfit(preflight::system_problems(&bpffs))?;
             for tunnel in runtime()?.block_on(agent::remove_left_overs(&bpffs))? {
-                println!("removed {tunnel}");
+                terminal::print(&format!("removed {tunnel}\n"))?;
             }
             Ok(Next::End)
         }
@@ -280,21 +281,21 @@ fn carry_out(command: Command, log: Log) -> Result<Next> {
 fn check(config: &Path, strict: bool) -> Result<()> {
     let (loaded, _) = load(config, strict)?;
     let groups = loaded.config.cluster.as_ref().map_or(0, |c| c.groups.len());
-    println!(
-        "configuration accepted: {} tunnel(s), {groups} cluster group(s), {} warning(s)",
+    terminal::print(&format!(
+        "configuration accepted: {} tunnel(s), {groups} cluster group(s), {} warning(s)\n",
         loaded.config.tunnels.len(),
         loaded.warning_count
-    );
+    ))?;
     if let Some(cluster) = &loaded.config.cluster
         && let Some(etcd) = &cluster.arbiter
     {
-        println!(
+        terminal::print(&format!(
             "arbiter: answers within {} ms keep forwarding going when the standby dies; \
-             alone, a node is active for {} ms after a write, and waits {} ms for an answer",
+             alone, a node is active for {} ms after a write, and waits {} ms for an answer\n",
             cluster.wanted_answer().as_secs_f64() * 1e3,
             etcd.term.as_millis(),
             etcd.timeout.as_millis()
-        );
+        ))?;
     }
     Ok(())
 }
@@ -362,10 +363,8 @@ fn load(path: &Path, strict: bool) -> Result<(Loaded, Facts)> {
     let facts = facts();
     let loaded = config::load(path, &facts, strict)?;
     if !loaded.warnings.is_empty() {
-        eprintln!(
-            "{}",
-            loaded.render_warnings(std::io::stderr().is_terminal())
-        );
+        let warnings = loaded.render_warnings(std::io::stderr().is_terminal());
+        terminal::complain(&format!("{warnings}\n"));
     }
     Ok((loaded, facts))
 }

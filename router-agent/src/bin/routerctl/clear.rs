@@ -8,6 +8,7 @@ use clap_complete::ArgValueCandidates;
 use router_agent::{
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS},
     maps::{self, PinnedMaps},
+    terminal,
     views::json::View,
 };
 
@@ -82,8 +83,7 @@ pub fn clear(clear: Clear) -> Result<()> {
                     bail!("tunnels share their epochs: leave out {name}");
                 }
                 let cleared = maps::clear_epochs(&PinnedMaps::below(&bpffs)?)?;
-                println!("{cleared} newest epochs forgotten");
-                Ok(())
+                terminal::print(&format!("{cleared} newest epochs forgotten\n")).map(drop)
             }
         },
     }

@@ -17,6 +17,7 @@ use router_agent::{
         client::Client,
         protocol::{Configuring, LastChange},
     },
+    terminal,
     views::{self, json::View},
 };
 use zeroize::Zeroizing;
@@ -90,7 +91,7 @@ pub fn carry_out(configure: Configure) -> Result<()> {
     };
     let agent = asking.agent().with_timeout(LONGEST_CHECK);
     let configured = agent.configure(step)?;
-    eprint!("{}", configured.warnings);
+    terminal::complain(&configured.warnings);
     let rolled_back = match configured.ticket {
         Some(ticket) => outcome(&asking.agent(), ticket, is_way_back)?,
         None => None,
@@ -158,7 +159,7 @@ fn help(path: &[String]) -> Result<()> {
     let possible = possible(path)?;
     let width = possible.iter().map(|p| p.word.len()).max().unwrap_or(0);
     for Possible { word, help } in possible {
-        println!("  {word:width$}  {help}");
+        terminal::print(&format!("  {word:width$}  {help}\n"))?;
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use router_agent::{
     },
     live,
     maps::{self, KernelInterfaces, PinnedMaps},
+    terminal,
     views::{
         self,
         json::{History, Versions, View},
@@ -211,7 +212,7 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("routerctl: {error:#}");
+            terminal::complain(&format!("routerctl: {error:#}\n"));
             ExitCode::FAILURE
         }
     }
@@ -297,11 +298,11 @@ fn show(what: Show) -> Result<()> {
             let view = View::Configuration(&configuration);
             asking.print_whole(view, || form.print(&configuration.statements))?;
             if let Some(ms) = configuration.unconfirmed_for_ms {
-                eprintln!(
+                terminal::complain(&format!(
                     "not confirmed: the configuration before comes back in {} s, unless `routerctl configure \
-                     confirm` keeps this one",
+                     confirm` keeps this one\n",
                     ms / 1_000
-                );
+                ));
             }
             Ok(())
         }
