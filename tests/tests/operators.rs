@@ -172,6 +172,44 @@ fn members_of_the_two_groups_may_what_they_are_for() {
 }
 
 #[test]
+fn warnings_of_the_configuration_are_lines_of_the_log_and_of_its_form() {
+    let lab = article::lab().unwrap();
+    let node = lab.node(PRIMARY.name);
+    let config = config(PRIMARY) + "set system time-zone UTC\n";
+    let path = agent::write_config(node, &config).unwrap();
+    let log = fs::File::create(node.directory().join("agent.log")).unwrap();
+    let mut command = Command::new(agent::binary("router-agent").unwrap());
+    command
+        .args(["--log-format", "json", "run", "--config"])
+        .arg(path)
+        .arg("--history")
+        .arg(node.directory().join("history"))
+        .stdin(Stdio::null())
+        .stderr(log);
+    let _agent = node.spawn("router-agent", &mut command).unwrap();
+    agent::await_running(node, PATIENCE).unwrap();
+    let log = agent::log(node);
+    let is_warning = |line: &serde_json::Value| {
+        let text = line["message"].as_str().unwrap();
+        line["level"] == "WARN" && text.contains("router.conf:") && text.contains("system")
+    };
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    assert_eq!(
+        lines.iter().filter(|line| is_warning(line)).count(),
+        1,
+        "{log}"
+    );
+    let kept = agent::log_about(node, "router_agent").unwrap();
+    assert!(
+        kept.iter()
+            .any(|line| line.message.contains("router.conf:"))
+    );
+}
+
+#[test]
 fn one_group_is_enough_and_groups_change_with_the_configuration() {
     let alone = Alone::start(&config(PRIMARY));
     let node = alone.node();

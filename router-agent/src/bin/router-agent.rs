@@ -17,7 +17,7 @@ use router_agent::{
         privileges,
         succession::{self, Succession},
     },
-    config::{self, Facts, Form, Imported, Loaded, Refused, Secrets},
+    config::{self, Facts, Form, Imported, Refused, Secrets},
     control,
     dataplane::{BPFFS_VARIABLE, DEFAULT_BPFFS, Dataplane, Former, ModeChoice, Programs},
     history,
@@ -26,6 +26,7 @@ use router_agent::{
 };
 use rustix::process::{WaitOptions, wait};
 use tokio::runtime::{Builder, Runtime};
+use tracing::warn;
 
 /// How long work that blocks may hold up the end of an agent.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -279,7 +280,11 @@ fn carry_out(command: Command, log: Log) -> Result<Next> {
 }
 
 fn check(config: &Path, strict: bool) -> Result<()> {
-    let (loaded, _) = load(config, strict)?;
+    let loaded = config::load(config, &facts(), strict)?;
+    if !loaded.warnings.is_empty() {
+        let warnings = loaded.render_warnings(std::io::stderr().is_terminal());
+        terminal::complain(&format!("{warnings}\n"));
+    }
     let groups = loaded.config.cluster.as_ref().map_or(0, |c| c.groups.len());
     terminal::print(&format!(
         "configuration accepted: {} tunnel(s), {groups} cluster group(s), {} warning(s)\n",
@@ -309,16 +314,20 @@ fn run(options: Options) -> Result<Next> {
     let path = succession
         .as_ref()
         .map_or(&options.config, |s| &s.configuration);
-    let (loaded, facts) = match (load(path, options.strict), &succession) {
+    let facts = facts();
+    let loaded = match (config::load(path, &facts, options.strict), &succession) {
         (Ok(loaded), _) => loaded,
-        (Err(error), Some(trial)) if trial.is_trial() => {
+        (Err(refused), Some(trial)) if trial.is_trial() => {
             return Ok(Next::Agent {
-                by: way_back(trial, &error)?,
+                by: way_back(trial, &refused.into())?,
                 terminate: false,
             });
         }
-        (Err(error), _) => return Err(error),
+        (Err(refused), _) => return Err(refused.into()),
     };
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
     if succession.is_some() {
         reap_inherited();
     }
@@ -356,17 +365,6 @@ fn refuse_if_unfit(problems: Vec<Problem>) -> Result<()> {
     } else {
         Err(Unfit(problems).into())
     }
-}
-
-/// Reads a configuration and shows its warnings.
-fn load(path: &Path, strict: bool) -> Result<(Loaded, Facts)> {
-    let facts = facts();
-    let loaded = config::load(path, &facts, strict)?;
-    if !loaded.warnings.is_empty() {
-        let warnings = loaded.render_warnings(std::io::stderr().is_terminal());
-        terminal::complain(&format!("{warnings}\n"));
-    }
-    Ok((loaded, facts))
 }
 
 /// What the check must know of this system.

@@ -105,6 +105,21 @@ impl Diagnostic {
     }
 }
 
+/// In one line, for a log.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&printable(&self.file))?;
+        if let Some(Position { line, column }) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A problem as the parser finds it, before it is tied to the text.
 #[derive(Debug)]
 pub(super) struct Problem {
