@@ -132,6 +132,16 @@ pub enum PeerFinding {
     AgentDead,
 }
 
+impl PeerFinding {
+    pub const ALL: [Self; 5] = [
+        Self::NeverHeard,
+        Self::Alive,
+        Self::AliveAndDeaf,
+        Self::KernelSilent,
+        Self::AgentDead,
+    ];
+}
+
 impl fmt::Display for PeerFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -32,7 +32,7 @@ mod step_times;
 pub mod succession;
 mod supervisor;
 mod threads;
-mod words;
+pub(crate) mod words;
 
 use std::{
     collections::HashSet,

@@ -116,7 +116,7 @@ pub(super) fn record(record: &Record, group: &Group) -> String {
     format!("epoch {}, {owner}, {mode}", claim.epoch.0)
 }
 
-pub(super) fn state_word(state: State) -> &'static str {
+pub(crate) fn state_word(state: State) -> &'static str {
     match state {
         State::Initializing => "initializing",
         State::Standby => "standby",
@@ -127,7 +127,7 @@ pub(super) fn state_word(state: State) -> &'static str {
     }
 }
 
-pub(super) fn finding_word(finding: PeerFinding) -> &'static str {
+pub(crate) fn finding_word(finding: PeerFinding) -> &'static str {
     match finding {
         PeerFinding::NeverHeard => "never-heard",
         PeerFinding::Alive => "alive",

@@ -5,12 +5,16 @@ use super::{
     Kind::{self, Counter, Gauge},
     Sample,
 };
-use crate::control::{
-    protocol::{
-        AgentVersion, GateState, GroupStatus, HeartbeatStatus, MonitorState, Priorities, Status,
-        TunnelStatus,
+use crate::{
+    agent::words::{finding_word, state_word},
+    cluster::{PeerFinding, State},
+    control::{
+        protocol::{
+            AgentVersion, GateState, GroupStatus, HeartbeatStatus, MonitorState, Priorities,
+            Status, TunnelStatus,
+        },
+        server::Source,
     },
-    server::Source,
 };
 
 /// What one scrape sees.
@@ -38,17 +42,6 @@ pub(super) struct Metric {
     pub help: &'static str,
     pub samples: fn(&Snapshot) -> Vec<Sample>,
 }
-
-/// In the words of [`GroupStatus::state`].
-const STATES: [&str; 5] = ["initializing", "standby", "candidate", "active", "fault"];
-/// In the words of [`GroupStatus::peer_finding`].
-const PEER_FINDINGS: [&str; 5] = [
-    "never-heard",
-    "alive",
-    "alive-and-deaf",
-    "kernel-silent",
-    "agent-dead",
-];
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
@@ -106,7 +99,7 @@ pub(super) const METRICS: &[Metric] = &[
         help: "1 for the state of the group's failover core",
         samples: |snapshot| {
             of_groups(snapshot, |group| {
-                one_of("state", STATES, &group.state, group)
+                one_of("state", State::ALL.map(state_word), &group.state, group)
             })
         },
     },
@@ -145,7 +138,8 @@ pub(super) const METRICS: &[Metric] = &[
         help: "1 for what the peer is found to be",
         samples: |snapshot| {
             of_groups(snapshot, |group| {
-                one_of("finding", PEER_FINDINGS, &group.peer_finding, group)
+                let findings = PeerFinding::ALL.map(finding_word);
+                one_of("finding", findings, &group.peer_finding, group)
             })
         },
     },

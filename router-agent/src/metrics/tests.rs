@@ -5,7 +5,12 @@ use std::{
 };
 
 use super::*;
-use crate::{control::testing::fixed, metrics::server};
+use crate::{
+    agent::words::{finding_word, state_word},
+    cluster::{PeerFinding, State},
+    control::{protocol::GroupStatus, testing::fixed},
+    metrics::server,
+};
 
 #[test]
 fn every_metric_is_described_and_ends_well() {
@@ -18,6 +23,41 @@ fn every_metric_is_described_and_ends_well() {
         text.contains("router_tunnel_up{tunnel=\"tun00\"} 0.0\n"),
         "{text}"
     );
+}
+
+/// What the metric of this name says of a group, by its label's value.
+fn of_group(name: &str, group: GroupStatus) -> Vec<(String, f64)> {
+    let mut snapshot = Snapshot::of(&*fixed());
+    snapshot.status.groups = vec![group];
+    let metric = METRICS.iter().find(|metric| metric.name == name).unwrap();
+    let samples = (metric.samples)(&snapshot).into_iter();
+    samples
+        .map(|Sample { labels, value }| (labels[1].1.clone(), value))
+        .collect()
+}
+
+/// Of these samples one is 1, and it is `word`'s.
+fn only(samples: &[(String, f64)], word: &str) {
+    let that_are: Vec<_> = samples.iter().filter(|(_, value)| *value != 0.0).collect();
+    assert_eq!(that_are, [&(word.to_owned(), 1.0)], "{samples:?}");
+}
+
+#[test]
+fn whatever_a_group_is_one_state_and_one_finding_hold() {
+    for word in State::ALL.map(state_word) {
+        let group = GroupStatus {
+            state: word.to_owned(),
+            ..GroupStatus::default()
+        };
+        only(&of_group("router_group_state", group), word);
+    }
+    for word in PeerFinding::ALL.map(finding_word) {
+        let group = GroupStatus {
+            peer_finding: word.to_owned(),
+            ..GroupStatus::default()
+        };
+        only(&of_group("router_group_peer", group), word);
+    }
 }
 
 #[test]

@@ -47,6 +47,17 @@ pub enum State {
     Fault,
 }
 
+impl State {
+    pub const ALL: [Self; 6] = [
+        Self::Initializing,
+        Self::Standby,
+        Self::Candidate,
+        Self::Active,
+        Self::Draining,
+        Self::Fault,
+    ];
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
