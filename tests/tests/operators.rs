@@ -2,10 +2,11 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    os::unix::fs::MetadataExt as _,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::PathBuf,
     process::{Command, Output, Stdio},
+    time::Instant,
 };
 
 use anyhow::ensure;
@@ -18,6 +19,7 @@ use router_tests::{
     poll,
     replacing::tunnels,
 };
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::Deserialize;
 
 const PRIMARY: Router = ROUTERS[0];
@@ -169,6 +171,55 @@ fn members_of_the_two_groups_may_what_they_are_for() {
     assert!(String::from_utf8_lossy(&secrets.stdout).contains("cloudpack"));
     let masked = as_user(node, READER, &["show", "configuration"]);
     assert!(!String::from_utf8_lossy(&masked.stdout).contains("cloudpack"));
+}
+
+/// Connects until it is turned away, and holds on to all that it was given.
+fn occupy() -> Vec<UnixStream> {
+    let [nobody, readers] = [NOBODY, READERS];
+    let (uid, gid) = (Uid::from_raw(nobody), Gid::from_raw(readers));
+    // Of this thread, which ends with this.
+    set_thread_groups(&[]).unwrap();
+    set_thread_res_gid(gid, gid, gid).unwrap();
+    set_thread_res_uid(uid, uid, uid).unwrap();
+    let mut held = Vec::new();
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < PATIENCE, "it is not turned away");
+        let mut stream = UnixStream::connect(SOCKET).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        // A request that does not end keeps its place for five seconds. Who is turned away does not hear it.
+        let _ = stream.write(b"{");
+        let turned_away = |stream: &mut UnixStream| {
+            let mut answer = [0; 1024];
+            let length = stream.read(&mut answer).unwrap_or_default();
+            String::from_utf8_lossy(&answer[..length]).contains("busy")
+        };
+        let is_over = held.iter_mut().any(turned_away);
+        held.push(stream);
+        if is_over {
+            return held;
+        }
+    }
+}
+
+#[test]
+fn who_may_only_look_keeps_nobody_out_who_may_do_more() {
+    let alone = Alone::start(&(config(PRIMARY) + GROUPS));
+    let node = alone.node();
+    reachable_routerctl(node);
+    let held = node.run(occupy).unwrap();
+    assert!(held.len() > 64 + 128, "{} are enough", held.len());
+    for _ in 0..3 {
+        agent::routerctl(node, LOOKS[0]).unwrap();
+        may(node, ADMIN, CHANGES[0]);
+    }
+    drop(held);
+    poll::until(PATIENCE, || {
+        let output = as_user(node, READER, LOOKS[0]);
+        ensure!(output.status.success());
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The agent's end of the control socket.
 //!
 //! A client can cost the agent little: a bounded line, a bounded time, a bounded number of
-//! neighbours. Further clients wait in the listen backlog.
+//! neighbours. Further clients wait: those that may change something in the listen backlog, the others
+//! behind it, so that nobody who may only look is before one who may do more.
 
 mod bind;
 mod conversation;
@@ -68,8 +69,10 @@ pub type SharedSource = Arc<dyn Source + Send + Sync>;
 /// What a client may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Clients served at once.
+    /// Clients served at once that may change something, and as many that may only look.
     pub clients: NonZeroUsize,
+    /// Clients that wait to look. Further ones are turned away.
+    pub waiting: usize,
     /// Length of a request, without the newline.
     pub request_bytes: usize,
     /// The same, of a client that may change the configuration, which a request can hold whole.
@@ -84,6 +87,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             clients: const { NonZeroUsize::new(64).unwrap() },
+            waiting: 128,
             request_bytes: 64 * 1024,
             // The largest configuration, with an escape for every other character.
             change_bytes: 16 * 1024 * 1024,
@@ -109,10 +113,11 @@ pub async fn serve_within(
     source: SharedSource,
 ) {
     let access = Arc::new(access);
-    let slots = Arc::new(Semaphore::new(limits.clients.get()));
+    let [changing, looking] = [(); 2].map(|()| Arc::new(Semaphore::new(limits.clients.get())));
+    let waiting = Arc::new(Semaphore::new(limits.waiting));
     let mut clients = JoinSet::new();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+        let Ok(slot) = Arc::clone(&changing).acquire_owned().await else {
             return;
         };
         while clients.try_join_next().is_some() {}
@@ -122,8 +127,25 @@ pub async fn serve_within(
                 let Some(client) = conversation::admit(&stream, &access) else {
                     continue;
                 };
-                let source = Arc::clone(&source);
+                let turn = if client.may_change() {
+                    None
+                } else if let Ok(turn) = Arc::clone(&waiting).try_acquire_owned() {
+                    Some(turn)
+                } else {
+                    conversation::turn_away(&stream);
+                    continue;
+                };
+                let (source, looking) = (Arc::clone(&source), Arc::clone(&looking));
                 clients.spawn(async move {
+                    let slot = match turn {
+                        None => Ok(slot),
+                        Some(turn) => {
+                            drop(slot);
+                            let slot = looking.acquire_owned().await;
+                            drop(turn);
+                            slot
+                        }
+                    };
                     if let Err(error) = conversation::hold(stream, client, &*source, limits).await {
                         tracing::debug!(%error, "a control client went away");
                     }

@@ -336,6 +336,8 @@ pub enum FailureCode {
     Forbidden,
     /// Not possible as things are.
     Impossible,
+    /// Too many others ask.
+    Busy,
     /// One of a later agent's.
     #[serde(other)]
     Other,

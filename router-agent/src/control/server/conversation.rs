@@ -36,13 +36,23 @@ pub fn admit(stream: &UnixStream, access: &Arc<Access>) -> Option<Client> {
     if rights > Rights::Nothing {
         return Some(client);
     }
-    let refusal = Response::error(FailureCode::Forbidden, access.stranger());
-    if let Ok(mut text) = serde_json::to_vec(&refusal) {
+    refuse(stream, FailureCode::Forbidden, access.stranger());
+    None
+}
+
+/// Tells a client that there is no place for it, nor one to wait at.
+pub fn turn_away(stream: &UnixStream) {
+    let remedy = "too many others ask the agent, who may only look as well: try again";
+    refuse(stream, FailureCode::Busy, remedy);
+}
+
+/// Tells one who has just connected why he is not heard.
+fn refuse(stream: &UnixStream, code: FailureCode, reason: impl Into<String>) {
+    if let Ok(mut text) = serde_json::to_vec(&Response::error(code, reason)) {
         text.push(b'\n');
         // Nothing was sent before it, so that there is room; who has gone need not hear it.
         let _ = rustix::io::write(stream, &text);
     }
-    None
 }
 
 /// Talks with a client until it closes the connection or breaks a limit.
@@ -90,6 +100,10 @@ pub struct Client {
 }
 
 impl Client {
+    pub fn may_change(&self) -> bool {
+        self.rights == Rights::Change
+    }
+
     fn longest_request(&self, limits: Limits) -> usize {
         match self.rights {
             Rights::Change => limits.change_bytes,
