@@ -1,7 +1,8 @@
 //! Configurations applied to running agents: what changes, what must not, and what comes back.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, File, Permissions},
+    io::Write as _,
     net::{Ipv4Addr, UdpSocket},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
@@ -623,6 +624,30 @@ fn a_hangup_has_the_file_read_again() {
     .unwrap_or_else(|error| panic!("{error:#}\n{}", agent::log(node)));
     assert_eq!(description(node), "again");
     assert!(agent.terminate().unwrap().success());
+}
+
+#[test]
+fn who_asks_need_not_wait_until_the_file_is_read() {
+    let (lab, agent) = alone();
+    let node = lab.node(PRIMARY.name);
+    let path = node.directory().join("router.conf");
+    let text = started_with(node);
+    fs::remove_file(&path).unwrap();
+    node.exec(&["mkfifo", path.to_str().unwrap()]).unwrap();
+    agent.signal(Signal::HUP).unwrap();
+    // It is open when the agent reads.
+    let mut pipe = File::options().write(true).open(&path).unwrap();
+    agent::routerctl(node, &["show", "cluster", "status"]).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, &text).unwrap();
+    pipe.write_all(text.as_bytes()).unwrap();
+    drop(pipe);
+    poll::until(PATIENCE, || {
+        let log = agent::log(node);
+        ensure!(log.contains("router.conf changes nothing"), "{log}");
+        Ok(())
+    })
+    .unwrap();
 }
 
 /// A file that was cut off, or a pipe by which nothing came.

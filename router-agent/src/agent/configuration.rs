@@ -192,7 +192,10 @@ impl Configuration {
     /// The file may have been edited: applies what it says now.
     pub async fn reload(&self, live: &board::Facts) -> Result<Option<Succession>> {
         let path = &self.options.config;
-        let new = config::load(path, &self.facts, self.options.strict)?;
+        let (file, facts, strict) = (path.clone(), self.facts.clone(), self.options.strict);
+        let new = spawn_blocking(move || config::load(&file, &facts, strict))
+            .await
+            .context("the check has failed")??;
         states_something(&new, &path.display())?;
         if let Some(order) = self.order_of_nodes(&new, live) {
             warn!("{order}");

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -24,10 +24,17 @@ use crate::config::{Origin, Secrets, Statement};
 use futures::future::{BoxFuture, FutureExt as _, ready};
 
 /// Answers with a node's name and nothing else.
-pub struct Fixed;
+#[derive(Default)]
+pub struct Fixed {
+    /// Who asks for the status waits until so many do.
+    pub meeting: Option<Barrier>,
+}
 
 impl Source for Fixed {
     fn status(&self) -> Status {
+        if let Some(meeting) = &self.meeting {
+            meeting.wait();
+        }
         Status {
             node: "vyatta-a".to_owned(),
             ..Status::default()
@@ -127,7 +134,7 @@ impl Source for Fixed {
 }
 
 pub fn fixed() -> SharedSource {
-    Arc::new(Fixed)
+    Arc::new(Fixed::default())
 }
 
 /// A directory that goes away with the value.

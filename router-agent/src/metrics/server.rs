@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 
@@ -63,8 +63,11 @@ pub async fn serve(listener: TcpListener, source: SharedSource) {
 
 async fn hold(stream: TcpStream, source: SharedSource) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &source);
-        async { Ok::<_, Infallible>(response) }
+        let source = Arc::clone(&source);
+        async move {
+            let response = answer(request.method(), request.uri().path(), source).await;
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
@@ -76,7 +79,7 @@ async fn hold(stream: TcpStream, source: SharedSource) {
     }
 }
 
-fn answer(method: &Method, path: &str, source: &SharedSource) -> Response<Full<Bytes>> {
+async fn answer(method: &Method, path: &str, source: SharedSource) -> Response<Full<Bytes>> {
     if path != "/metrics" {
         return plain(StatusCode::NOT_FOUND, "the metrics are at /metrics\n");
     }
@@ -86,7 +89,8 @@ fn answer(method: &Method, path: &str, source: &SharedSource) -> Response<Full<B
         response.headers_mut().insert(ALLOW, allowed);
         return response;
     }
-    let Ok(text) = text(&**source) else {
+    // Of ten thousand tunnels it takes its time, in which the runtime has other things to do.
+    let Ok(Ok(text)) = spawn_blocking(move || text(&*source)).await else {
         return plain(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the metrics cannot be written\n",

@@ -1,14 +1,19 @@
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
-    sync::mpsc,
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, Barrier, mpsc},
+    time::Duration,
 };
 
 use super::*;
 use crate::{
     agent::words::{finding_word, state_word},
     cluster::{PeerFinding, State},
-    control::{protocol::GroupStatus, testing::fixed},
+    control::{
+        protocol::GroupStatus,
+        server::SharedSource,
+        testing::{Fixed, fixed},
+    },
     metrics::server,
 };
 
@@ -72,8 +77,8 @@ fn names_follow_the_conventions() {
     }
 }
 
-/// What a server of its own answers.
-fn asked(request: &str) -> String {
+/// Starts a server; where.
+fn serve(source: SharedSource) -> SocketAddr {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -83,14 +88,42 @@ fn asked(request: &str) -> String {
         runtime.block_on(async {
             let listener = server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
             sender.send(listener.local_addr().unwrap()).unwrap();
-            server::serve(listener, fixed()).await;
+            server::serve(listener, source).await;
         });
     });
-    let mut stream = TcpStream::connect(receiver.recv().unwrap()).unwrap();
+    receiver.recv().unwrap()
+}
+
+fn ask(server: SocketAddr, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    stream
+}
+
+fn answer(mut stream: TcpStream) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// What a server of its own answers.
+fn asked(request: &str) -> String {
+    answer(ask(serve(fixed()), request))
+}
+
+#[test]
+fn a_scrape_that_takes_its_time_holds_up_no_other() {
+    let server = serve(Arc::new(Fixed {
+        meeting: Some(Barrier::new(2)),
+    }));
+    let scrapes = [(); 2].map(|()| ask(server, "GET /metrics HTTP/1.1\r\nHost: router\r\n\r\n"));
+    for scrape in scrapes {
+        let answer = answer(scrape);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
 }
 
 #[test]
