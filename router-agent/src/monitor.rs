@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc::UnboundedSender,
     time::{Instant, MissedTickBehavior, interval},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::control::protocol::MonitorState;
 
@@ -76,7 +76,6 @@ impl Monitor {
             };
             if next != state {
                 state = next;
-                info!(address = %self.address, %state, "monitor");
                 let (group, index) = (self.group, self.index);
                 if verdicts
                     .send(Verdict {

@@ -163,6 +163,21 @@ pub fn log_about(node: &Node, target: &str) -> Result<Vec<LogLine>> {
     Ok(log)
 }
 
+/// The newest line of `show log cluster` that has `part` in it; it names its group and an epoch.
+pub fn line_about_a_group(node: &Node, part: &str) -> Result<LogLine> {
+    #[derive(Deserialize)]
+    struct Document {
+        log: Vec<LogLine>,
+    }
+    let words = ["show", "log", "cluster", "--json", "--lines", "1000"];
+    let text = routerctl(node, &words)?;
+    let Document { log } = serde_json::from_str(&text)?;
+    let line = log.into_iter().rfind(|line| line.message.contains(part));
+    let line = line.with_context(|| format!("no line has {part:?}: {text}"))?;
+    ensure!(line.fields.contains_key("epoch"), "{line:?}");
+    Ok(line)
+}
+
 /// Waits until the node's agent says that it runs.
 pub fn await_running(node: &Node, timeout: Duration) -> Result<()> {
     poll::until(timeout, || {

@@ -633,6 +633,8 @@ fn a_node_does_with_most_of_its_monitors_and_names_those_that_are_missing() {
         Ok(())
     })
     .unwrap();
+    let unanswered = format!("{CLIENT_ADDRESS} does not answer");
+    agent::line_about_a_group(cluster.node(PRIMARY), &unanswered).unwrap();
     let history = cluster.group(PRIMARY).unwrap().transitions;
     let left = history.iter().rfind(|it| it.from == "active").unwrap();
     assert_eq!((&*left.to, &*left.cause), ("fault", &*why));

@@ -94,6 +94,8 @@ fn a_host_that_answers_for_a_service_address_is_told_of() {
         history.contains(&format!("{mac} uses {IPV4}/24/eth1, too")),
         "{history}"
     );
+    let told = format!("{mac} uses {IPV4}/24/eth1, too");
+    agent::line_about_a_group(cluster.node(active), &told).unwrap();
     let group = cluster.group(active).unwrap();
     assert_eq!(group.state, "active");
     // The standby does not hold them.

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::{MonitorState, MonitorStatus, Priorities};
 use router_tests::{
+    agent,
     article::{ROUTERS, Router, SWITCH},
     cluster::{Cluster, PATIENCE},
     lab::Process,
@@ -172,6 +173,10 @@ fn a_node_that_loses_one_leaves_the_group_and_says_which() {
             Ok(())
         })
         .unwrap();
+        let node = pair.cluster.node(active);
+        let line = agent::line_about_a_group(node, &format!("{track} is not well: {why}")).unwrap();
+        assert_eq!(line.fields["group"], "g");
+        assert_ne!(line.fields["epoch"], "0");
         let others = TRACKS.into_iter().filter(|other| *other != track);
         for other in others {
             let found = pair.track(other, active).unwrap();

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::ensure;
 use router_tests::{
+    agent,
     article::{self, ROUTERS, Router},
     cluster::{Cluster, PATIENCE},
     lab::{Lab, Node, Process},
@@ -131,4 +132,6 @@ fn a_node_whose_systemd_does_not_know_the_unit_is_no_standby() {
         Ok(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    let line = agent::line_about_a_group(cluster.node(SECONDARY), "could not be taken here");
+    assert_eq!(line.unwrap().fields["resource"], "other.service");
 }

@@ -1,6 +1,7 @@
 //! What an operator may ask: the reports of the threads, put together with what the kernel keeps.
 
 mod force;
+mod log;
 mod sessions;
 mod tunnels;
 
@@ -163,6 +164,7 @@ impl Board {
         let facts = &self.facts;
         let mut boards = self.boards();
         let board = &mut boards[number];
+        board.log(&facts.groups()[number], &news);
         let entry = match news {
             News::View(view) => {
                 board.view = Some(view);

@@ -11,7 +11,6 @@ mod socket;
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
-    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
@@ -42,7 +41,6 @@ pub enum Word {
 #[derive(Clone, Debug)]
 pub struct Held {
     pub group: usize,
-    pub group_name: Arc<str>,
     /// Place among the group's resources.
     pub resource: usize,
     /// As it is written.
@@ -161,19 +159,12 @@ impl Lookout {
         };
         for (held, duplicate, is_new) in found {
             let Held {
-                group,
-                group_name,
-                resource,
-                service,
-                ..
+                group, resource, ..
             } = held;
             let Duplicate { mac, .. } = duplicate;
             if own.contains(&mac) {
                 self.rivals.dismiss(group, resource, mac);
                 continue;
-            }
-            if is_new {
-                warn!(group = &*group_name, "{}", words(&service, mac));
             }
             let news = News::Duplicate {
                 resource,

@@ -8,7 +8,6 @@ use tokio::{
     sync::{mpsc::UnboundedSender, watch},
     time::sleep,
 };
-use tracing::{info, warn};
 
 use super::resource::{Failure, Resource};
 use crate::{
@@ -29,7 +28,6 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// The check of one group.
 pub struct Check {
     pub group: usize,
-    pub name: Arc<str>,
     /// Place of its verdict among the group's monitors.
     pub index: usize,
     pub resources: Vec<Arc<Resource>>,
@@ -109,12 +107,6 @@ impl Check {
             let error = result.err().map(|failure| format!("{:#}", failure.error));
             // A takeover that began meanwhile has newer words.
             if errors[number] != error && !*self.is_held.borrow() {
-                let group = &*self.name;
-                if let Some(error) = &error {
-                    warn!(group, %resource, "could not be taken here: {error}");
-                } else {
-                    info!(group, %resource, "can be taken here");
-                }
                 errors[number].clone_from(&error);
                 let news = News::Check {
                     resource: number,
@@ -149,7 +141,6 @@ mod tests {
         };
         let check = Check {
             group: 0,
-            name: "g".into(),
             index: 0,
             resources: vec![Arc::new(Resource::script(call))],
             is_held: is_held.subscribe(),

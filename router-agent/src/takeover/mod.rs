@@ -205,7 +205,6 @@ impl Engine {
             };
             let check = Check {
                 group: number,
-                name: Arc::clone(&group.name),
                 index,
                 resources: group.resources.clone(),
                 is_held: group.is_held.subscribe(),
@@ -356,7 +355,6 @@ impl Engine {
             (Deed::Take, Ok(_), Resource::Address(target))
             | (Deed::Verify, Ok(Found::Lost), Resource::Address(target)) => Some(Held {
                 group,
-                group_name: Arc::clone(&members.name),
                 resource: attempt.resource,
                 service: target.to_string(),
                 link: target.interface(),

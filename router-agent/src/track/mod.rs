@@ -12,7 +12,6 @@ use tokio::{
     sync::mpsc::UnboundedSender,
     time::{MissedTickBehavior, interval},
 };
-use tracing::{info, warn};
 
 use self::{level::Level, process::Process, script::Script};
 use crate::{
@@ -55,9 +54,7 @@ pub fn begin(targets: Vec<Target>, netlink: &Netlink, verdicts: &UnboundedSender
         } = target;
         let teller = Teller {
             group,
-            group_name: Arc::clone(&group_name),
             index,
-            track: track.to_string(),
             verdicts: verdicts.clone(),
         };
         match track {
@@ -104,10 +101,7 @@ async fn follow(teller: Teller, pace: Pace, was_well: bool, mut track: impl Look
 /// Says what has become of one track.
 struct Teller {
     group: usize,
-    group_name: Arc<str>,
     index: usize,
-    /// As it is written.
-    track: String,
     verdicts: UnboundedSender<Verdict>,
 }
 
@@ -116,20 +110,12 @@ impl Teller {
     fn tell(&self, found: Found) -> bool {
         let Self {
             group,
-            group_name,
             index,
-            track,
             verdicts,
         } = self;
-        let state = match &found {
-            Ok(()) => {
-                info!(group = &**group_name, "{track} is well");
-                MonitorState::Reachable
-            }
-            Err(why) => {
-                warn!(group = &**group_name, "{track} is not well: {why}");
-                MonitorState::Unreachable
-            }
+        let state = match found {
+            Ok(()) => MonitorState::Reachable,
+            Err(_) => MonitorState::Unreachable,
         };
         let verdict = Verdict {
             group: *group,

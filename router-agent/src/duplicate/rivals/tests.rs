@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use super::*;
 use crate::net::sample;
 
@@ -12,7 +10,6 @@ const LINK: u32 = 7;
 fn held(group: usize, resource: usize) -> Held {
     Held {
         group,
-        group_name: Arc::from("g"),
         resource,
         service: "10.0.0.254/24".to_owned(),
         link: sample(LINK, "eth1"),
