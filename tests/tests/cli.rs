@@ -1,7 +1,8 @@
 //! What the two programs say when something is not as it should be.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     process::{Command, Output, Stdio},
 };
 
@@ -155,6 +156,26 @@ fn maps_are_readable_when_the_agent_was_killed() {
     let peer = cluster.node(PRIMARY.peer());
     let heartbeat = agent::routerctl(peer, &["show", "heartbeat"]).unwrap();
     assert!(heartbeat.contains("vyatta-a: up"), "{heartbeat}");
+}
+
+#[test]
+fn what_cannot_be_meant_as_a_secret_is_no_new_one() {
+    for (text, reason) in [
+        ("***\n", "stands for a secret"),
+        ("s3cr3t\r\n", "carriage return"),
+        ("s3cr3t\nmore\n", "one line"),
+        ("\n", "no secret"),
+    ] {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+        drop(writer);
+        let output = Command::new(agent::binary("routerctl").unwrap())
+            .args(["rotate-secret", "--socket", "/nowhere"])
+            .stdin(reader)
+            .output()
+            .unwrap();
+        refuses(&output, 1, &[reason]);
+    }
 }
 
 /// One end of a pipe that nobody reads, as `head` leaves it.

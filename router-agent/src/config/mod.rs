@@ -53,7 +53,7 @@ use tree::Tree;
 pub use possible::{NoSuchNode, Possible, completions, possible};
 pub use reference::reference;
 pub use secret::Secrets;
-pub use source::Form;
+pub use source::{Form, HIDDEN};
 pub use statement::{Origin, Statement};
 pub use track::{Pace, Track, Tracked, Weight};
 

@@ -75,7 +75,7 @@ impl Form {
 }
 
 /// What stands for hidden text.
-pub(super) const HIDDEN: &str = "***";
+pub const HIDDEN: &str = "***";
 
 /// The parts of a text that must not be shown, by looking at the raw lines only: it has to hold
 /// also for lines that no parser understands.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use router_agent::{
-    config::Secret,
+    config::{HIDDEN, Secret},
     control::protocol::Rotation,
     views::{self, json::View},
 };
@@ -83,6 +83,12 @@ fn read_secret(file: Option<&Path>) -> Result<Secret> {
         bail!(
             "a secret is one line without quotation marks, so that the configuration can state it"
         );
+    }
+    if line.ends_with('\r') {
+        bail!("the line ends in a carriage return, which would be part of the secret: take it out");
+    }
+    if line == HIDDEN {
+        bail!("{HIDDEN} stands for a secret that is not shown: state the secret itself");
     }
     Ok(Secret::new(line))
 }
