@@ -1,9 +1,14 @@
 //! What moves with a group besides addresses, and what is left when an agent dies amid a step.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use router_tests::{
+    agent::{self, Agent},
     article::{self, ROUTERS, Router},
     cluster::{Cluster, PATIENCE},
     lab::Node,
@@ -149,6 +154,27 @@ fn all_kinds_move_in_order_and_back_in_reverse() {
         Ok(())
     })
     .unwrap();
+}
+
+/// A bus that lets everybody in and answers nobody.
+#[test]
+fn a_check_of_what_does_not_answer_ends() {
+    const LONGEST: Duration = Duration::from_secs(30);
+    let lab = article::lab().unwrap();
+    let router = ROUTERS[0];
+    let node = lab.node(router.name);
+    node.exec(&["mkdir", "-p", "/run/dbus"]).unwrap();
+    let bus = node.run(|| UnixListener::bind("/run/dbus/system_bus_socket"));
+    let _bus = bus.unwrap().unwrap();
+    let config = router.group_config("set cluster group g service thing.service\n");
+    let _agent = Agent::start(node, &config).unwrap();
+    poll::until(LONGEST, || {
+        let group = agent::status(node)?.groups.remove(0);
+        let error = group.services[0].error.clone().unwrap_or_default();
+        ensure!(error.contains("nothing came of it within 10s"), "{error:?}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", agent::log(node)));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Error;
+use futures::future::{BoxFuture, FutureExt as _};
 use router_common::identity::Epoch;
 use tokio::time::timeout;
 use tracing::warn;
@@ -35,6 +36,8 @@ const KERNEL_LIMIT: Duration = Duration::from_secs(2);
 /// comes on top.
 const SERVICE_LIMIT: Duration = Duration::from_mins(2);
 
+/// systemd answers a question at once, other than a job.
+const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 /// Several requests, each with a limit of its own.
 const CLOUD_LIMIT: Duration = Duration::from_secs(20);
 /// Several requests, likewise.
@@ -195,13 +198,17 @@ impl Resource {
         }
     }
 
-    pub async fn carry_out(&self, errand: Errand<'_>, tools: &Tools) -> Result<Found, Failure> {
-        let limit = match self {
+    /// For how long a deed may take.
+    const fn limit(&self) -> Duration {
+        match self {
             Self::Address(_) | Self::Route(_) => KERNEL_LIMIT,
             Self::Aws(_) => CLOUD_LIMIT,
             Self::Connections(_) => CONNECTIONS_LIMIT,
             Self::Unit(_) | Self::Script(_) => SERVICE_LIMIT,
-        };
+        }
+    }
+
+    pub async fn carry_out(&self, errand: Errand<'_>, tools: &Tools) -> Result<Found, Failure> {
         let work = async {
             match errand.deed {
                 Deed::Take => self.take(errand, tools).await.map(|()| Found::AsExpected),
@@ -213,12 +220,7 @@ impl Resource {
                 Deed::Verify => self.take(errand, tools).await.map(|()| Found::Lost),
             }
         };
-        match timeout(limit, work).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::from(Error::msg(format!(
-                "nothing came of it within {limit:?}"
-            )))),
-        }
+        within(self.limit(), work.boxed()).await
     }
 
     async fn take(&self, errand: Errand<'_>, tools: &Tools) -> Result<(), Failure> {
@@ -286,14 +288,30 @@ impl Resource {
     /// Whether this node could take it, as far as that can be told without doing it. Connections must be
     /// told of before.
     pub async fn check(&self) -> Result<(), Failure> {
-        match self {
-            Self::Connections(daemon) => daemon.stand_by().await.map_err(of_connections),
-            Self::Address(_) | Self::Route(_) => Ok(()),
-            Self::Aws(AwsTarget { cloud, resource }) => Ok(cloud.check(resource).await?),
-            Self::Unit(name) => Ok(unit::check(name).await?),
-            Self::Script(Script { call, .. }) => Ok(script::find(call).map(drop)?),
-        }
+        let limit = match self {
+            Self::Unit(_) => QUESTION_LIMIT,
+            _ => self.limit(),
+        };
+        let work = async {
+            match self {
+                Self::Connections(daemon) => daemon.stand_by().await.map_err(of_connections),
+                Self::Address(_) | Self::Route(_) => Ok(()),
+                Self::Aws(AwsTarget { cloud, resource }) => Ok(cloud.check(resource).await?),
+                Self::Unit(name) => Ok(unit::check(name).await?),
+                Self::Script(Script { call, .. }) => Ok(script::find(call).map(drop)?),
+            }
+        };
+        within(limit, work.boxed()).await
     }
+}
+
+/// What it takes to ask AWS is much for the stack, and for each future around it.
+async fn within<T>(limit: Duration, work: BoxFuture<'_, Result<T, Failure>>) -> Result<T, Failure> {
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(Failure::from(Error::msg(format!(
+            "nothing came of it within {limit:?}"
+        ))))
+    })
 }
 
 impl From<&Started> for Resource {
