@@ -57,12 +57,16 @@ impl Journal {
         self.entries.contains(entry)
     }
 
-    /// Before it is started.
-    pub fn note(&mut self, entry: Entry) -> Result<()> {
-        if self.entries.insert(entry) {
-            return self.write();
+    /// Before it is started. What could not be written is not noted, so that the next try writes it.
+    pub fn note(&mut self, entry: &Entry) -> Result<()> {
+        if !self.entries.insert(entry.clone()) {
+            return Ok(());
         }
-        Ok(())
+        let written = self.write();
+        if written.is_err() {
+            self.entries.remove(entry);
+        }
+        written
     }
 
     /// After it has been stopped.
@@ -95,6 +99,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_could_not_be_written_is_not_noted_until_it_is() {
+        let directory = std::env::temp_dir().join(format!("router-noting-{}", std::process::id()));
+        let path = directory.join("started.json");
+        let entry = Entry {
+            group: "g".into(),
+            started: Started::Unit("x.service".into()),
+        };
+        let mut journal = Journal::open(path.clone()).unwrap();
+        for _ in 0..2 {
+            journal.note(&entry).unwrap_err();
+        }
+        fs::create_dir(&directory).unwrap();
+        journal.note(&entry).unwrap();
+        assert!(Journal::open(path).unwrap().contains(&entry));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
     fn the_next_life_reads_what_this_one_wrote() {
         let path = std::env::temp_dir().join(format!("router-journal-{}", std::process::id()));
         let entries = [
@@ -110,7 +132,7 @@ mod tests {
         });
         let mut journal = Journal::open(path.clone()).unwrap();
         for entry in &entries {
-            journal.note(entry.clone()).unwrap();
+            journal.note(entry).unwrap();
         }
         let mut journal = Journal::open(path.clone()).unwrap();
         assert!(entries.iter().all(|entry| journal.contains(entry)));

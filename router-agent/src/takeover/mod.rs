@@ -283,7 +283,7 @@ impl Engine {
         } = &self.groups[group];
         let (name, resource) = (Arc::clone(name), Arc::clone(&resources[attempt.resource]));
         let noted = match (attempt.deed, resource.entry(&name)) {
-            (Deed::Take, Some(entry)) => self.journal.note(entry),
+            (Deed::Take, Some(entry)) => self.journal.note(&entry),
             (Deed::Take | Deed::Verify | Deed::Release, _) => Ok(()),
         };
         let tools = Arc::clone(&self.tools);
