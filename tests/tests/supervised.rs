@@ -1,7 +1,12 @@
 //! What a supervisor and the kernel see of an agent: what it says of itself, whether its loops go
 //! round, which capabilities it has.
 
-use std::{fs, io, os::unix::net::UnixDatagram, ptr, thread, time::Duration};
+use std::{
+    fs, io,
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
+    ptr, thread,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use router_tests::{
@@ -82,6 +87,10 @@ struct Supervisor(UnixDatagram);
 
 impl Supervisor {
     fn start(node: &Node, watchdog: Duration) -> (Self, Agent) {
+        Self::start_with(node, watchdog, &ROUTER.article_config())
+    }
+
+    fn start_with(node: &Node, watchdog: Duration, config: &str) -> (Self, Agent) {
         let path = node.directory().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -90,7 +99,7 @@ impl Supervisor {
             ("NOTIFY_SOCKET", path.to_str().unwrap()),
             ("WATCHDOG_USEC", &*microseconds),
         ];
-        let agent = Agent::start_with(node, &ROUTER.article_config(), &variables).unwrap();
+        let agent = Agent::start_with(node, config, &variables).unwrap();
         (Self(socket), agent)
     }
 
@@ -204,4 +213,32 @@ fn a_supervisor_hears_of_a_successor_and_of_the_end() {
 
     assert!(agent.terminate().unwrap().success());
     supervisor.until("STOPPING=1");
+}
+
+#[test]
+fn a_stop_that_waits_for_a_service_asks_the_supervisor_for_more_time() {
+    let lab = article::lab().unwrap();
+    let node = lab.node(ROUTER.name);
+    let scripts = node.directory().join("init.d");
+    fs::create_dir(&scripts).unwrap();
+    let script = scripts.join("slow");
+    fs::write(&script, "#!/bin/sh\ntest $1 != stop || sleep 1000\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let scripts = scripts.to_str().unwrap();
+    node.exec(&["mount", "--bind", scripts, "/etc/init.d"])
+        .unwrap();
+    let config = ROUTER.group_config("set cluster group g service slow\n");
+    let (supervisor, agent) = Supervisor::start_with(node, Duration::from_mins(1), &config);
+    poll::until(PATIENCE, || {
+        let group = agent::status(node)?.groups.remove(0);
+        ensure!(group.services[0].held, "{:?}", group.services);
+        Ok(())
+    })
+    .unwrap();
+    agent.signal(Signal::TERM).unwrap();
+    let said = supervisor.until("STOPPING=1");
+    assert!(!said.contains("EXTEND_TIMEOUT_USEC"), "{said}");
+    for _ in 0..2 {
+        supervisor.until("EXTEND_TIMEOUT_USEC=60000000");
+    }
 }

@@ -82,8 +82,10 @@ pub async fn run_until(
     let mut keeper = tokio::spawn(keeper.run(dataplane, path_mtus, stopped));
     let main = Pulse::new("main", clock::now());
     servers.spawn(beat(main.clone()));
-    let pulses = pulses.into_iter().chain([main]).collect();
-    let supervisor = Supervisor::tell(running.noting.board.clone(), pulses);
+    let [probes, takeover] = pulses;
+    let releasing = takeover.clone();
+    let pulses = vec![probes, takeover, main];
+    let supervisor = Supervisor::tell(running.noting.board.clone(), pulses, releasing);
     info!("running");
     let outcome = tokio::select! {
         (reason, ending) = stop => {

@@ -2,7 +2,7 @@
 //! hangs on a thread of its own: the agent's work does not.
 
 use std::{
-    env,
+    env, slice,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -26,6 +26,8 @@ use crate::{
 
 /// Between two looks at the agent, where no watchdog asks for more.
 const LOOK: Duration = Duration::from_secs(2);
+/// A stop may take so much longer from each moment at which the agent still releases what it held.
+const LONGER: Duration = Duration::from_mins(1);
 
 /// The way to a supervisor, if there is one.
 pub struct Supervisor {
@@ -41,8 +43,8 @@ enum Ends {
 
 impl Supervisor {
     /// Tells it from now on that the agent runs, and feeds its watchdog while the loops of `pulses`
-    /// go round.
-    pub fn tell(board: Arc<Board>, pulses: Vec<Pulse>) -> Self {
+    /// go round. At the end it asks for time as long as that of `releasing` does.
+    pub fn tell(board: Arc<Board>, pulses: Vec<Pulse>, releasing: Pulse) -> Self {
         if env::var_os("NOTIFY_SOCKET").is_none() {
             return Self { ending: None };
         }
@@ -50,6 +52,7 @@ impl Supervisor {
         let look = Look {
             board,
             pulses,
+            releasing,
             longest: sd_notify::watchdog_enabled().map(|limit| (limit / 2).max(2 * BEAT)),
         };
         let started = thread::Builder::new()
@@ -64,12 +67,13 @@ impl Supervisor {
         }
     }
 
-    pub fn agent_ends(self, how: &Ending) {
+    /// It has ended when this is dropped.
+    pub fn agent_ends(&self, how: &Ending) {
         let ends = match how {
             Ending::Leave | Ending::Detach => Ends::Stops,
             Ending::Succeed(_) => Ends::IsSucceeded,
         };
-        if let Some(ending) = self.ending {
+        if let Some(ending) = &self.ending {
             // The thread is gone only if it had panicked.
             let _ = ending.send(ends);
         }
@@ -80,6 +84,7 @@ impl Supervisor {
 struct Look {
     board: Arc<Board>,
     pulses: Vec<Pulse>,
+    releasing: Pulse,
     /// A loop may be silent for so long; without a watchdog nobody asks.
     longest: Option<Duration>,
 }
@@ -95,7 +100,7 @@ impl Look {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Ends::Stops) | Err(RecvTimeoutError::Disconnected) => {
                     notify(&[NotifyState::Stopping, NotifyState::Status("leaving")]);
-                    return;
+                    return self.see_off(ends);
                 }
                 Ok(Ends::IsSucceeded) => {
                     notify(&[
@@ -124,6 +129,17 @@ impl Look {
                 if is_stuck.is_none() {
                     notify(&[NotifyState::Watchdog]);
                 }
+            }
+        }
+    }
+
+    /// Asks for time until the agent has ended. Without it a supervisor might kill an agent that waits for one
+    /// service after the other, before the addresses are gone.
+    fn see_off(&self, ends: &Receiver<Ends>) {
+        let microseconds = u32::try_from(LONGER.as_micros()).unwrap_or(u32::MAX);
+        while let Err(RecvTimeoutError::Timeout) = ends.recv_timeout(LOOK) {
+            if stuck(slice::from_ref(&self.releasing), LOOK, clock::now()).is_none() {
+                notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
             }
         }
     }
