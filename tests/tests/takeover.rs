@@ -207,6 +207,24 @@ fn an_address_that_is_there_already_is_taken_and_released_as_any_other() {
     holds_nothing(&cluster, successor);
 }
 
+#[test]
+fn what_has_no_script_any_more_is_released_all_the_same() {
+    let (cluster, active) = started();
+    holds_all(&cluster, active);
+    let node = cluster.node(active);
+    shell(node, "mv /etc/init.d/thing /run/thing/thing").unwrap();
+    agent::routerctl(node, &["force", "cluster", "standby"]).unwrap();
+    cluster.await_active(active.peer(), PATIENCE).unwrap();
+    poll::until(PATIENCE, || {
+        let line = agent::line_about_a_group(node, "thing::one has no script any more")?;
+        ensure!(line.fields["group"] == "g");
+        let noted = shell(node, "cat /run/router/*.started.json")?;
+        ensure!(noted.trim() == "[]", "{noted}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+}
+
 /// A place where an agent dies.
 #[derive(Clone, Copy, Debug)]
 enum Amid {

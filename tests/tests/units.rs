@@ -72,18 +72,14 @@ chmod 700 {RUNTIME}"
 }
 
 fn is_active(node: &Node, unit: &str) -> anyhow::Result<()> {
+    systemctl(node, &["is-active", unit])
+}
+
+fn systemctl(node: &Node, words: &[&str]) -> anyhow::Result<()> {
     let address = format!("DBUS_SESSION_BUS_ADDRESS=unix:path={BUS}");
     let runtime = format!("XDG_RUNTIME_DIR={RUNTIME}");
-    let words = [
-        "env",
-        &address,
-        &runtime,
-        "systemctl",
-        "--user",
-        "is-active",
-        unit,
-    ];
-    node.exec(&words).map(drop)
+    let before = ["env", &address, &runtime, "systemctl", "--user"];
+    node.exec(&[&before, words].concat()).map(drop)
 }
 
 fn managed() -> (Lab, Vec<[Process; 2]>) {
@@ -107,6 +103,29 @@ fn a_unit_runs_where_the_group_is_active() {
     is_active(cluster.node(active), UNIT).unwrap_err();
     cluster.await_active(successor, PATIENCE).unwrap();
     is_active(cluster.node(successor), UNIT).unwrap();
+}
+
+#[test]
+fn a_unit_that_nobody_knows_any_more_is_released() {
+    let (lab, _managers) = managed();
+    let cluster = Cluster::start_in(lab, config).unwrap();
+    let active = cluster.settle_any().unwrap();
+    cluster.await_active(active, PATIENCE).unwrap();
+    let node = cluster.node(active);
+    let file = format!("{RUNTIME}/systemd/user/{UNIT}");
+    node.exec(&["rm", &file]).unwrap();
+    systemctl(node, &["daemon-reload"]).unwrap();
+    systemctl(node, &["stop", UNIT]).unwrap();
+    agent::routerctl(node, &["force", "cluster", "standby"]).unwrap();
+    cluster.await_active(active.peer(), PATIENCE).unwrap();
+    poll::until(PATIENCE, || {
+        let noted = node.exec(&["sh", "-c", "cat /run/router/*.started.json"])?;
+        ensure!(noted.trim() == "[]", "{noted}");
+        let released = agent::line_about_a_group(node, "released")?;
+        ensure!(released.fields["resource"] == UNIT, "{released:?}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
 }
 
 #[test]

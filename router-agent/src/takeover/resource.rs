@@ -21,8 +21,7 @@ use super::{
     journal::{Entry, Started},
     plan::{Deed, Outcome, Spec},
     route::RouteTarget,
-    script::{self, Verb},
-    unit,
+    script, unit,
 };
 use crate::{
     cloud::{Cloud, CloudError},
@@ -236,7 +235,7 @@ impl Resource {
             Self::Aws(AwsTarget { cloud, resource }) => cloud.take(resource).await?,
             Self::Unit(name) => unit::start(name).await?,
             Self::Script(Script { call, .. }) => {
-                script::run(call, Verb::Start, errand.group, errand.epoch).await?;
+                script::start(call, errand.group, errand.epoch).await?;
             }
         }
         Ok(())
@@ -252,7 +251,7 @@ impl Resource {
             Self::Aws(_) => {}
             Self::Unit(name) => unit::stop(name).await?,
             Self::Script(Script { call, .. }) => {
-                script::run(call, Verb::Stop, errand.group, errand.epoch).await?;
+                script::stop(call, errand.group, errand.epoch).await?;
             }
         }
         Ok(())

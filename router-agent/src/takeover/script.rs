@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use router_common::identity::Epoch;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::command::{Call, Ended, check_executable};
 use crate::config::ScriptCall;
@@ -20,7 +20,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+enum Verb {
     Start,
     Stop,
     Status,
@@ -45,22 +45,43 @@ impl Verb {
 
 /// The script of this name, in the first of the directories that has one.
 pub fn find(call: &ScriptCall) -> Result<PathBuf> {
-    for directory in [HEARTBEAT, LSB] {
-        let path = Path::new(directory).join(&call.name);
-        if path.exists() {
-            check_executable(&path)?;
-            return Ok(path);
-        }
-    }
-    bail!(
-        "there is no script {name} in {HEARTBEAT} or {LSB}; a systemd unit is written with its suffix, \
-         {name}.service",
-        name = call.name
-    )
+    let Some(path) = present(call) else {
+        bail!(
+            "there is no script {name} in {HEARTBEAT} or {LSB}; a systemd unit is written with its suffix, \
+             {name}.service",
+            name = call.name
+        )
+    };
+    check_executable(&path)?;
+    Ok(path)
 }
 
-/// Starts or stops; either may be so already.
-pub async fn run(call: &ScriptCall, verb: Verb, group: &str, epoch: Epoch) -> Result<()> {
+fn present(call: &ScriptCall) -> Option<PathBuf> {
+    let mut paths = [HEARTBEAT, LSB]
+        .map(|directory| Path::new(directory).join(&call.name))
+        .into_iter();
+    paths.find(|path| path.exists())
+}
+
+/// Starts it; it may run already.
+pub async fn start(call: &ScriptCall, group: &str, epoch: Epoch) -> Result<()> {
+    run(call, Verb::Start, group, epoch).await
+}
+
+/// Stops it; it may have stopped already. What has no script any more cannot be stopped, now or later.
+pub async fn stop(call: &ScriptCall, group: &str, epoch: Epoch) -> Result<()> {
+    if present(call).is_none() {
+        warn!(
+            group,
+            epoch = epoch.0,
+            "{call} has no script any more: see that nothing is left that it started"
+        );
+        return Ok(());
+    }
+    run(call, Verb::Stop, group, epoch).await
+}
+
+async fn run(call: &ScriptCall, verb: Verb, group: &str, epoch: Epoch) -> Result<()> {
     let (path, ended) = ask(call, verb, group, epoch).await?;
     if !ended.status.success() {
         bail!("{} {}: {ended}", path.display(), verb.word());

@@ -46,7 +46,7 @@ pub async fn start(name: &str) -> Result<()> {
     run(name, Job::Start).await
 }
 
-/// Stops the unit; it may be stopped already.
+/// Stops the unit; it may be stopped already, or unknown, as one that does not run and has no file.
 pub async fn stop(name: &str) -> Result<()> {
     run(name, Job::Stop).await
 }
@@ -83,6 +83,9 @@ async fn run(name: &str, job: Job) -> Result<()> {
         Job::Start => manager.start_unit(name, "replace").await,
         Job::Stop => manager.stop_unit(name, "replace").await,
     };
+    if job == Job::Stop && begun.as_ref().is_err_and(is_unknown) {
+        return Ok(());
+    }
     let path = begun.with_context(|| format!("systemd refuses to {} {name}", job.word()))?;
     while let Some(signal) = removed.next().await {
         let ended = signal.args()?;
@@ -98,6 +101,11 @@ async fn run(name: &str, job: Job) -> Result<()> {
         };
     }
     bail!("the connection to systemd has ended")
+}
+
+fn is_unknown(error: &zbus::Error) -> bool {
+    const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+    matches!(error, zbus::Error::MethodError(name, ..) if *name == NO_SUCH_UNIT)
 }
 
 impl Job {
