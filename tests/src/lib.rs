@@ -27,5 +27,6 @@ pub mod poll;
 pub mod replacing;
 pub mod status;
 pub mod talk;
+pub mod traced;
 pub mod traffic;
 pub mod transit;

@@ -2,9 +2,9 @@
 //! round, which capabilities it has.
 
 use std::{
-    fs, io,
+    fs,
     os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
-    ptr, thread,
+    thread,
     time::Duration,
 };
 
@@ -15,24 +15,13 @@ use router_tests::{
     cluster::{Cluster, PATIENCE},
     lab::Node,
     poll,
+    traced::{Halted, threads},
 };
 use rustix::process::Signal;
 
 const ROUTER: Router = ROUTERS[0];
 /// capabilities(7): CAP_KILL, NET_BIND_SERVICE, NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE, PERFMON, BPF.
 const KEPT: [u32; 8] = [5, 10, 12, 13, 14, 23, 38, 39];
-
-/// The ids of a process's threads, as seen from outside, with their names.
-fn threads(process: u32) -> Vec<(i32, String)> {
-    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let named = |task: io::Result<fs::DirEntry>| {
-        let task = task.ok()?;
-        let id = task.file_name().to_str()?.parse().ok()?;
-        let name = fs::read_to_string(task.path().join("comm")).ok()?;
-        Some((id, name.trim().to_owned()))
-    };
-    tasks.filter_map(named).collect()
-}
 
 /// Fails unless each thread has these capabilities only.
 fn expect_kept(process: u32) -> Result<()> {
@@ -126,36 +115,6 @@ impl Supervisor {
     }
 }
 
-/// A thread that is stopped, and no other of its process: by ptrace(2), as debuggers do.
-struct Halted(i32);
-
-impl Halted {
-    /// The thread that asks must live for as long as the other is halted.
-    fn new(thread: i32) -> Self {
-        request(libc::PTRACE_SEIZE, thread).unwrap();
-        request(libc::PTRACE_INTERRUPT, thread).unwrap();
-        // SAFETY: no status is asked for.
-        let waited = unsafe { libc::waitpid(thread, ptr::null_mut(), libc::__WALL) };
-        assert_eq!(waited, thread, "{}", io::Error::last_os_error());
-        Self(thread)
-    }
-}
-
-impl Drop for Halted {
-    fn drop(&mut self) {
-        // It is gone, then.
-        let _ = request(libc::PTRACE_DETACH, self.0);
-    }
-}
-
-fn request(what: libc::c_uint, thread: i32) -> io::Result<()> {
-    // SAFETY: none of these requests takes an address or data.
-    match unsafe { libc::ptrace(what, thread, ptr::null_mut::<libc::c_void>(), 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 #[test]
 fn the_watchdog_is_fed_only_while_every_loop_goes_round() {
     const WATCHDOG: Duration = Duration::from_secs(2);
@@ -178,7 +137,7 @@ fn the_watchdog_is_fed_only_while_every_loop_goes_round() {
             .iter()
             .find(is_it)
             .unwrap_or_else(|| panic!("{name}: {all:?}"));
-        let halted = Halted::new(*thread);
+        let halted = Halted::new(*thread).unwrap();
         let complaint = format!("{name} is stuck");
         poll::until(PATIENCE, || {
             let log = agent::log(node);

@@ -1,6 +1,7 @@
 //! What moves with a group besides addresses, and what is left when an agent dies amid a step.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::{fs::PermissionsExt as _, net::UnixListener},
     time::Duration,
@@ -13,7 +14,9 @@ use router_tests::{
     cluster::{Cluster, PATIENCE},
     lab::Node,
     poll,
+    traced::{Halted, threads},
 };
+use rustix::process::Signal;
 
 const ADDRESS: &str = "10.0.0.254/24";
 const NETWORK: &str = "10.77.0.0/16";
@@ -257,7 +260,7 @@ fn dies(cluster: &mut Cluster, active: Router, amid: Amid) -> Router {
     )
     .unwrap();
     let leaver = cluster.take_agent(active).unwrap();
-    leaver.signal(rustix::process::Signal::TERM).unwrap();
+    leaver.signal(Signal::TERM).unwrap();
     let node = cluster.node(victim);
     poll::until(PATIENCE, || shell(node, "cat /run/thing/hangs"))
         .unwrap_or_else(|error| panic!("{amid:?}: {error:#}\n{}", cluster.logs()));
@@ -298,6 +301,103 @@ fn an_agent_killed_amid_a_step_leaves_nothing_to_the_next_that_starts_afresh() {
         cluster.start_agent(victim).unwrap();
         holds_nothing(&cluster, victim);
         holds_all(&cluster, other);
+    }
+}
+
+/// Where something of a takeover begins: a message to the kernel or the network, a file, a process.
+fn begins_something(call: i64) -> bool {
+    [
+        libc::SYS_sendto,
+        libc::SYS_sendmsg,
+        libc::SYS_openat,
+        libc::SYS_clone,
+        libc::SYS_clone3,
+    ]
+    .contains(&call)
+}
+
+/// Has the active leave, and kills an agent with SIGKILL when its takeover thread is about to begin its
+/// `number`th such thing of that. Whether it came to it.
+fn dies_at(cluster: &mut Cluster, active: Router, victim: Router, number: usize) -> bool {
+    let process = cluster.agent(victim).unwrap().id();
+    let all = threads(process);
+    let of_takeover = |(_, name): &&(i32, String)| name == "takeover";
+    let (thread, _) = all.iter().find(of_takeover).unwrap();
+    let halted = Halted::new(*thread).unwrap();
+    let mut leaver = cluster.take_agent(active).unwrap();
+    leaver.signal(Signal::TERM).unwrap();
+    let mut begun = 0;
+    let comes_to_it = halted.runs_to_call(|call| {
+        begun += usize::from(begins_something(call));
+        begun == number
+    });
+    if comes_to_it.unwrap() {
+        let dying = if victim == active {
+            &leaver
+        } else {
+            cluster.agent(victim).unwrap()
+        };
+        dying.signal(Signal::KILL).unwrap();
+        halted.await_end().unwrap();
+        if victim != active {
+            cluster.take_agent(victim).unwrap().kill().unwrap();
+        }
+        leaver.wait_within(PATIENCE).unwrap();
+        return true;
+    }
+    leaver.wait_within(PATIENCE).unwrap();
+    false
+}
+
+#[test]
+fn an_agent_killed_between_any_two_steps_of_a_takeover_is_made_up_for() {
+    /// More of these there are when all is taken: addresses are announced again.
+    const THINGS: usize = 12;
+    let (mut cluster, _) = started();
+    let mut left = BTreeSet::new();
+    for number in 1..=THINGS {
+        let active = cluster.settle_any().unwrap();
+        let victim = active.peer();
+        assert!(dies_at(&mut cluster, active, victim, number), "{number}");
+        left.insert(held(&cluster, victim).unwrap());
+        if number % 2 == 0 {
+            // Nobody else is there.
+            cluster.start_agent(victim).unwrap();
+            cluster.await_active(victim, PATIENCE).unwrap();
+            holds_all(&cluster, victim);
+            cluster.start_agent(active).unwrap();
+        } else {
+            cluster.start_agent(active).unwrap();
+            cluster.await_active(active, PATIENCE).unwrap();
+            cluster.start_agent(victim).unwrap();
+            holds_nothing(&cluster, victim);
+            holds_all(&cluster, active);
+        }
+    }
+    for part in [&[][..], &[ADDRESS], &[ADDRESS, NETWORK]] {
+        assert!(left.contains(part), "never {part:?}: {left:?}");
+    }
+}
+
+#[test]
+fn an_agent_killed_between_any_two_steps_of_a_release_leaves_nothing_to_the_next() {
+    let (mut cluster, _) = started();
+    let mut left = BTreeSet::new();
+    for number in 1.. {
+        let active = cluster.settle_any().unwrap();
+        let dies = dies_at(&mut cluster, active, active, number);
+        left.insert(held(&cluster, active).unwrap());
+        let successor = active.peer();
+        cluster.await_active(successor, PATIENCE).unwrap();
+        if !dies {
+            break;
+        }
+        cluster.start_agent(active).unwrap();
+        holds_nothing(&cluster, active);
+        holds_all(&cluster, successor);
+    }
+    for part in [&[][..], &[ADDRESS], &[ADDRESS, NETWORK]] {
+        assert!(left.contains(part), "never {part:?}: {left:?}");
     }
 }
 
