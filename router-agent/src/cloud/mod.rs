@@ -4,12 +4,16 @@ mod ec2;
 mod error;
 mod session;
 
-use std::{fmt, fs, time::Duration};
+use std::{
+    fmt, fs,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use tokio::sync::OnceCell;
 use tracing::info;
 
-use self::ec2::{Run, Write};
+use self::ec2::{NetworkInterface, Run, Write};
 pub use self::{error::CloudError, session::Session};
 use crate::config::{Aws, AwsResource};
 
@@ -19,6 +23,8 @@ pub struct Cloud {
     session: OnceCell<Session>,
     /// Of this node.
     interface: OnceCell<String>,
+    /// When it was last seen, the interface let through what is not addressed to it.
+    forwards: AtomicBool,
 }
 
 impl Cloud {
@@ -28,6 +34,7 @@ impl Cloud {
             aws,
             session: OnceCell::new(),
             interface: OnceCell::new(),
+            forwards: AtomicBool::new(false),
         }
     }
 
@@ -43,7 +50,7 @@ impl Cloud {
                 let write = async |write| {
                     ec2::write_route(session, write, table, destination, interface, Run::Real).await
                 };
-                match write(Write::Replace).await {
+                let written = match write(Write::Replace).await {
                     Err(error) if ec2::is_missing_route(&error) => match write(Write::Create).await
                     {
                         // Somebody was faster.
@@ -53,7 +60,14 @@ impl Cloud {
                         result => result,
                     },
                     result => result,
+                };
+                written?;
+                if !self.forwards.load(Ordering::Relaxed)
+                    && self.describe(session, interface).await?.source_dest_check
+                {
+                    self.let_forward(session, interface).await?;
                 }
+                Ok(())
             }
             AwsResource::ElasticIp(allocation) => {
                 ec2::associate_address(session, allocation, interface, Run::Real).await
@@ -64,11 +78,14 @@ impl Cloud {
         }
     }
 
-    /// Whether the resource leads to this node.
+    /// Whether the resource leads to this node, and through it if it is a route.
     pub async fn is_held(&self, resource: &AwsResource) -> Result<bool, CloudError> {
         let (session, interface) = (self.session().await?, self.interface().await?);
         let leads_to = match resource {
             AwsResource::Route { table, destination } => {
+                if self.describe(session, interface).await?.source_dest_check {
+                    return Ok(false);
+                }
                 let route = ec2::route(session, table, destination).await?;
                 route.and_then(|route| route.network_interface_id)
             }
@@ -88,7 +105,7 @@ impl Cloud {
     /// runs name what is the case already, so that an API that knows no dry runs changes nothing.
     pub async fn check(&self, resource: &AwsResource) -> Result<(), CloudError> {
         let (session, interface) = (self.session().await?, self.interface().await?);
-        let described = ec2::network_interface(session, interface).await?;
+        let described = self.describe(session, interface).await?;
         match resource {
             AwsResource::Route { table, destination } => {
                 if described.source_dest_check {
@@ -115,10 +132,23 @@ impl Cloud {
         }
     }
 
+    /// How the interface is, and from then on known to be.
+    async fn describe(
+        &self,
+        session: &Session,
+        interface: &str,
+    ) -> Result<NetworkInterface, CloudError> {
+        let described = ec2::network_interface(session, interface).await?;
+        let forwards = !described.source_dest_check;
+        self.forwards.store(forwards, Ordering::Relaxed);
+        Ok(described)
+    }
+
     async fn let_forward(&self, session: &Session, interface: &str) -> Result<(), CloudError> {
         match ec2::disable_source_dest_check(session, interface).await {
             Ok(()) => {
                 info!(interface, "its source/destination check is disabled now");
+                self.forwards.store(true, Ordering::Relaxed);
                 Ok(())
             }
             Err(CloudError::NotPermitted { .. }) => Err(CloudError::SourceDestCheck {

@@ -138,6 +138,7 @@ fn is_whole(request: &str) -> bool {
     body.len() >= length
 }
 
+/// Of a node that has seen its interface forward.
 fn cloud(endpoint: &str) -> Cloud {
     let aws = Aws {
         resources: vec![route()],
@@ -151,6 +152,7 @@ fn cloud(endpoint: &str) -> Cloud {
     let session = Session::new("eu-west-1".into(), endpoint.into(), provider, LIMIT);
     Cloud {
         session: OnceCell::new_with(Some(session)),
+        forwards: AtomicBool::new(true),
         ..Cloud::new(aws)
     }
 }
@@ -214,10 +216,10 @@ async fn what_is_wrong_here_is_said_with_its_remedy() {
             "{error}"
         );
     }
-    let server = Server::start([good("<routeTableSet/>")]).await;
+    let server = Server::start([interface(false), good("<routeTableSet/>")]).await;
     let error = server.cloud().is_held(&route()).await.unwrap_err();
     assert!(matches!(error, CloudError::NotFound { .. }), "{error}");
-    let server = Server::start([good("<routeTableSet><item>")]).await;
+    let server = Server::start([interface(false), good("<routeTableSet><item>")]).await;
     let error = server.cloud().is_held(&route()).await.unwrap_err();
     assert!(matches!(error, CloudError::NotUnderstood { .. }), "{error}");
 }
@@ -319,9 +321,75 @@ async fn the_source_and_destination_check_is_disabled_or_the_error_says_how() {
 #[tokio::test]
 async fn what_leads_elsewhere_is_not_held() {
     for (leads_to, held) in [("eni-here", true), ("eni-there", false)] {
-        let server = Server::start([table(leads_to)]).await;
+        let server = Server::start([interface(false), table(leads_to)]).await;
         assert_eq!(server.cloud().is_held(&route()).await.unwrap(), held);
     }
+}
+
+#[tokio::test]
+async fn a_route_whose_packets_the_interface_drops_is_not_held_until_it_drops_none() {
+    let server = Server::start([
+        interface(true),
+        good(""),
+        interface(true),
+        good(""),
+        interface(false),
+        table("eni-here"),
+    ])
+    .await;
+    let cloud = server.cloud();
+    assert!(!cloud.is_held(&route()).await.unwrap());
+    cloud.take(&route()).await.unwrap();
+    assert!(cloud.is_held(&route()).await.unwrap());
+    assert_eq!(
+        server.actions(),
+        [
+            "DescribeNetworkInterfaces",
+            "ReplaceRoute",
+            "DescribeNetworkInterfaces",
+            "ModifyNetworkInterfaceAttribute",
+            "DescribeNetworkInterfaces",
+            "DescribeRouteTables",
+        ]
+    );
+}
+
+/// As when the API was busy at each check before.
+#[tokio::test]
+async fn who_never_saw_its_interface_has_it_forward_as_it_takes_a_route() {
+    let busy = error(503, "RequestLimitExceeded");
+    let server = Server::start([
+        busy.clone(),
+        good(""),
+        busy,
+        good(""),
+        interface(true),
+        good(""),
+        good(""),
+    ])
+    .await;
+    let cloud = Cloud {
+        forwards: AtomicBool::new(false),
+        ..server.cloud()
+    };
+    assert!(cloud.check(&route()).await.unwrap_err().is_everywhere());
+    // The route leads here, and it is not known through here: it is tried again.
+    assert!(cloud.take(&route()).await.unwrap_err().is_everywhere());
+    cloud.take(&route()).await.unwrap();
+    // Known now, it is not asked for in the way of a takeover.
+    cloud.take(&route()).await.unwrap();
+    assert_eq!(
+        server.actions(),
+        [
+            "DescribeNetworkInterfaces",
+            "ReplaceRoute",
+            "DescribeNetworkInterfaces",
+            "ReplaceRoute",
+            "DescribeNetworkInterfaces",
+            "ModifyNetworkInterfaceAttribute",
+            "ReplaceRoute",
+        ]
+    );
 }
 
 /// moto's descriptions show no such route.
@@ -344,7 +412,7 @@ async fn a_prefix_list_is_checked_taken_and_verified_by_its_own_name() {
         ("pl-1", "eni-there", false),
         ("pl-2", "eni-here", false),
     ] {
-        let server = Server::start([table(list, leads_to)]).await;
+        let server = Server::start([interface(false), table(list, leads_to)]).await;
         let found = server.cloud().is_held(&route).await.unwrap();
         assert_eq!(found, held, "{list} {leads_to}");
     }
