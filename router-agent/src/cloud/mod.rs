@@ -1,5 +1,6 @@
 //! What moves with a group at AWS: route-table entries, elastic IPs, private addresses.
 
+mod credentials;
 mod ec2;
 mod error;
 mod session;

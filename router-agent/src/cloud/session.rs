@@ -1,7 +1,7 @@
 //! Where the API is, who asks, and one signed request to it.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -10,10 +10,7 @@ use aws_config::{
     imds::{self, client::error::ImdsError},
     provider_config::ProviderConfig,
 };
-use aws_credential_types::{
-    Credentials,
-    provider::{ProvideCredentials as _, SharedCredentialsProvider},
-};
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
@@ -32,6 +29,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
+    credentials::Keyring,
     ec2,
     error::{CloudError, Rejection, TOLERATED_SKEW},
 };
@@ -41,20 +39,17 @@ const API_VERSION: &str = "2016-11-15";
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Looking for region and credentials, which asks the metadata service.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+pub const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// Longer than the time between two checks or verifications: a takeover finds a connection open.
 const IDLE_LIMIT: Duration = Duration::from_mins(2);
-/// Credentials are renewed this long before they expire. AWS has new ones five minutes before.
-const RENEW_AHEAD: Duration = Duration::from_mins(4);
 
 pub struct Session {
     pub region: String,
     endpoint: String,
     connector: Connector,
-    provider: SharedCredentialsProvider,
+    keyring: Arc<Keyring>,
     /// For a request.
     limit: Duration,
-    credentials: Mutex<Option<Credentials>>,
     /// How far the API's clock is ahead of ours, once that matters. Seconds.
     clock_offset_s: Mutex<i64>,
 }
@@ -117,9 +112,8 @@ impl Session {
             region,
             endpoint,
             connector,
-            provider,
+            keyring: Arc::new(Keyring::new(provider)),
             limit,
-            credentials: Mutex::default(),
             clock_offset_s: Mutex::default(),
         }
     }
@@ -141,12 +135,12 @@ impl Session {
             "this node's clock is {} s off that of AWS: requests are signed with its time",
             offset_s
         );
-        *lock(&self.clock_offset_s) = offset_s;
+        *self.clock_offset_s() = offset_s;
         self.ask_once(action, parameters).await
     }
 
     async fn ask_once(&self, action: &'static str, parameters: &[(&str, &str)]) -> Answer {
-        let credentials = self.credentials().await?;
+        let credentials = self.keyring.get().await?;
         let body = encode(action, parameters);
         let request = self.signed(action, &credentials, body)?;
         let unreachable = |reason: String| CloudError::Unreachable {
@@ -180,8 +174,11 @@ impl Session {
             message,
             skew_s,
         };
-        if rejection.code == "ExpiredToken" || rejection.code == "RequestExpired" {
-            lock(&self.credentials).take();
+        // A wrong clock is no fault of theirs.
+        let is_late =
+            rejection.code == "RequestExpired" && skew_s.unsigned_abs() < TOLERATED_SKEW.as_secs();
+        if rejection.code == "ExpiredToken" || is_late {
+            self.keyring.discard();
         }
         Err(Failed::Rejected(rejection))
     }
@@ -231,34 +228,14 @@ impl Session {
         HttpRequest::try_from(request).map_err(|error| wrong(error.to_string()))
     }
 
-    /// Those at hand unless they are about to expire; a takeover does not wait for new ones while the
-    /// old are good.
-    async fn credentials(&self) -> Result<Credentials, CloudError> {
-        let now = SystemTime::now();
-        let at_hand = lock(&self.credentials).clone();
-        if let Some(credentials) = at_hand
-            && credentials
-                .expiry()
-                .is_none_or(|expiry| expiry > now + RENEW_AHEAD)
-        {
-            return Ok(credentials);
-        }
-        let asked = timeout(LOOK_LIMIT, self.provider.provide_credentials()).await;
-        let none = |reason| CloudError::NoCredentials(reason);
-        let credentials = asked
-            .map_err(|_| none("nobody gave any in time".to_owned()))?
-            .map_err(|error| none(chain(&error)))?;
-        *lock(&self.credentials) = Some(credentials.clone());
-        Ok(credentials)
-    }
-
     fn offset_s(&self) -> i64 {
-        *lock(&self.clock_offset_s)
+        *self.clock_offset_s()
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    fn clock_offset_s(&self) -> MutexGuard<'_, i64> {
+        let offset = self.clock_offset_s.lock();
+        offset.unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn http_client() -> SharedHttpClient {
@@ -333,7 +310,7 @@ fn skew_s(response: &HttpResponse) -> i64 {
 }
 
 /// An error with what is behind it, in one line; the outer ones of these libraries say little.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

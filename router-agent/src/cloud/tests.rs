@@ -14,7 +14,10 @@ use tokio::{
     time::sleep,
 };
 
-use super::*;
+use super::{
+    credentials::tests::{Later, Provider},
+    *,
+};
 use crate::config::RouteDestination;
 
 const SECRET: &str = "the-secret-of-the-key";
@@ -148,13 +151,16 @@ fn cloud(endpoint: &str) -> Cloud {
         verify_interval: Duration::from_secs(10),
     };
     let credentials = Credentials::new("the-key", SECRET, None, None, "test");
-    let provider = SharedCredentialsProvider::new(credentials);
-    let session = Session::new("eu-west-1".into(), endpoint.into(), provider, LIMIT);
+    let session = session(endpoint, SharedCredentialsProvider::new(credentials));
     Cloud {
         session: OnceCell::new_with(Some(session)),
         forwards: AtomicBool::new(true),
         ..Cloud::new(aws)
     }
+}
+
+fn session(endpoint: &str, provider: SharedCredentialsProvider) -> Session {
+    Session::new("eu-west-1".into(), endpoint.into(), provider, LIMIT)
 }
 
 fn route() -> AwsResource {
@@ -241,6 +247,37 @@ async fn a_clock_that_is_wrong_is_made_up_for_and_else_named() {
     let server = Server::start([skewed.clone(), skewed]).await;
     let error = server.cloud().take(&route()).await.unwrap_err();
     assert!(error.to_string().contains("behind that of AWS"), "{error}");
+}
+
+/// There are no others to be had.
+#[tokio::test]
+async fn credentials_are_thrown_away_if_they_are_refused_and_not_for_a_wrong_clock() {
+    for (ahead_s, is_good) in [(900, true), (0, false)] {
+        let skewed = Reply::ErrorAt("RequestExpired", ahead_s);
+        let server = Server::start([skewed, good("")]).await;
+        let provider = Provider {
+            expire_in_s: 3600,
+            later: Later::Fails,
+            asked: Arc::default(),
+        };
+        let provider = SharedCredentialsProvider::new(provider);
+        let session = session(&server.endpoint, provider);
+        let cloud = Cloud {
+            session: OnceCell::new_with(Some(session)),
+            ..server.cloud()
+        };
+        if is_good {
+            cloud.take(&route()).await.unwrap();
+            continue;
+        }
+        let refused = cloud.take(&route()).await.unwrap_err();
+        assert!(
+            matches!(refused, CloudError::CredentialsRefused { .. }),
+            "{refused}"
+        );
+        let none = cloud.take(&route()).await.unwrap_err();
+        assert!(matches!(none, CloudError::NoCredentials(_)), "{none}");
+    }
 }
 
 #[tokio::test]
