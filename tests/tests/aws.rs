@@ -134,6 +134,7 @@ fn documented_policy() -> Value {
 /// A policy that permits one action less.
 fn without(mut policy: Value, action: &str) -> Value {
     let statements = policy["Statement"].as_array_mut().unwrap();
+    statements.retain(|statement| statement["Action"] != action);
     for actions in statements.iter_mut().map(|one| &mut one["Action"]) {
         if let Some(actions) = actions.as_array_mut() {
             actions.retain(|permitted| permitted != action);
@@ -175,11 +176,19 @@ fn the_documented_policy_is_enough_and_what_it_lacks_is_named() {
     let made = moto::make(cloud, ROUTERS.map(|router| router.underlay)).unwrap();
     let policy = documented_policy();
     let less = without(policy.clone(), "ec2:ReplaceRoute");
+    let no_address = without(policy.clone(), "ec2:AssociateAddress");
+    let no_address = moto::user(cloud, "no-address", &no_address.to_string()).unwrap();
     let all = moto::user(cloud, "all", &policy.to_string()).unwrap();
     let less = moto::user(cloud, "less", &less.to_string()).unwrap();
     moto::heed_policies(cloud, true).unwrap();
 
     let [primary, secondary] = ROUTERS.map(|router| lab.node(router.name));
+    let text = config(&made, SECONDARY);
+    // While the elastic IP is at nobody's.
+    let agent = start_with(secondary, &text, &no_address);
+    in_fault(secondary, "let the instance's role do ec2:AssociateAddress");
+    assert!(agent.terminate().unwrap().success());
+
     let _agent = start_with(primary, &config(&made, PRIMARY), &all);
     poll::until(SLOW, || {
         let group = group(primary)?;
@@ -189,7 +198,6 @@ fn the_documented_policy_is_enough_and_what_it_lacks_is_named() {
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", agent::log(primary)));
 
-    let text = config(&made, SECONDARY);
     let agent = start_with(secondary, &text, &less);
     in_fault(secondary, "let the instance's role do ec2:ReplaceRoute");
     assert!(agent.terminate().unwrap().success());

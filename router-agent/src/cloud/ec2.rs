@@ -108,14 +108,25 @@ pub enum Run {
 
 const DRY: (&str, &str) = ("DryRun", "true");
 
+/// A description, and what it is of.
+pub type Description<'a> = (&'static str, (&'static str, &'a str));
+
+pub const fn described_table(table: &str) -> Description<'_> {
+    ("DescribeRouteTables", ("RouteTableId.1", table))
+}
+
+pub const fn described_elastic_ip(allocation: &str) -> Description<'_> {
+    ("DescribeAddresses", ("AllocationId.1", allocation))
+}
+
 /// The entry of a route table for `destination`; none if there is none.
 pub async fn route(
     session: &Session,
     table: &str,
     destination: &RouteDestination,
 ) -> Result<Option<Route>, CloudError> {
-    let asked = [("RouteTableId.1", table)];
-    let tables: RouteTables = describe(session, "DescribeRouteTables", &asked).await?;
+    let (action, asked) = described_table(table);
+    let tables: RouteTables = describe(session, action, &[asked]).await?;
     let Some(table) = tables.route_table_set.item.into_iter().next() else {
         return Err(not_found(session, "route table", table));
     };
@@ -177,8 +188,8 @@ pub fn is_missing_route(error: &CloudError) -> bool {
 }
 
 pub async fn elastic_ip(session: &Session, allocation: &str) -> Result<ElasticIp, CloudError> {
-    let asked = [("AllocationId.1", allocation)];
-    let addresses: Addresses = describe(session, "DescribeAddresses", &asked).await?;
+    let (action, asked) = described_elastic_ip(allocation);
+    let addresses: Addresses = describe(session, action, &[asked]).await?;
     let found = addresses.addresses_set.item.into_iter().next();
     found.ok_or_else(|| not_found(session, "elastic IP", allocation))
 }
@@ -258,6 +269,19 @@ async fn describe<T: DeserializeOwned>(
         action,
         reason: error.to_string(),
     })
+}
+
+/// Whether the API makes a difference between a dry run and a real one: asked by a description, which
+/// changes nothing in either.
+pub async fn knows_dry_runs(
+    session: &Session,
+    (action, asked): Description<'_>,
+) -> Result<bool, CloudError> {
+    match session.ask(action, &[asked, DRY]).await {
+        Ok(_) => Ok(false),
+        Err(Failed::Rejected(rejection)) if rejection.is_dry_run() => Ok(true),
+        Err(failed) => Err(error_of(session, action, failed)),
+    }
 }
 
 async fn change(

@@ -102,29 +102,51 @@ impl Cloud {
         Ok(leads_to.as_deref() == Some(interface))
     }
 
-    /// Whether this node may take the resource: all that it takes is there, and permitted. The dry
-    /// runs name what is the case already, so that an API that knows no dry runs changes nothing.
+    /// Whether this node may take the resource: all that it takes is there, and permitted. An API that
+    /// knows no dry runs changes nothing: they name the present target, and where there is none yet, this
+    /// node only once the API has shown that it knows them.
     pub async fn check(&self, resource: &AwsResource) -> Result<(), CloudError> {
         let (session, interface) = (self.session().await?, self.interface().await?);
         let described = self.describe(session, interface).await?;
+        let harmless_target = async |now_at: Option<String>, description| match now_at {
+            Some(now_at) => Ok(Some(now_at)),
+            None if ec2::knows_dry_runs(session, description).await? => {
+                Ok(Some(interface.to_owned()))
+            }
+            None => Ok::<_, CloudError>(None),
+        };
         match resource {
             AwsResource::Route { table, destination } => {
                 if described.source_dest_check {
                     self.let_forward(session, interface).await?;
                 }
                 let route = ec2::route(session, table, destination).await?;
-                let Some(now_at) = route.and_then(|route| route.network_interface_id) else {
+                let write = match route {
+                    Some(_) => Write::Replace,
+                    None => Write::Create,
+                };
+                let now_at = route.and_then(|route| route.network_interface_id);
+                let description = ec2::described_table(table);
+                let Some(target) = harmless_target(now_at, description).await? else {
                     return Ok(());
                 };
-                let (write, run) = (Write::Replace, Run::Dry);
-                ec2::write_route(session, write, table, destination, &now_at, run).await
+                let run = Run::Dry;
+                match ec2::write_route(session, write, table, destination, &target, run).await {
+                    // The active made it meanwhile.
+                    Err(error) if error.has_code("RouteAlreadyExists") => Ok(()),
+                    result => result,
+                }
             }
             AwsResource::ElasticIp(allocation) => {
                 let elastic = ec2::elastic_ip(session, allocation).await?;
-                let Some(now_at) = elastic.network_interface_id else {
-                    return Ok(());
-                };
-                ec2::associate_address(session, allocation, &now_at, Run::Dry).await
+                let now_at = elastic.network_interface_id;
+                let description = ec2::described_elastic_ip(allocation);
+                match harmless_target(now_at, description).await? {
+                    Some(target) => {
+                        ec2::associate_address(session, allocation, &target, Run::Dry).await
+                    }
+                    None => Ok(()),
+                }
             }
             AwsResource::PrivateIp(_) => {
                 let its_own = described.private_ip_address;

@@ -335,6 +335,49 @@ async fn a_check_changes_nothing_even_where_dry_runs_are_not_known() {
 }
 
 #[tokio::test]
+async fn what_leads_nowhere_yet_is_tried_by_a_dry_run_where_the_api_knows_them() {
+    let no_entry = good("<routeTableSet><item/></routeTableSet>");
+    let to_a_gateway = good(
+        "<routeTableSet><item><routeSet><item><destinationCidrBlock>0.0.0.0/0</destinationCidrBlock><gatewayId>igw-1</gatewayId></item></routeSet></item></routeTableSet>",
+    );
+    let free = good("<addressesSet><item/></addressesSet>");
+    let elastic_ip = AwsResource::ElasticIp("eipalloc-1".into());
+    for (resource, now, described, changed) in [
+        (route(), no_entry, "DescribeRouteTables", "CreateRoute"),
+        (route(), to_a_gateway, "DescribeRouteTables", "ReplaceRoute"),
+        (elastic_ip, free, "DescribeAddresses", "AssociateAddress"),
+    ] {
+        let dry = error(412, "DryRunOperation");
+        let replies = [interface(false), now.clone(), dry.clone(), dry.clone()];
+        let server = Server::start(replies).await;
+        server.cloud().check(&resource).await.unwrap();
+        assert_eq!(server.actions()[2..], [described, changed]);
+        let asked = server.requests().pop().unwrap();
+        assert!(
+            asked.contains("DryRun=true") && asked.contains("NetworkInterfaceId=eni-here"),
+            "{asked}"
+        );
+
+        // The active was faster.
+        if changed == "CreateRoute" {
+            let there = error(400, "RouteAlreadyExists");
+            let replies = [interface(false), now.clone(), dry.clone(), there];
+            let server = Server::start(replies).await;
+            server.cloud().check(&resource).await.unwrap();
+        }
+        let refused = error(403, "UnauthorizedOperation");
+        let server = Server::start([interface(false), now.clone(), dry, refused]).await;
+        let error = server.cloud().check(&resource).await.unwrap_err();
+        assert_eq!(error, CloudError::NotPermitted { action: changed });
+
+        // It carries out what is only to be tried: the description alone.
+        let server = Server::start([interface(false), now.clone(), now]).await;
+        server.cloud().check(&resource).await.unwrap();
+        assert_eq!(server.actions()[2..], [described]);
+    }
+}
+
+#[tokio::test]
 async fn the_source_and_destination_check_is_disabled_or_the_error_says_how() {
     let server = Server::start([
         interface(true),
