@@ -171,6 +171,23 @@ pub fn interfere(node: &Node, made: &Made, interface: &str) -> Result<()> {
     ask(node, "ReplaceRoute", &route).map(drop)
 }
 
+/// Whether an interface drops what is not addressed to it.
+pub fn checks_destinations(node: &Node, interface: &str) -> Result<bool> {
+    let asked = [("NetworkInterfaceId.1", interface)];
+    let described = ask(node, "DescribeNetworkInterfaces", &asked)?;
+    let checks = first(&described, "sourceDestCheck").context("an interface has a check")?;
+    Ok(checks == "true")
+}
+
+/// Somebody lets an interface drop what is not addressed to it.
+pub fn check_destinations(node: &Node, interface: &str) -> Result<()> {
+    let check = [
+        ("NetworkInterfaceId", interface),
+        ("SourceDestCheck.Value", "true"),
+    ];
+    ask(node, "ModifyNetworkInterfaceAttribute", &check).map(drop)
+}
+
 /// Keys of a user, by which requests are signed.
 #[derive(Clone, Debug)]
 pub struct Keys {

@@ -63,6 +63,20 @@ fn what_somebody_else_changes_is_taken_again() {
 }
 
 #[test]
+fn the_source_and_destination_check_is_switched_off_again_while_a_route_is_held() {
+    let cloud = formed();
+    let node = cloud.cluster.lab.node(CLOUD);
+    let own = interface(&cloud.made, PRIMARY);
+    assert!(!moto::checks_destinations(node, own).unwrap());
+    moto::check_destinations(node, own).unwrap();
+    poll::until(SLOW, || {
+        ensure!(!moto::checks_destinations(node, own)?, "it drops packets");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cloud.cluster.logs()));
+}
+
+#[test]
 fn a_node_that_could_not_take_over_is_no_standby_and_says_why() {
     let wrong_region = |made: &_, router| {
         let text = config(made, router);
