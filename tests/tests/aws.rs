@@ -21,6 +21,9 @@ const SECONDARY: Router = ROUTERS[1];
 /// moto is slow on a busy machine.
 const SLOW: Duration = Duration::from_mins(1);
 
+/// `verify-interval` of the configuration.
+const VERIFY: Duration = Duration::from_secs(1);
+
 fn formed() -> Cloud {
     let cloud = Cloud::start(config).unwrap();
     let settled = poll::until(SLOW, || {
@@ -74,6 +77,20 @@ fn the_source_and_destination_check_is_switched_off_again_while_a_route_is_held(
         Ok(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", cloud.cluster.logs()));
+}
+
+/// Nobody stands in the way of its requests, and its agent lives.
+#[test]
+fn who_handed_over_takes_nothing_back() {
+    let cloud = formed();
+    let Cloud { cluster, .. } = &cloud;
+    let away = ["force", "cluster", "standby"];
+    agent::routerctl(cluster.node(PRIMARY), &away).unwrap();
+    cluster.settle(SECONDARY).unwrap();
+    lead_to(&cloud, SECONDARY);
+    poll::throughout(VERIFY * 6, || cloud.all_lead_to(SECONDARY).map(drop))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    cluster.settle(SECONDARY).unwrap();
 }
 
 #[test]
