@@ -73,7 +73,7 @@ impl Moto {
         let log = File::create(node.directory().join("moto.log"))?;
         let mut command = Command::new(&python);
         command
-            .args(["-c", SERVER, "80"])
+            .args(["-c", SERVER, "80", REGION])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

@@ -11,7 +11,7 @@ use router_tests::{
     aws::{Cloud, MOVING, config, interface},
     cluster::{Fault, PATIENCE},
     lab::Node,
-    moto::{self, Keys, Moto, REGION},
+    moto::{self, Keys, Made, Moto, REGION},
     poll,
 };
 use serde_json::Value;
@@ -25,6 +25,10 @@ const SLOW: Duration = Duration::from_mins(1);
 const VERIFY: Duration = Duration::from_secs(1);
 
 fn formed() -> Cloud {
+    formed_with(config)
+}
+
+fn formed_with(config: impl Fn(&Made, Router) -> String + 'static) -> Cloud {
     let cloud = Cloud::start(config).unwrap();
     let settled = poll::until(SLOW, || {
         cloud.cluster.settle(PRIMARY)?;
@@ -91,6 +95,26 @@ fn who_handed_over_takes_nothing_back() {
     poll::throughout(VERIFY * 6, || cloud.all_lead_to(SECONDARY).map(drop))
         .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
     cluster.settle(SECONDARY).unwrap();
+}
+
+/// One by the name that its interface has here, one as the primary one of the instance.
+#[test]
+fn region_and_interface_are_found_out_from_the_metadata_service() {
+    let found_out = |made: &Made, router| {
+        let text = config(made, router);
+        let is_stated = |line: &&str| !line.contains("aws aws region");
+        let lines = text.lines().filter(is_stated).map(|line| {
+            match line.starts_with("set cluster group aws aws interface") {
+                true if router == PRIMARY => "set cluster group aws aws interface eth0",
+                true => "",
+                false => line,
+            }
+        });
+        lines.collect::<Vec<_>>().join("\n") + "\n"
+    };
+    let mut cloud = formed_with(found_out);
+    cloud.cluster.inject(Fault::KillNode, PRIMARY).unwrap();
+    lead_to(&cloud, SECONDARY);
 }
 
 #[test]
