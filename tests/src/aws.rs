@@ -1,5 +1,7 @@
 //! The article's routers as instances at AWS, which moto plays in the cloud's node.
 
+pub mod requests;
+
 use anyhow::{Result, ensure};
 
 use crate::{

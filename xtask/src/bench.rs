@@ -23,7 +23,11 @@ pub fn bench(mut arguments: Vec<OsString>) -> Result<ExitCode> {
     setup::test_tools()?;
     build_ebpf::build_with(&setup::toolchain()?, Programs::Bench)?;
     let mut bench = build_program("router-bench")?;
-    let of_agent = |what: &OsString| what == "heartbeat" || what == "failover";
+    let is_aws = |what: &OsString| what == "aws";
+    if arguments.first().is_some_and(is_aws) {
+        setup::moto()?;
+    }
+    let of_agent = |what: &OsString| what == "heartbeat" || what == "failover" || is_aws(what);
     if arguments.first().is_some_and(of_agent) {
         heading("build: the optimized agent, which is measured");
         run(workspace::cargo("build")?.args(["--release", "--package", "router-agent"]))?;

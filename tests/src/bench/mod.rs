@@ -1,6 +1,7 @@
 //! What packets and tunnels cost, in figures. Nothing is judged: figures of one machine are compared
 //! with each other.
 
+pub mod aws;
 pub mod dataplane;
 pub mod failover;
 pub mod heartbeat;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use router_tests::bench::{dataplane, failover, heartbeat, live, tunnels, vm_ratio};
+use router_tests::bench::{aws, dataplane, failover, heartbeat, live, tunnels, vm_ratio};
 
 /// Measures; nothing is judged by timing.
 #[derive(Parser)]
@@ -15,6 +15,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// From the decision to take over until the requests to AWS are on the cable; moto plays EC2
+    Aws(aws::Arguments),
     /// Nanoseconds of each program, by the kernel's test run
     Dataplane,
     /// From the loss of power of the active node to the first packet through its successor
@@ -31,6 +33,7 @@ enum What {
 
 fn main() -> Result<()> {
     match Arguments::parse().what {
+        Some(What::Aws(arguments)) => aws::run(&arguments),
         None | Some(What::Dataplane) => dataplane::run(),
         Some(What::Failover(arguments)) => failover::run(&arguments),
         Some(What::Heartbeat(arguments)) => heartbeat::run(&arguments),

@@ -9,7 +9,7 @@ use router_common::time::BootTime;
 use super::report::{self, Timeline};
 use crate::{
     article::{CLIENT, ROUTERS, Router, SERVER, SERVER_ADDRESS},
-    aws::{self, Cloud},
+    aws::{self, Cloud, requests::Requests},
     clock::{self, milliseconds_between},
     cluster::{AGENT_DEAD_INTERVAL, Cluster, Fault, PATIENCE},
     moto::Targets,
@@ -76,19 +76,22 @@ pub fn aws(cloud: &mut Cloud, faults: &[Fault]) -> Result<()> {
         show(&cloud.cluster, primary)?;
         show_targets(cloud, primary)?;
         report::step(format_args!("{fault}: {}, the active router", primary.name));
+        let requests = Requests::listen(&cloud.cluster.lab, secondary)?;
         let at = cloud.cluster.inject(fault, primary)?;
         let group = cloud.cluster.await_active(secondary, patience(fault))?;
+        let requests = requests.finish()?;
         let activation = activation(&group, at)?;
         let mut rows = timeline(at, fault, primary, activation);
         add_steps(&mut rows, activation);
-        rows.print();
-        let begun = activation.steps.iter().map(|step| step.started_ns).max();
         let decided = BootTime::from_ns(activation.decided_ns);
-        let ours = BootTime::from_ns(begun.unwrap_or_default()).since(decided);
-        report::fact(
-            "of that ours: decided to last request begun",
-            format!("{:.2} ms", ours.as_secs_f64() * 1e3),
-        );
+        let ours = requests.iter().filter(|it| it.at >= decided && it.moves());
+        for (number, request) in ours.enumerate() {
+            rows.at(
+                request.at,
+                format!("request {} to EC2 on the cable", number + 1),
+            );
+        }
+        rows.print();
         expect_no_haste(fault, at, activation)?;
         show_targets(cloud, secondary)?;
         heal(&mut cloud.cluster, fault, primary, None)?;

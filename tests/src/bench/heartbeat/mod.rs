@@ -1,6 +1,6 @@
 //! What heartbeats cost, how regular they are, and what disturbs them.
 
-mod distribution;
+pub(super) mod distribution;
 mod flood;
 mod live;
 mod programs;
