@@ -219,7 +219,29 @@ impl Resource {
                 Deed::Verify => self.take(errand, tools).await.map(|()| Found::Lost),
             }
         };
-        within(self.limit(), work.boxed()).await
+        self.within(self.limit(), work.boxed()).await
+    }
+
+    /// What it takes to ask AWS is much for the stack, and for each future around it.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        work: BoxFuture<'_, Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(self.out_of_time(limit)))
+    }
+
+    /// Who is asked elsewhere, or for the peer's sake, would not be quicker for another node.
+    fn out_of_time(&self, limit: Duration) -> Failure {
+        Failure {
+            error: Error::msg(format!("nothing came of it within {limit:?}")),
+            is_everywhere: match self {
+                Self::Aws(_) | Self::Connections(_) => true,
+                Self::Address(_) | Self::Route(_) | Self::Unit(_) | Self::Script(_) => false,
+            },
+        }
     }
 
     async fn take(&self, errand: Errand<'_>, tools: &Tools) -> Result<(), Failure> {
@@ -300,17 +322,8 @@ impl Resource {
                 Self::Script(Script { call, .. }) => Ok(script::find(call).map(drop)?),
             }
         };
-        within(limit, work.boxed()).await
+        self.within(limit, work.boxed()).await
     }
-}
-
-/// What it takes to ask AWS is much for the stack, and for each future around it.
-async fn within<T>(limit: Duration, work: BoxFuture<'_, Result<T, Failure>>) -> Result<T, Failure> {
-    timeout(limit, work).await.unwrap_or_else(|_| {
-        Err(Failure::from(Error::msg(format!(
-            "nothing came of it within {limit:?}"
-        ))))
-    })
 }
 
 impl From<&Started> for Resource {
@@ -332,5 +345,30 @@ impl fmt::Display for Resource {
             Self::Unit(name) => f.write_str(name),
             Self::Script(script) => script.call.fmt(f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Aws;
+
+    #[test]
+    fn an_api_that_takes_too_long_moves_no_group_and_a_unit_does() {
+        let aws = Aws {
+            resources: Vec::new(),
+            interface: None,
+            region: None,
+            endpoint: None,
+            verify_interval: Duration::from_secs(10),
+        };
+        let elastic_ip = Resource::Aws(AwsTarget {
+            cloud: Arc::new(Cloud::new(aws)),
+            resource: AwsResource::ElasticIp("eipalloc-1".to_owned()),
+        });
+        let outcome = |resource: &Resource| resource.out_of_time(CLOUD_LIMIT).outcome();
+        assert_eq!(outcome(&elastic_ip), Outcome::Unavailable);
+        let unit = Resource::Unit("x.service".to_owned());
+        assert_eq!(outcome(&unit), Outcome::Failed);
     }
 }
