@@ -35,6 +35,10 @@ use super::{
 };
 use crate::config::Aws;
 
+/// In bytes. A route table has up to 1,000 entries, a few hundred bytes each.
+const LONGEST_ANSWER: usize = 1 << 20;
+/// Of a refusal's reason, in characters: it goes to log, status and history.
+const LONGEST_MESSAGE: usize = 300;
 const API_VERSION: &str = "2016-11-15";
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -152,9 +156,16 @@ impl Session {
             let response = response.map_err(|error| unreachable(chain(&error)))?;
             let status = response.status().as_u16();
             let skew_s = skew_s(&response);
-            let body = ByteStream::new(response.into_body()).collect().await;
-            let body = body.map_err(|error| unreachable(chain(&error)))?;
-            let body = String::from_utf8_lossy(&body.into_bytes()).into_owned();
+            let mut parts = ByteStream::new(response.into_body());
+            let mut body = Vec::new();
+            while let Some(part) = parts.next().await {
+                body.extend(part.map_err(|error| unreachable(chain(&error)))?);
+                if body.len() > LONGEST_ANSWER {
+                    let reason = format!("it is longer than {LONGEST_ANSWER} bytes");
+                    return Err(CloudError::NotUnderstood { action, reason });
+                }
+            }
+            let body = String::from_utf8_lossy(&body).into_owned();
             Ok::<_, CloudError>((status, skew_s, body))
         };
         let answer = timeout(self.limit, exchange).await;
@@ -171,7 +182,7 @@ impl Session {
         let rejection = Rejection {
             status,
             code,
-            message,
+            message: in_brief(&message),
             skew_s,
         };
         // A wrong clock is no fault of theirs.
@@ -317,5 +328,18 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {inner}");
         source = inner.source();
     }
+    in_one_line(&text)
+}
+
+fn in_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// One line of at most [`LONGEST_MESSAGE`].
+fn in_brief(text: &str) -> String {
+    let line = in_one_line(text);
+    match line.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }

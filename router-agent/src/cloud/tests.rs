@@ -128,7 +128,8 @@ async fn serve(mut stream: TcpStream, reply: Reply, noted: &Mutex<Vec<String>>) 
     let answer = format!(
         "HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
-    stream.write_all(answer.as_bytes()).await.unwrap();
+    // Who has read enough goes.
+    let _ = stream.write_all(answer.as_bytes()).await;
 }
 
 fn is_whole(request: &str) -> bool {
@@ -228,6 +229,34 @@ async fn what_is_wrong_here_is_said_with_its_remedy() {
     let server = Server::start([interface(false), good("<routeTableSet><item>")]).await;
     let error = server.cloud().is_held(&route()).await.unwrap_err();
     assert!(matches!(error, CloudError::NotUnderstood { .. }), "{error}");
+}
+
+/// A page of a proxy's may be long, and need never end.
+#[tokio::test]
+async fn of_an_answer_that_is_none_of_ec2s_little_is_kept() {
+    let page = format!("<html>\n  Forbidden\n{}", "ö\n".repeat(10_000));
+    let refused = failure(Reply::Xml(403, page)).await;
+    let CloudError::Refused { code, message, .. } = &refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(code, "HTTP 403");
+    assert!(message.starts_with("<html> Forbidden ö ö"), "{message}");
+    assert!(message.ends_with('…') && message.chars().count() == 301);
+    assert!(!message.contains('\n'), "{message}");
+    let server = Server::start([Reply::Xml(200, "ö".repeat(1 << 20))]).await;
+    let credentials =
+        SharedCredentialsProvider::new(Credentials::new("x", "x", None, None, "test"));
+    let patient = Duration::from_mins(1);
+    let session = Session::new("x".into(), server.endpoint.clone(), credentials, patient);
+    let cloud = Cloud {
+        session: OnceCell::new_with(Some(session)),
+        ..server.cloud()
+    };
+    let endless = cloud.take(&route()).await.unwrap_err();
+    assert!(
+        matches!(&endless, CloudError::NotUnderstood { reason, .. } if reason.contains("longer")),
+        "{endless}"
+    );
 }
 
 #[tokio::test]
