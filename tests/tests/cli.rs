@@ -196,7 +196,7 @@ fn a_reader_that_has_gone_ends_nothing_in_panic() {
     for words in [
         &["router-agent", "reference"][..],
         &["router-agent", "check", config],
-        &["router-agent", "import", config],
+        &["router-agent", "import", "--secrets", config],
         &["routerctl", "configure", "help", "cluster"],
         &["routerctl", "clear", "interfaces", "tunnel", "epochs"],
         &["router-agent", "unload"],
