@@ -164,8 +164,8 @@ impl Engine {
         })
     }
 
-    /// Carries out orders until their sender is gone, then releases what is still held, unless it is
-    /// to be kept.
+    /// Carries out orders until their sender is gone, then tries once to release what is still held,
+    /// unless it is to be kept.
     pub async fn run(mut self, mut orders: UnboundedReceiver<Order>) {
         self.begin_checks();
         loop {
@@ -187,6 +187,7 @@ impl Engine {
         for group in 0..self.groups.len() {
             let epoch = self.groups[group].plan.epoch();
             self.aim(group, Goal::Released, epoch);
+            self.groups[group].plan.retry_no_more();
         }
         while !self.groups.iter().all(|group| group.plan.is_let_go()) {
             self.begin_what_is_due();

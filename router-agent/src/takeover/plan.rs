@@ -116,6 +116,8 @@ pub struct Plan {
     epoch: Epoch,
     /// None until the first order, if an agent before this one held the group.
     goal: Option<Goal>,
+    /// What was tried since the last order is not tried again.
+    is_final: bool,
     steps: Vec<Step>,
     /// When to announce again; the last entry comes first.
     announcements: Vec<BootTime>,
@@ -143,6 +145,7 @@ impl Plan {
         Self {
             epoch: Epoch::default(),
             goal,
+            is_final: false,
             steps: steps.collect(),
             announcements: Vec::new(),
             attempts: 0,
@@ -184,6 +187,11 @@ impl Plan {
             }
         }
         Ok(broken_off)
+    }
+
+    /// From now on each step of the last order is tried once at most: all comes to an end.
+    pub fn retry_no_more(&mut self) {
+        self.is_final = true;
     }
 
     /// Announces what is held, now and several times more.
@@ -249,10 +257,10 @@ impl Plan {
     }
 
     /// What comes next for a resource, as soon as it is due; none if something is under way, if
-    /// nothing is to do, or if others go first.
+    /// nothing is to do any more, or if others go first.
     fn next_deed(&self, resource: usize) -> Option<Deed> {
         let step = &self.steps[resource];
-        if step.running.is_some() {
+        if step.running.is_some() || self.is_final && step.tried {
             return None;
         }
         let goal = self.goal?;

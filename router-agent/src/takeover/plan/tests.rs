@@ -135,6 +135,27 @@ fn a_release_breaks_off_what_is_being_taken_and_undoes_it() {
     assert_eq!(run(&mut plan, at(2)), [[0]], "the second never began");
 }
 
+/// Else two that fail by turns, each after a long time, would have no moment in which neither runs.
+#[test]
+fn at_the_end_each_release_is_tried_once() {
+    let mut plan = plan(&[0, 1, 1], Condition::Absent, None);
+    plan.order(Goal::Held, Epoch(1)).unwrap();
+    run(&mut plan, at(0));
+    plan.order(Goal::Released, Epoch(1)).unwrap();
+    plan.retry_no_more();
+    let [one, other] = plan.begin(at(1))[..] else {
+        panic!("both of the highest rank go together");
+    };
+    plan.end(&one, Outcome::Failed, at(30_000)).unwrap();
+    assert!(plan.begin(at(60_000)).is_empty(), "it was tried");
+    assert_eq!(plan.next_deadline(), None);
+    assert!(!plan.is_let_go(), "the other one is under way");
+    plan.end(&other, Outcome::Failed, at(60_000)).unwrap();
+    // The rest does not stay for their sake.
+    assert_eq!(run(&mut plan, at(60_000)), [[0]]);
+    assert!(plan.is_let_go());
+}
+
 #[test]
 fn a_new_epoch_lets_what_is_being_taken_go_on_and_takes_the_rest_anew() {
     let mut plan = plan(&[0, 1], Condition::Absent, None);
