@@ -167,7 +167,9 @@ fn an_address_that_is_taken_again_is_announced_again_and_again() {
     let (cluster, active) = formed();
     let client = cluster.lab.node(CLIENT);
     let address: Ipv4Addr = IPV4.parse().unwrap();
-    let filter = format!("arp and arp[14:4] == {}", address.to_bits());
+    // An answer to a host that asks is from the address too, and not for it.
+    let bits = address.to_bits();
+    let filter = format!("arp and arp[14:4] == {bits} and arp[24:4] == {bits}");
     let mut announcements = Capture::start(client, "eth0", &filter, MORE).unwrap();
     ip(
         cluster.node(active),
