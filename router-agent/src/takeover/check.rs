@@ -68,11 +68,18 @@ impl Check {
                 }
             }
             let is_well = errors.iter().all(Option::is_none);
-            if is_well {
+            let pause = if is_well {
                 pauses = retries.build();
-                sleep(INTERVAL).await;
+                INTERVAL
             } else {
-                sleep(pauses.next().unwrap_or(LAST_RETRY)).await;
+                pauses.next().unwrap_or(LAST_RETRY)
+            };
+            // Also if it was taken and released again meanwhile.
+            tokio::select! {
+                () = sleep(pause) => {}
+                changed = self.is_held.changed() => if changed.is_err() {
+                    return;
+                }
             }
         }
     }
@@ -123,20 +130,21 @@ impl Check {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
     use tokio::{sync::mpsc, task::yield_now, time::timeout};
 
     use super::*;
-    use crate::config::ScriptCall;
+    use crate::{config::ScriptCall, control::testing::Scratch};
 
     /// More than any of this takes, and less than the interval.
     const LONG: Duration = Duration::from_secs(10);
 
-    #[tokio::test]
-    async fn what_is_released_is_checked_at_once() {
-        let is_held = watch::Sender::new(true);
-        let (verdicts, mut heard) = mpsc::unbounded_channel();
+    /// Begins to check a script of this name or at this place; what is heard of it.
+    fn begin(script: &str, is_held: &watch::Sender<bool>) -> mpsc::UnboundedReceiver<Verdict> {
+        let (verdicts, heard) = mpsc::unbounded_channel();
         let call = ScriptCall {
-            name: "there-is-no-such-script".into(),
+            name: script.into(),
             arguments: Vec::new(),
         };
         let check = Check {
@@ -148,9 +156,32 @@ mod tests {
             reports: mpsc::unbounded_channel().0,
         };
         tokio::spawn(check.run());
+        heard
+    }
+
+    #[tokio::test]
+    async fn what_is_released_is_checked_at_once() {
+        let is_held = watch::Sender::new(true);
+        let mut heard = begin("there-is-no-such-script", &is_held);
         // It sees that the group is held.
         yield_now().await;
         assert!(heard.try_recv().is_err());
+        is_held.send_replace(false);
+        let verdict = timeout(LONG, heard.recv()).await.unwrap().unwrap();
+        assert_eq!(verdict.state, MonitorState::Unreachable);
+    }
+
+    #[tokio::test]
+    async fn what_was_held_for_less_than_a_pause_is_checked_at_once() {
+        let is_held = watch::Sender::new(false);
+        let directory = Scratch::new();
+        let script = directory.path().join("script");
+        symlink(std::env::current_exe().unwrap(), &script).unwrap();
+        let mut heard = begin(script.to_str().unwrap(), &is_held);
+        let verdict = timeout(LONG, heard.recv()).await.unwrap().unwrap();
+        assert_eq!(verdict.state, MonitorState::Reachable);
+        fs::remove_file(&script).unwrap();
+        is_held.send_replace(true);
         is_held.send_replace(false);
         let verdict = timeout(LONG, heard.recv()).await.unwrap().unwrap();
         assert_eq!(verdict.state, MonitorState::Unreachable);

@@ -18,6 +18,7 @@ mod unit;
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -239,8 +240,9 @@ impl Engine {
     fn aim(&mut self, group: usize, goal: Goal, epoch: Epoch) {
         match self.groups[group].plan.order(goal, epoch) {
             Ok(broken_off) => {
+                let holds = goal == Goal::Held;
                 let is_held = &self.groups[group].is_held;
-                is_held.send_replace(goal == Goal::Held);
+                is_held.send_if_modified(|held| mem::replace(held, holds) != holds);
                 if goal == Goal::Released {
                     // It ends before this thread, and then nobody needs to know.
                     let _ = self.ears.addresses.send(Word::LetGo { group });
@@ -351,7 +353,7 @@ impl Engine {
             warn!(group, epoch, %resource, "{error:#}");
         }
         let doubtful = &mut members.doubtful[attempt.resource];
-        let was_doubtful = std::mem::replace(doubtful, result.is_err());
+        let was_doubtful = mem::replace(doubtful, result.is_err());
         let taken = match (attempt.deed, &result, &**resource) {
             (Deed::Take, Ok(_), Resource::Address(target))
             | (Deed::Verify, Ok(Found::Lost), Resource::Address(target)) => Some(Held {
