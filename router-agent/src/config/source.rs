@@ -160,7 +160,7 @@ fn sensitive_part_end(word: &str) -> Option<usize> {
 
 /// Whether a word says where a secret is, and not what.
 fn is_harmless(word: &str) -> bool {
-    word.starts_with('/')
+    is_path(word)
         || [
             "pre-shared-secret-file",
             "pre-shared-secret-credential",
@@ -168,6 +168,17 @@ fn is_harmless(word: &str) -> bool {
             "previous-pre-shared-secret-credential",
         ]
         .contains(&word)
+}
+
+/// Whether a word is a whole path and nothing else. In a comment `//password:` begins like one, and `/secret`
+/// may be said of what comes next.
+fn is_path(word: &str) -> bool {
+    let is_part = |part: &str| {
+        let is_of_name = |c: char| c.is_alphanumeric() || "._-+@~".contains(c);
+        !part.is_empty() && part.chars().all(is_of_name)
+    };
+    word.strip_prefix('/')
+        .is_some_and(|rest| rest.contains('/') && rest.split('/').all(is_part))
 }
 
 /// A text of the operator's without what may be a secret.
@@ -222,4 +233,36 @@ pub(super) fn printable(text: &str) -> String {
             c => c,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_words_that_begin_like_a_path_only_paths_are_shown() {
+        for path in ["/etc/router/secret", "/run/psk.d/a-password_1"] {
+            let text = format!("it is in {path} since May");
+            assert_eq!(without_secrets(&text), text);
+            let line = format!("set cluster pre-shared-secret-file {path}\n");
+            assert_eq!(Masks::of(&line, Form::Set).from(0), None, "{line}");
+        }
+        for word in [
+            "//password:",
+            "/password:",
+            "/secret",
+            "/*psk",
+            "/a//psk",
+            "/etc/psk=",
+        ] {
+            let text = format!("{word} hunter9");
+            let shown = without_secrets(&text);
+            assert!(!shown.contains("hunter9"), "{shown}");
+            let line = format!("set cluster dead-interval 200 # {text}\n");
+            let hidden = Masks::of(&line, Form::Set).from(0).unwrap();
+            assert!(!line[..hidden].contains("hunter9"), "{line}");
+        }
+        let joined = "/etc/password=hunter9";
+        assert!(!without_secrets(joined).contains("hunter9"));
+    }
 }
