@@ -37,9 +37,8 @@ impl Keyring {
     }
 
     /// Those at hand until they expire: while they are good nobody waits for new ones, and a provider
-    /// that fails takes nothing away.
-    pub async fn get(self: &Arc<Self>) -> Result<Credentials, CloudError> {
-        let now = SystemTime::now();
+    /// that fails takes nothing away. `now` is by the clock of who gives them.
+    pub async fn get(self: &Arc<Self>, now: SystemTime) -> Result<Credentials, CloudError> {
         let Some(at_hand) = self.good_at(now) else {
             return in_time(async {
                 let _renewing = self.renewal.lock().await;
@@ -153,12 +152,24 @@ pub mod tests {
             asked: Arc::clone(&asked),
         };
         let keyring = Arc::new(Keyring::new(SharedCredentialsProvider::new(provider)));
-        assert_eq!(keyring.get().await.unwrap().access_key_id(), "first");
+        assert_eq!(
+            keyring
+                .get(SystemTime::now())
+                .await
+                .unwrap()
+                .access_key_id(),
+            "first"
+        );
         (keyring, asked)
     }
 
     async fn name(keyring: &Arc<Keyring>) -> String {
-        keyring.get().await.unwrap().access_key_id().to_owned()
+        keyring
+            .get(SystemTime::now())
+            .await
+            .unwrap()
+            .access_key_id()
+            .to_owned()
     }
 
     #[tokio::test]
@@ -195,7 +206,7 @@ pub mod tests {
     #[tokio::test]
     async fn expired_ones_are_not_used_and_many_who_want_new_ones_ask_once() {
         let (expired, _) = keyring(0, Later::Fails).await;
-        let error = expired.get().await.unwrap_err();
+        let error = expired.get(SystemTime::now()).await.unwrap_err();
         assert!(
             matches!(&error, CloudError::NoCredentials(reason) if reason.contains("gone")),
             "{error}"

@@ -46,6 +46,9 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 pub const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// Longer than the time between two checks or verifications: a takeover finds a connection open.
 const IDLE_LIMIT: Duration = Duration::from_mins(2);
+/// The same clock may be found to be so far off once and again: answers tell whole seconds, some time after
+/// they were given.
+const OFFSET_PRECISION: Duration = Duration::from_secs(10);
 
 pub struct Session {
     pub region: String,
@@ -131,7 +134,8 @@ impl Session {
         };
         let skew = Duration::from_secs(rejection.skew_s.unsigned_abs());
         let offset_s = -rejection.skew_s;
-        if skew < TOLERATED_SKEW || offset_s == self.offset_s() {
+        let change = Duration::from_secs(offset_s.abs_diff(self.offset_s()));
+        if skew < TOLERATED_SKEW || change <= OFFSET_PRECISION {
             return first;
         }
         warn!(
@@ -144,7 +148,7 @@ impl Session {
     }
 
     async fn ask_once(&self, action: &'static str, parameters: &[(&str, &str)]) -> Answer {
-        let credentials = self.keyring.get().await?;
+        let credentials = self.keyring.get(self.now()).await?;
         let body = encode(action, parameters);
         let request = self.signed(action, &credentials, body)?;
         let unreachable = |reason: String| CloudError::Unreachable {
@@ -202,19 +206,11 @@ impl Session {
     ) -> Result<HttpRequest, CloudError> {
         let wrong = |reason: String| CloudError::NotUnderstood { action, reason };
         let identity = credentials.clone().into();
-        let offset_s = self.offset_s();
-        let offset = Duration::from_secs(offset_s.unsigned_abs());
-        let now = SystemTime::now();
-        let time = if offset_s < 0 {
-            now - offset
-        } else {
-            now + offset
-        };
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(&self.region)
             .name("ec2")
-            .time(time)
+            .time(self.now())
             .settings(SigningSettings::default())
             .build()
             .map_err(|error| wrong(error.to_string()))?
@@ -237,6 +233,18 @@ impl Session {
             .map_err(|error| wrong(error.to_string()))?;
         instructions.apply_to_request_http1x(&mut request);
         HttpRequest::try_from(request).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// By the API's clock, as far as it is known.
+    fn now(&self) -> SystemTime {
+        let offset_s = self.offset_s();
+        let offset = Duration::from_secs(offset_s.unsigned_abs());
+        let now = SystemTime::now();
+        if offset_s < 0 {
+            now - offset
+        } else {
+            now + offset
+        }
     }
 
     fn offset_s(&self) -> i64 {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::{Duration, SystemTime},
 };
 
@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     credentials::tests::{Later, Provider},
+    session::Failed,
     *,
 };
 use crate::config::RouteDestination;
@@ -276,6 +277,42 @@ async fn a_clock_that_is_wrong_is_made_up_for_and_else_named() {
     let server = Server::start([skewed.clone(), skewed]).await;
     let error = server.cloud().take(&route()).await.unwrap_err();
     assert!(error.to_string().contains("behind that of AWS"), "{error}");
+}
+
+/// Whole seconds are told: the same clock is found now so far off, now a second more.
+#[tokio::test]
+async fn a_clock_that_is_made_up_for_is_not_made_up_for_again_and_again() {
+    let at = |ahead_s| Reply::ErrorAt("DryRunOperation", ahead_s);
+    for (later_s, times) in [(899, 1), (901, 1), (1_800, 2)] {
+        let server = Server::start([at(900), at(900), at(later_s), at(later_s)]).await;
+        let credentials = Credentials::new("x", "x", None, None, "test");
+        let session = session(
+            &server.endpoint,
+            SharedCredentialsProvider::new(credentials),
+        );
+        for _ in 0..2 {
+            let answer = session.ask("ReplaceRoute", &[]).await;
+            assert!(matches!(answer, Err(Failed::Rejected(_))));
+        }
+        assert_eq!(server.requests().len(), 2 + times, "{later_s} s");
+    }
+}
+
+/// Those of an instance are told to expire by the API's time.
+#[tokio::test]
+async fn whether_credentials_are_good_is_told_by_the_apis_clock() {
+    for (ahead_s, expected) in [(900, 2), (-900, 1)] {
+        let server = Server::start([Reply::ErrorAt("DryRunOperation", ahead_s), good("")]).await;
+        let asked = Arc::<AtomicUsize>::default();
+        let provider = Provider {
+            expire_in_s: 600,
+            later: Later::Answers,
+            asked: Arc::clone(&asked),
+        };
+        let session = session(&server.endpoint, SharedCredentialsProvider::new(provider));
+        session.ask("ReplaceRoute", &[]).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), expected, "{ahead_s} s");
+    }
 }
 
 /// There are no others to be had.
