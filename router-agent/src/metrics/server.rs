@@ -1,7 +1,7 @@
 //! Answers scrapes by HTTP. Who scrapes can cost the agent little: few at once, each for a bounded
 //! time.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
@@ -48,10 +48,7 @@ pub async fn serve(listener: TcpListener, source: SharedSource) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let source = Arc::clone(&source);
-                connections.spawn(async move {
-                    hold(stream, source).await;
-                    drop(slot);
-                });
+                connections.spawn(hold(stream, source, Arc::new(slot)));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a scrape");
@@ -61,11 +58,16 @@ pub async fn serve(listener: TcpListener, source: SharedSource) {
     }
 }
 
-async fn hold(stream: TcpStream, source: SharedSource) {
+/// The slot is free when the connection has ended and nothing is written for it any more.
+async fn hold(stream: TcpStream, source: SharedSource, slot: Arc<OwnedSemaphorePermit>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let source = Arc::clone(&source);
+        let (source, slot) = (Arc::clone(&source), Arc::clone(&slot));
         async move {
-            let response = answer(request.method(), request.uri().path(), source).await;
+            let write = move || {
+                let _slot = slot;
+                text(&*source)
+            };
+            let response = answer(request.method(), request.uri().path(), write).await;
             Ok::<_, Infallible>(response)
         }
     });
@@ -79,7 +81,11 @@ async fn hold(stream: TcpStream, source: SharedSource) {
     }
 }
 
-async fn answer(method: &Method, path: &str, source: SharedSource) -> Response<Full<Bytes>> {
+/// `write` goes on to its end, whoever waits for it.
+async fn answer<W>(method: &Method, path: &str, write: W) -> Response<Full<Bytes>>
+where
+    W: FnOnce() -> Result<String, fmt::Error> + Send + 'static,
+{
     if path != "/metrics" {
         return plain(StatusCode::NOT_FOUND, "the metrics are at /metrics\n");
     }
@@ -90,7 +96,7 @@ async fn answer(method: &Method, path: &str, source: SharedSource) -> Response<F
         return response;
     }
     // Of ten thousand tunnels it takes its time, in which the runtime has other things to do.
-    let Ok(Ok(text)) = spawn_blocking(move || text(&*source)).await else {
+    let Ok(Ok(text)) = spawn_blocking(write).await else {
         return plain(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the metrics cannot be written\n",

@@ -127,6 +127,21 @@ fn a_scrape_that_takes_its_time_holds_up_no_other() {
 }
 
 #[test]
+fn who_goes_before_the_answer_makes_no_room_for_more() {
+    let request = "GET /metrics HTTP/1.1\r\nHost: router\r\n\r\n";
+    // What is written for one of eight ends when a ninth comes to be written.
+    let server = serve(Arc::new(Fixed {
+        meeting: Some(Barrier::new(9)),
+    }));
+    drop([(); 8].map(|()| ask(server, request)));
+    let mut ninth = ask(server, request);
+    let patience = Duration::from_secs(1);
+    ninth.set_read_timeout(Some(patience)).unwrap();
+    let mut some = [0];
+    assert!(ninth.read(&mut some).is_err(), "it is written");
+}
+
+#[test]
 fn a_scrape_is_answered_and_nothing_else() {
     let answer = asked("GET /metrics HTTP/1.1\r\nHost: router\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
