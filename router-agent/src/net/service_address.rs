@@ -8,6 +8,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, Add
 use tracing::info;
 
 use super::{Address, Netlink, SERVICE_PROTOCOL, address_message, is_gone, says};
+use crate::maps::{InterfaceNames as _, KernelInterfaces};
 
 impl Netlink {
     /// Adds a service address to the interface; it may be there already. An IPv6 address is usable at once,
@@ -61,8 +62,10 @@ impl Netlink {
         };
         if messages.iter().any(|it| goes_with(it, message)) {
             self.promote_secondaries(link_index).await?;
+            let name = KernelInterfaces::open().name(link_index);
+            let name = name.unwrap_or_else(|| link_index.to_string());
             info!(
-                "promote_secondaries is set on interface {link_index}: its addresses stay as {net} goes"
+                "promote_secondaries is set on interface {name}: its addresses stay as {net} goes"
             );
         }
         self.delete_address(message.clone()).await

@@ -29,6 +29,7 @@ impl Netlink {
             format!("cannot set interface {index} {state}")
         })
     }
+
     /// Has the kernel keep the other IPv4 addresses of a network when the first of them is removed from the
     /// interface.
     pub async fn promote_secondaries(&self, index: u32) -> Result<()> {
