@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use router_common::{
     map::{
         EpochSlot, Fence, Granted, Lease, LocalState, Reason, RoundTrips, SessionConfig,
@@ -564,33 +564,36 @@ impl Source for Board {
         Ok((begun, decided))
     }
 
-    fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String> {
-        let facts = &self.facts;
-        match rotation {
-            Rotation::Begin(secret) => facts.begin_rotation(secret),
-            Rotation::Finish { force } => {
-                facts.finish_rotation(*force, || self.configuration.states_secret(facts))
-            }
-        }
-        .map_err(|refusal| refusal.to_string())?;
-        let step = match rotation {
-            Rotation::Begin(_) => "two secrets are accepted",
-            Rotation::Finish { .. } => "one secret is accepted",
-        };
-        info!("the pre-shared secret is being changed: {step}");
-        Ok(facts
-            .sessions
-            .iter()
-            .map(|session| {
-                let group = &facts.groups()[session.group];
-                SessionRotation {
-                    group: group.name.clone(),
-                    path: session.path.clone(),
-                    peer: facts.peer(group).to_owned(),
-                    progress: facts.rotation(session).to_string(),
+    fn rotate(&self, rotation: Rotation) -> BoxFuture<'_, Result<Vec<SessionRotation>, String>> {
+        async move {
+            let facts = &self.facts;
+            let (outcome, step) = match rotation {
+                Rotation::Begin(secret) => {
+                    (facts.begin_rotation(&secret), "two secrets are accepted")
                 }
-            })
-            .collect())
+                Rotation::Finish { force } => {
+                    let next = self.configuration.next_cluster().await;
+                    let outcome = facts.finish_rotation(force, next.as_ref());
+                    (outcome, "one secret is accepted")
+                }
+            };
+            outcome.map_err(|refusal| refusal.to_string())?;
+            info!("the pre-shared secret is being changed: {step}");
+            Ok(facts
+                .sessions
+                .iter()
+                .map(|session| {
+                    let group = &facts.groups()[session.group];
+                    SessionRotation {
+                        group: group.name.clone(),
+                        path: session.path.clone(),
+                        peer: facts.peer(group).to_owned(),
+                        progress: facts.rotation(session).to_string(),
+                    }
+                })
+                .collect())
+        }
+        .boxed()
     }
 
     fn configuration(&self, secrets: Secrets, with_defaults: bool) -> ConfigurationStatus {

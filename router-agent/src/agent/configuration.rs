@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::{self, Config, Facts, Loaded, Secret, Secrets},
+    config::{self, Cluster, Config, Facts, Loaded, Secret, Secrets},
     control::{
         permission::Access,
         protocol::{ConfigurationStatus, Configured, Configuring, LastChange},
@@ -192,10 +192,7 @@ impl Configuration {
     /// The file may have been edited: applies what it says now.
     pub async fn reload(&self, live: &board::Facts) -> Result<Option<Succession>> {
         let path = &self.options.config;
-        let (file, facts, strict) = (path.clone(), self.facts.clone(), self.options.strict);
-        let new = spawn_blocking(move || config::load(&file, &facts, strict))
-            .await
-            .context("the check has failed")??;
+        let new = self.load(path.clone()).await?;
         states_something(&new, &path.display())?;
         if let Some(order) = self.order_of_nodes(&new, live) {
             warn!("{order}");
@@ -375,13 +372,17 @@ impl Configuration {
         files::replace(&self.last_good, self.running().text())
     }
 
-    /// Whether the file that the agent starts with states the secret that is asked for.
-    pub fn states_secret(&self, live: &board::Facts) -> bool {
-        config::load(&self.saved_at(), &self.facts, self.options.strict).is_ok_and(|file| {
-            file.config
-                .cluster
-                .is_some_and(|c| live.asks_for_secret_of(&c))
-        })
+    /// The cluster of the file that the agent starts with; none if it would not start.
+    pub async fn next_cluster(&self) -> Option<Cluster> {
+        self.load(self.saved_at()).await.ok()?.config.cluster
+    }
+
+    async fn load(&self, file: PathBuf) -> Result<Loaded> {
+        let (facts, strict) = (self.facts.clone(), self.options.strict);
+        let loaded = spawn_blocking(move || config::load(&file, &facts, strict))
+            .await
+            .context("the check has failed")??;
+        Ok(loaded)
     }
 
     fn running(&self) -> Arc<Loaded> {

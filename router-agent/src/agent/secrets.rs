@@ -44,23 +44,21 @@ impl Facts {
     }
 
     /// Accepts the secret alone that was begun with, in every session; or in none. Unless forced, only if
-    /// the next start would know it.
+    /// it is that of `next`, what the next start would know.
     pub(super) fn finish_rotation(
         &self,
         force: bool,
-        is_stated: impl FnOnce() -> bool,
+        next: Option<&Cluster>,
     ) -> Result<(), Refusal> {
-        let changes = {
-            let configs = self.locked_keys();
-            self.changes(|session| {
-                let peer = self.heard.read(session.index).peer_keys();
-                rotation::finish(&configs.read(session.index).keys, peer, force)
-            })?
-        };
-        if !force && !is_stated() {
+        let configs = self.locked_keys();
+        let changes = self.changes(|session| {
+            let peer = self.heard.read(session.index).peer_keys();
+            rotation::finish(&configs.read(session.index).keys, peer, force)
+        })?;
+        if !force && !next.is_some_and(|next| self.ask_for_secret_of(next, &configs)) {
             return Err(Refusal::NotStated);
         }
-        write(&self.locked_keys(), &changes);
+        write(&configs, &changes);
         Ok(())
     }
 
@@ -90,8 +88,7 @@ impl Facts {
     }
 
     /// Whether the secret that all sessions ask for is that of `cluster`.
-    pub(super) fn asks_for_secret_of(&self, cluster: &Cluster) -> bool {
-        let configs = self.locked_keys();
+    fn ask_for_secret_of(&self, cluster: &Cluster, configs: &MappedArray<SessionConfig>) -> bool {
         self.sessions.iter().all(|session| {
             let stated = self.stated(cluster, session);
             let present = configs.read(session.index).keys;

@@ -36,7 +36,7 @@ pub trait Source {
     fn interfaces(&self) -> Vec<InterfaceStatus>;
     fn heartbeat(&self) -> Vec<HeartbeatStatus>;
     /// Makes a step of the change of the secret; how far each session is then, or why it cannot be.
-    fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String>;
+    fn rotate(&self, rotation: Rotation) -> BoxFuture<'_, Result<Vec<SessionRotation>, String>>;
     /// Has a group moved. What is begun, and whether that is refused by the one who decides.
     fn force(&self, force: &Force) -> Result<(ForceBegun, oneshot::Receiver<Verdict>), String>;
     fn configuration(&self, secrets: Secrets, with_defaults: bool) -> ConfigurationStatus;

@@ -56,11 +56,12 @@ impl Source for Fixed {
         vec![HeartbeatStatus::default()]
     }
 
-    fn rotate(&self, rotation: &Rotation) -> Result<Vec<SessionRotation>, String> {
-        match rotation {
+    fn rotate(&self, rotation: Rotation) -> BoxFuture<'_, Result<Vec<SessionRotation>, String>> {
+        ready(match rotation {
             Rotation::Begin(_) => Ok(vec![SessionRotation::default()]),
             Rotation::Finish { .. } => Err("no change is under way".to_owned()),
-        }
+        })
+        .boxed()
     }
 
     fn force(&self, force: &Force) -> Result<(ForceBegun, oneshot::Receiver<Verdict>), String> {

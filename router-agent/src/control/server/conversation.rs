@@ -214,7 +214,7 @@ async fn answer(
         Command::Interfaces => Body::Interfaces(source.interfaces()),
         Command::Heartbeat => Body::Heartbeat(source.heartbeat()),
         Command::Version => Body::Version(AgentVersion::own()),
-        Command::RotateSecret => return rotate(line, client, source).into(),
+        Command::RotateSecret => return rotate(line, client, source).await.into(),
         Command::Force => return force(line, client, source, limits).await.into(),
         Command::Configuration => return configuration(line, client, source).into(),
         Command::Configure => return configure(line, client, source).await,
@@ -341,7 +341,7 @@ fn clear_heartbeat_counters(client: &Client, source: &(dyn Source + Send + Sync)
     }
 }
 
-fn rotate(line: &[u8], client: &Client, source: &(dyn Source + Send + Sync)) -> Response {
+async fn rotate(line: &[u8], client: &Client, source: &(dyn Source + Send + Sync)) -> Response {
     #[derive(serde::Deserialize)]
     struct OnlyRotation {
         rotation: Rotation,
@@ -357,7 +357,7 @@ fn rotate(line: &[u8], client: &Client, source: &(dyn Source + Send + Sync)) -> 
             r#"no step such as "rotation":{"begin":"SECRET"} or "rotation":{"finish":{"force":false}}"#,
         );
     };
-    match source.rotate(&rotation) {
+    match source.rotate(rotation).await {
         Ok(sessions) => Response::ok(Body::RotateSecret(sessions)),
         Err(reason) => Response::error(FailureCode::Impossible, reason),
     }
