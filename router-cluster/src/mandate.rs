@@ -11,6 +11,8 @@ pub struct Mandate {
     pub opening: Option<Opening>,
     /// What each of our messages grants to the owner of the claim that it brings.
     pub grant: Length,
+    /// While closed: the longest of our grants that may still be in force.
+    pub bound: Length,
 }
 
 /// By what protected packets may pass: either suffices, and each ends by itself.
@@ -29,6 +31,7 @@ impl Mandate {
     pub const NONE: Self = Self {
         opening: None,
         grant: Length::NONE,
+        bound: Length::NONE,
     };
 
     /// As the kernel wants to know it.
@@ -39,7 +42,10 @@ impl Mandate {
             lease,
         }) = self.opening
         else {
-            return Fence::default();
+            return Fence {
+                lease_ns: self.bound.as_ns(),
+                ..Fence::default()
+            };
         };
         Fence {
             authority_end_ns: own_until.as_ns(),

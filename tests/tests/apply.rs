@@ -172,10 +172,12 @@ fn timing_changes_in_either_order_of_nodes() {
     }
 }
 
-/// The same by the peer's grants, which last as long as before until the group moves; and then as long as both
-/// say, with no stop that it did not have before.
+/// The same by the peer's grants: until the group has moved the owner counts on the shorter of the two lengths, and
+/// its peer grants the longer; then both go by what both say.
 #[test]
 fn timing_of_grants_changes_in_either_order_of_nodes() {
+    const SHORT_US: u64 = 150_000;
+    const LONG_US: u64 = 1_500_000;
     let of = |router: Router, keepalive: u32, dead: u32, agent_dead: u32| {
         replacing::by_grants(router)
             + &format!(
@@ -186,16 +188,15 @@ set cluster agent-dead-interval {agent_dead}
             )
     };
     let mut cluster = replacing::formed_with(move |router| of(router, 50, 200, 60_000));
-    let counted_us = |cluster: &Cluster| {
-        let session = cluster.session(PRIMARY).unwrap();
-        session.fence.lease_us
+    let lengths_us = |cluster: &Cluster| {
+        let counted = cluster.session(PRIMARY).unwrap().fence.lease_us;
+        (counted, cluster.session(SECONDARY).unwrap().granting_us)
     };
-    let granted_us = |cluster: &Cluster| cluster.session(SECONDARY).unwrap().granting_us;
-    for (first, keepalive, dead, agent_dead) in [
-        (PRIMARY, 500, 2_000, 90_000),
-        (PRIMARY, 50, 200, 60_000),
-        (SECONDARY, 500, 2_000, 90_000),
-        (SECONDARY, 50, 200, 60_000),
+    for (first, keepalive, dead, agent_dead, both_us) in [
+        (PRIMARY, 500, 2_000, 90_000, LONG_US),
+        (PRIMARY, 50, 200, 60_000, SHORT_US),
+        (SECONDARY, 500, 2_000, 90_000, LONG_US),
+        (SECONDARY, 50, 200, 60_000, SHORT_US),
     ] {
         let before = ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap());
         let report = under_traffic(&mut cluster, &[first, first.peer()], &|cluster, router| {
@@ -215,19 +216,13 @@ set cluster agent-dead-interval {agent_dead}
             first.name,
             cluster.logs()
         );
-        assert_eq!(
-            (counted_us(&cluster), granted_us(&cluster)),
-            (150_000, 150_000)
-        );
+        assert_eq!(lengths_us(&cluster), (SHORT_US, LONG_US));
+        for router in [PRIMARY, SECONDARY] {
+            agent::routerctl(cluster.node(router), &["force", "cluster", "standby"]).unwrap();
+            cluster.settle(router.peer()).unwrap();
+        }
+        assert_eq!(lengths_us(&cluster), (both_us, both_us));
     }
-    for router in ROUTERS {
-        apply(cluster.node(router), &of(router, 500, 2_000, 90_000), &[]);
-    }
-    agent::routerctl(cluster.node(PRIMARY), &["force", "cluster", "standby"]).unwrap();
-    cluster.settle(SECONDARY).unwrap();
-    let session = cluster.session(SECONDARY).unwrap();
-    assert_eq!(session.fence.lease_us, 1_500_000);
-    assert_eq!(cluster.session(PRIMARY).unwrap().granting_us, 1_500_000);
 }
 
 /// Which would tick too seldom for the peer, or not wait for the peer's ticks.

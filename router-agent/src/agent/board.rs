@@ -13,6 +13,7 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt as _};
 use router_common::{
+    lease::Length,
     map::{
         EpochSlot, Fence, Granted, Lease, LocalState, Reason, RoundTrips, SessionConfig,
         SessionState,
@@ -380,6 +381,17 @@ impl Facts {
                 .iter()
                 .map(|(kind, count)| ((*kind).to_owned(), *count))
                 .collect(),
+        }
+    }
+
+    /// How long the newest grant to a group's owner binds this node; none if it binds no more.
+    fn bound_by_grants(&self, group: usize) -> Length {
+        let fence =
+            u32::try_from(group).map_or_else(|_| Fence::default(), |it| self.fences.read(it));
+        if fence.opened_ns == 0 {
+            Length::of(Duration::from_nanos(fence.lease_ns))
+        } else {
+            Length::NONE
         }
     }
 

@@ -44,7 +44,11 @@ pub fn status(
             0
         },
         epoch: Claim::from_word(fence.claim).epoch.0,
-        lease_us: fence.lease_ns / 1_000,
+        lease_us: if fence.opened_ns == 0 {
+            0
+        } else {
+            fence.lease_ns / 1_000
+        },
         grants_counted: lease.renewals,
         grants_not_for_us: lease.not_for_us,
         grants_too_short: lease.too_short,

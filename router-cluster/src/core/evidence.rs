@@ -43,9 +43,22 @@ impl Core {
         self.learn_claim();
         self.judge(now);
         self.compare(now);
+        self.count_on_less(now);
         self.drop_vain_order(now);
         if self.stage == Stage::Active {
             self.watch_dual_activity(now, commands);
+        }
+    }
+
+    /// An owner whose policy has a shorter lease than the one before it counted on goes by that when grants come
+    /// so often, and at the latest when they should: the peer may make shorter ones by now.
+    fn count_on_less(&mut self, now: BootTime) {
+        let shorter = self.policy.lease;
+        if self.owns() && self.lease > shorter {
+            let suffices = now < self.report.leased.after(self.policy.suspicion(shorter));
+            if suffices || now >= self.entered.after(self.policy.dead) {
+                self.lease = shorter;
+            }
         }
     }
 
@@ -89,10 +102,6 @@ impl Core {
         let PeerReport { claim, flags, .. } = self.report;
         if self.report.last_heard.is_never() || claim.epoch < self.newest.epoch {
             return;
-        }
-        // What it was granted under an earlier claim is worth nothing under this one.
-        if claim.epoch > self.newest.epoch && flags.contains(Flags::FORWARDING) {
-            self.lease = self.policy.lease;
         }
         let ours = self.owns() && claim.epoch == self.own_epoch;
         if !ours {

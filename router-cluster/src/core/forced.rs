@@ -79,7 +79,7 @@ impl Core {
     }
 
     /// Whether it would be active without the peer's grants.
-    fn lacks_a_granter(&self) -> bool {
+    pub(super) fn lacks_a_granter(&self) -> bool {
         match self.standing {
             Standing::Unknown | Standing::Silent | Standing::Headless => true,
             Standing::Out

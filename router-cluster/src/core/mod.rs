@@ -257,10 +257,12 @@ pub struct Core {
     granted: BootTime,
     /// Whether that is all that we granted: since the last tick we have granted nothing.
     granted_is_all: bool,
-    /// How long grants last under the newest claim, ours or the peer's: on both nodes what it was when that was
-    /// made. What another policy says counts from the next claim on, for the nodes come by it one after the
-    /// other, and nobody may count on more than is granted.
+    /// How long grants last. Agents with other policies follow each other, and on the peer at other times: an
+    /// owner counts on the shorter of what the one before it did and its policy says; who is not grants the longer,
+    /// and is bound by it.
     lease: Length,
+    /// The shortest on which the present owner may count, as far as is known.
+    shortest: Length,
     /// While active: how long we did not run, if that ended our authority.
     lapsed: Option<Duration>,
     /// While active: since when.
@@ -327,6 +329,7 @@ impl Core {
             granted,
             granted_is_all: false,
             lease,
+            shortest: lease,
             lapsed: None,
             active_since: BootTime::NEVER,
             vouched: BootTime::NEVER,
@@ -345,11 +348,11 @@ impl Core {
     /// Should the peer have claimed meanwhile all the same, the first tick shows it, and an active
     /// yields as one does that was only stopped.
     pub fn resumed(policy: Policy, former: &FormerLife, newest: Epoch, now: BootTime) -> Self {
-        // Under a claim that it knew, the peer may have its grants still.
-        let mut core = Self::with_floor(policy, newest.max(former.claim.epoch), now);
-        let policys = |lease: Length| if lease.is_none() { core.lease } else { lease };
-        let (leased, granted) = (policys(former.lease), policys(former.grant));
-        core.lease = granted;
+        let mut core = Self::with_floor(policy, newest, now);
+        let own = core.lease;
+        let known = |lease: Length| if lease.is_none() { own } else { lease };
+        core.lease = former.lease.max(former.grant).max(own);
+        core.shortest = known(former.grant).min(own);
         if !former.can_be_resumed(&core.policy, now) {
             return core;
         }
@@ -367,7 +370,9 @@ impl Core {
             };
             core.vouched = former.beat;
             core.arbitration.held_until = former.own_until;
-            core.lease = leased;
+            // What is shorter now suffices as soon as grants come that often.
+            core.lease = known(former.lease);
+            core.shortest = core.lease.min(own);
         } else {
             core.stage = Stage::Standby;
             core.stands_back = former.flags.contains(Flags::STANDS_BACK);
@@ -491,16 +496,19 @@ impl Core {
                         Length::NONE
                     },
                 }),
-                grant: Length::NONE,
+                ..Mandate::NONE
             },
             Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault
-                if policy.grants_count()
-                    && self.newest.owner == policy.peer
-                    && self.may_grant() =>
+                if policy.grants_count() =>
             {
                 Mandate {
                     opening: None,
-                    grant: self.lease,
+                    grant: if self.newest.owner == policy.peer && self.may_grant() {
+                        self.lease
+                    } else {
+                        Length::NONE
+                    },
+                    bound: self.lease,
                 }
             }
             Stage::Initializing | Stage::Standby | Stage::Candidate(_) | Stage::Fault => {
@@ -509,12 +517,13 @@ impl Core {
         }
     }
 
-    /// Whether an owner may go on by our grants: we do not follow it before it says that it has let go.
+    /// Whether an owner may go on by our grants: we do not follow it before it says that it has let go, unless the
+    /// record is ours already.
     fn may_grant(&self) -> bool {
         match (self.stage, self.standing) {
             (Stage::Active | Stage::Draining, _) | (_, Standing::Headless) => false,
             (Stage::Initializing | Stage::Standby | Stage::Fault, _) => true,
-            (Stage::Candidate(_), standing) => standing.owns(),
+            (Stage::Candidate(_), standing) => standing.owns() && self.victory().is_none(),
         }
     }
 
@@ -528,7 +537,7 @@ impl Core {
         self.own_epoch
     }
 
-    /// How long grants last under the present claim; at first what the policy before said.
+    /// How long the grants last that this node counts on, or makes.
     pub const fn lease(&self) -> Length {
         self.lease
     }
@@ -537,8 +546,8 @@ impl Core {
     /// the policy says, either node brings them in time while the agent of the other is replaced.
     pub fn pace(&self) -> Duration {
         let keepalive = self.policy.keepalive;
-        if self.policy.grants_count() && self.lease < self.policy.lease {
-            keepalive.min(self.lease.duration() / 3)
+        if self.policy.grants_count() && self.shortest < self.policy.lease {
+            keepalive.min(self.shortest.duration() / 3)
         } else {
             keepalive
         }
@@ -614,6 +623,9 @@ impl Core {
                 Stage::Fault,
             ) => self.drop_order(Refusal::NotWell(cause), now),
             (Stage::Candidate(_), Stage::Standby) => {
+                if self.lacks_a_granter() {
+                    self.drop_order(Refusal::NoGrants(self.peer_finding), now);
+                }
                 self.end_order();
                 if let Cause::PeerDidNotYield { .. } = cause {
                     let again = now.after(self.policy.ask_again());
@@ -642,7 +654,7 @@ impl Core {
     fn take(&mut self, epoch: Epoch, now: BootTime, commands: &mut Vec<Command>) {
         self.own_epoch = epoch;
         self.active_since = now;
-        self.lease = self.policy.lease;
+        self.go_by_policy();
         self.lapsed = None;
         self.newest = Claim {
             epoch,
@@ -681,10 +693,17 @@ impl Core {
         self.end_dual_activity(now, now);
         self.reasserts = false;
         self.arbitration.held_until = BootTime::NEVER;
+        self.go_by_policy();
         self.end_order();
         commands.push(Command::Release {
             epoch: self.own_epoch,
         });
+    }
+
+    /// Nothing of what was granted before counts, or binds, any more.
+    fn go_by_policy(&mut self) {
+        self.lease = self.policy.lease;
+        self.shortest = self.policy.lease;
     }
 
     // ---- What the rules ask --------------------------------------------------------------------

@@ -73,6 +73,7 @@ impl Core {
             granted,
             granted_is_all: _,
             lease: _,
+            shortest: _,
             lapsed: _,
             active_since,
             vouched,

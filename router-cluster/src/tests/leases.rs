@@ -272,12 +272,22 @@ fn an_owner_counts_on_the_same_grants_until_the_next_claim() {
     assert_eq!(b.core.pace(), b.policy.keepalive);
 }
 
-/// They come as seldom as they did, until the peer has changed too.
+/// Grants come no more often at once than they did; and those of a peer that began anew may be shorter by now.
 #[test]
-fn an_owner_counts_on_no_shorter_grants_either() {
-    let b = owner_counted_on(LONG, SHORT);
+fn an_owner_counts_on_less_when_that_suffices_and_in_time_anyway() {
+    let mut b = owner_counted_on(LONG, SHORT);
     assert_eq!(b.core.mandate().opening.unwrap().lease, LONG);
     assert_eq!(b.core.pace(), b.policy.keepalive);
+    b.peer.leased = b.now;
+    b.tick();
+    assert_eq!(b.core.mandate().opening.unwrap().lease, SHORT);
+
+    let mut b = owner_counted_on(LONG, SHORT);
+    b.run(b.policy.dead.saturating_sub(ms(20)));
+    assert_eq!(b.core.mandate().opening.unwrap().lease, LONG);
+    b.run(ms(20));
+    assert_eq!(b.core.mandate().opening.unwrap().lease, SHORT);
+
     let b = owner_counted_on(Length::NONE, SHORT);
     assert_eq!(
         b.core.mandate().opening.unwrap().lease,
@@ -286,16 +296,42 @@ fn an_owner_counts_on_no_shorter_grants_either() {
     );
 }
 
-/// The owner still counts on them.
+/// The owner may still count on more, or on less.
 #[test]
-fn a_standby_grants_the_same_until_the_next_claim() {
+fn a_standby_grants_no_less_than_it_did_until_the_group_moves() {
     let mut b = standby_granted(LONG, SHORT);
     assert_eq!(b.core.mandate().grant, LONG);
     b.hears(OWNER, 6);
+    assert_eq!(b.core.mandate().grant, LONG, "bound by what it granted");
+    b.hears(OUT, 6);
+    b.run(ms(1000));
+    assert_eq!(b.core.state(), State::Active);
+    b.hears(OWNER, 8);
+    assert_eq!(b.core.state(), State::Standby);
     assert_eq!(b.core.mandate().grant, SHORT);
     let b = standby_granted(SHORT, LONG);
-    assert_eq!(b.core.mandate().grant, SHORT);
+    assert_eq!(b.core.mandate().grant, LONG);
     assert_eq!(b.core.pace(), SHORT.duration() / 3);
+}
+
+/// Granting is closed, and what it was is told by the closed fence.
+#[test]
+fn what_was_granted_is_not_forgotten_while_granting_is_closed() {
+    let former = FormerLife {
+        flags: READY,
+        lease: LONG,
+        ..FormerLife::default()
+    };
+    let mut b = reconfigured(2, SHORT, former);
+    assert_eq!(b.core.mandate().bound, LONG);
+    let heard = b.now;
+    b.hears(OWNER, 5);
+    b.now = heard.after(LONG.duration());
+    b.tick();
+    assert_ne!(b.core.state(), State::Active);
+    let fence = b.core.mandate().fence(&b.core.advertisement());
+    assert_eq!(fence.opened_ns, 0);
+    assert_eq!(fence.lease_ns, LONG.as_ns());
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub struct Fence {
     /// Until when the agent vouches by itself; zero if it lives on grants alone.
     pub authority_end_ns: u64,
     /// How long a grant lasts, from our transmit time that it echoes; zero if grants do not count.
+    /// While the fence is closed: how long what we granted binds us, for the agent after this one.
     pub lease_ns: u64,
     /// [`Claim::to_word`] that grants must be for.
     pub claim: u64,

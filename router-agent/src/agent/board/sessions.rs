@@ -2,7 +2,7 @@
 
 use std::{io, sync::atomic::Ordering, time::Duration};
 
-use router_common::{lease::Length, map::SessionState, net::ipv4_from_word, time::BootTime};
+use router_common::{map::SessionState, net::ipv4_from_word, time::BootTime};
 
 use super::{Facts, SessionFacts};
 use crate::{
@@ -115,11 +115,7 @@ impl Facts {
         let granted = self.granted.read(session.index);
         let granted_at = BootTime::from_ns(granted.granted_ns);
         let local = self.local.read(session.index);
-        let lease = if local.grant().is_none() {
-            Length::by_default(cluster.dead_interval)
-        } else {
-            local.grant()
-        };
+        let bound = self.bound_by_grants(session.group);
         let replied = state.replies > 0;
         let round_trips = self.round_trips.read(session.index);
         let quantile = |per_mille| round_trips.quantile_ns(per_mille).map(in_us);
@@ -147,7 +143,7 @@ impl Facts {
             peer_flags: flag_names(state.flags()),
             granting_us: local.grant_us,
             last_granted_ms_ago: (!granted_at.is_never()).then(|| in_ms(now.since(granted_at))),
-            promised_ms: in_ms(lease.promised_until(granted_at).since(now)),
+            promised_ms: in_ms(bound.promised_until(granted_at).since(now)),
             grants_given: granted.grants,
             fence: self.fence_status(session.group, now),
             now_ns: now.as_ns(),

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock,
-    cluster::{ArbiterPolicy, Core, Policy, State},
+    cluster::{ArbiterPolicy, Core, FormerLife, Policy, State},
     config::{Cluster, Config, Group},
     monitor::Monitor,
     track,
@@ -54,8 +54,12 @@ pub fn driven_groups(config: &Config, sessions: Vec<OpenSession>, newest: Epoch)
         .zip(of_groups)
         .map(|((place, group), sessions)| {
             let Members { node, peer, .. } = members(group, &config.host_name);
-            let former = sessions.iter().map(|session| session.former);
-            let former = former.max_by_key(|life| life.beat).unwrap_or_default();
+            let formers = || sessions.iter().map(|session| session.former);
+            let granted = formers().map(|life| life.grant).max();
+            let former = FormerLife {
+                grant: granted.unwrap_or_default(),
+                ..formers().max_by_key(|life| life.beat).unwrap_or_default()
+            };
             let policy = policy(cluster, group, node, peer);
             let lease = policy.lease;
             let core = Core::resumed(policy, &former, newest, clock::now());
@@ -66,11 +70,11 @@ pub fn driven_groups(config: &Config, sessions: Vec<OpenSession>, newest: Epoch)
                     epoch = former.claim.epoch.0,
                     "goes on as {state}"
                 );
-                if core.lease() != lease {
+                if core.lease() != lease && (state == State::Active) == (core.lease() < lease) {
                     info!(
                         group = group.name,
                         epoch = former.claim.epoch.0,
-                        "grants last {:?} until the group moves, as before, and {:?} from then on",
+                        "grants last {:?} here until the group moves, as before, and {:?} from then on",
                         core.lease().duration(),
                         lease.duration()
                     );
