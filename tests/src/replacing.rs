@@ -143,9 +143,19 @@ pub fn tunnel(node: &Node) -> Result<TunnelStatus> {
 /// Replaces a router's agent.
 pub type Replace<'a> = &'a dyn Fn(&mut Cluster, Router) -> Result<()>;
 
-/// A stream through the active router and the tunnel, while the agents of `routers` are replaced one
+/// A stream of [`PACKETS`] through the active router and the tunnel, while the agents of `routers` are replaced one
 /// after the other.
 pub fn under_traffic(cluster: &mut Cluster, routers: &[Router], replace: Replace) -> Report {
+    under_packets(PACKETS, cluster, routers, replace)
+}
+
+/// As [`under_traffic`], of so many packets, or as many as the replacements take.
+pub fn under_packets(
+    packets: usize,
+    cluster: &mut Cluster,
+    routers: &[Router],
+    replace: Replace,
+) -> Report {
     let traffic = Traffic::start_by(
         cluster.lab.node(CLIENT),
         cluster.node(SECONDARY),
@@ -161,7 +171,7 @@ pub fn under_traffic(cluster: &mut Cluster, routers: &[Router], replace: Replace
             .and_then(|()| cluster.settle_any())
             .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
     }
-    let length = INTERVAL * u32::try_from(PACKETS).unwrap() + Duration::from_millis(100);
+    let length = INTERVAL * u32::try_from(packets).unwrap() + Duration::from_millis(100);
     clock::sleep_until(began.after(length)).unwrap();
     traffic.finish().unwrap()
 }

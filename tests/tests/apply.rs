@@ -17,13 +17,16 @@ use router_tests::{
     cluster::{Cluster, PATIENCE},
     lab::Node,
     poll,
-    replacing::{self, Lasting, PACKETS, none_lost, tunnels, under_traffic},
+    replacing::{self, Lasting, PACKETS, none_lost, tunnels, under_packets, under_traffic},
 };
 use rustix::process::Signal;
 use serde::Deserialize;
 
 const PRIMARY: Router = ROUTERS[0];
 const SECONDARY: Router = ROUTERS[1];
+
+/// So many packets pass at least while intervals change on both nodes.
+const TIMED: usize = 50_000;
 
 /// However slow this machine is, an agent begins anew before its peer takes it for dead.
 fn config(router: Router) -> String {
@@ -152,14 +155,19 @@ fn timing_changes_in_either_order_of_nodes() {
         (SECONDARY, 400, 1_600),
         (PRIMARY, 50, 200),
     ] {
-        let report = under_traffic(&mut cluster, &[first, first.peer()], &|cluster, router| {
-            apply(
-                cluster.node(router),
-                &with_timing(router, keepalive, dead),
-                &[],
-            );
-            Ok(())
-        });
+        let report = under_packets(
+            TIMED,
+            &mut cluster,
+            &[first, first.peer()],
+            &|cluster, router| {
+                apply(
+                    cluster.node(router),
+                    &with_timing(router, keepalive, dead),
+                    &[],
+                );
+                Ok(())
+            },
+        );
         println!("{keepalive}/{dead}, {} first", first.name);
         none_lost(&report, &cluster);
         assert_eq!(
@@ -199,14 +207,19 @@ set cluster agent-dead-interval {agent_dead}
         (SECONDARY, 50, 200, 60_000, SHORT_US),
     ] {
         let before = ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap());
-        let report = under_traffic(&mut cluster, &[first, first.peer()], &|cluster, router| {
-            apply(
-                cluster.node(router),
-                &of(router, keepalive, dead, agent_dead),
-                &[],
-            );
-            Ok(())
-        });
+        let report = under_packets(
+            TIMED,
+            &mut cluster,
+            &[first, first.peer()],
+            &|cluster, router| {
+                apply(
+                    cluster.node(router),
+                    &of(router, keepalive, dead, agent_dead),
+                    &[],
+                );
+                Ok(())
+            },
+        );
         println!("{keepalive}/{dead}, {} first", first.name);
         none_lost(&report, &cluster);
         assert_eq!(

@@ -13,7 +13,7 @@ use router_tests::{
     status::is_active,
 };
 
-const FEW_ROUNDS: u32 = 10;
+const FEW_ROUNDS: u32 = 6;
 
 /// From the environment, if it names one.
 fn number<T: std::str::FromStr>(variable: &str) -> Option<T> {
