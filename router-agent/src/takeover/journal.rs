@@ -97,10 +97,12 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::testing::Scratch;
 
     #[test]
     fn what_could_not_be_written_is_not_noted_until_it_is() {
-        let directory = std::env::temp_dir().join(format!("router-noting-{}", std::process::id()));
+        let scratch = Scratch::new();
+        let directory = scratch.path().join("run");
         let path = directory.join("started.json");
         let entry = Entry {
             group: "g".into(),
@@ -113,7 +115,6 @@ mod tests {
         fs::create_dir(&directory).unwrap();
         journal.note(&entry).unwrap();
         assert!(Journal::open(path).unwrap().contains(&entry));
-        fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

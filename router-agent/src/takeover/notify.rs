@@ -183,7 +183,7 @@ mod tests {
     use router_common::{identity::Epoch, time::BootTime};
 
     use super::*;
-    use crate::cluster::Cause;
+    use crate::{cluster::Cause, control::testing::Scratch};
 
     fn change(to: State, epoch: u32) -> Transition {
         Transition {
@@ -198,9 +198,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_script_hears_last_how_things_are() {
-        let directory = std::env::temp_dir().join(format!("router-notify-{}", std::process::id()));
-        fs::create_dir(&directory).unwrap();
-        let [script, told] = ["script", "told"].map(|name| directory.join(name));
+        let directory = Scratch::new();
+        let [script, told] = ["script", "told"].map(|name| directory.path().join(name));
         let text = format!("#!/bin/sh\necho $3 $ROUTER_EPOCH >> {}\n", told.display());
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
@@ -212,7 +211,6 @@ mod tests {
         }
         notifier.finish().await;
         let told = fs::read_to_string(told).unwrap();
-        fs::remove_dir_all(directory).unwrap();
         let lines: Vec<_> = told.lines().collect();
         assert_eq!(lines.len(), LONGEST_QUEUE);
         assert_eq!(lines[..2], ["MASTER 1", "BACKUP 2"]);
