@@ -136,11 +136,25 @@ set cluster group g secondary vyatta-c
 " + lines
     }
 
+    /// A pair as by [`group_config`](Self::group_config), whose group has an address of each IP version on the LAN.
+    pub fn addresses_config(self) -> String {
+        let [ipv4, ipv6] = SERVICE_ADDRESSES;
+        self.group_config(&format!(
+            "set cluster agent-dead-interval 1000
+set cluster group g service {ipv4}/24/eth1
+set cluster group g service {ipv6}/64/eth1
+"
+        ))
+    }
+
     /// The article's configuration with service addresses and the fastest timing.
     pub fn service_config(self) -> String {
         self.tunnel_config() + &service_cluster_config()
     }
 }
+
+/// Of the group that [`Router::addresses_config`] configures.
+pub const SERVICE_ADDRESSES: [&str; 2] = ["10.0.0.254", "fd00:77::254"];
 
 /// The article's lines about the cluster.
 const CLUSTER_CONFIG: &str = "

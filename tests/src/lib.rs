@@ -23,6 +23,7 @@ pub mod machine;
 pub mod many_tunnels;
 pub mod moto;
 pub mod other_build;
+mod packet_socket;
 pub mod passing;
 pub mod poll;
 pub mod replacing;

@@ -12,10 +12,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{clock, lab::Node};
+use crate::{clock, lab::Node, packet_socket};
 
 /// Bytes; some seconds of the fastest heartbeats.
 const BUFFER: libc::c_int = 64 << 20;
+/// With any other protocol a packet socket sees only what comes in: packet(7), `linux/if_ether.h`.
+const ETH_P_ALL: u16 = 3;
 const CLOCKS_COMPARED_EVERY: Duration = Duration::from_secs(1);
 
 /// All that passes an interface of a node.
@@ -28,8 +30,9 @@ pub struct Passing {
 
 impl Passing {
     pub fn at(node: &Node, interface: &str) -> Result<Self> {
+        let index = node.interface_index(interface)?;
         Ok(Self {
-            socket: node.run(|| open(interface))??,
+            socket: node.run(|| open(index))??,
             compared: Instant::now(),
             ahead_ns: boot_minus_real_ns(),
         })
@@ -73,10 +76,8 @@ fn boot_minus_real_ns() -> i128 {
         .map_or(0, |(_, offset)| offset)
 }
 
-fn open(interface: &str) -> Result<OwnedFd> {
-    let index = interface_index(interface)?;
-    // packet(7): in network order; with any other protocol it sees only what comes in.
-    let protocol = u16::try_from(libc::ETH_P_ALL)?.to_be();
+fn open(interface: u32) -> Result<OwnedFd> {
+    let protocol = ETH_P_ALL.to_be();
     let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: a system call without memory arguments.
     let fd = unsafe { libc::socket(libc::AF_PACKET, flags, i32::from(protocol)) };
@@ -85,22 +86,7 @@ fn open(interface: &str) -> Result<OwnedFd> {
     }
     // SAFETY: a new descriptor, owned by nobody else.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: all-zero is an address.
-    let mut address: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
-    address.sll_family = u16::try_from(libc::AF_PACKET)?;
-    address.sll_protocol = protocol;
-    address.sll_ifindex = index;
-    // SAFETY: `address` is of the length told and lives through the call.
-    let bound = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            u32::try_from(size_of_val(&address))?,
-        )
-    };
-    if bound != 0 {
-        return Err(io::Error::last_os_error()).context("cannot bind a packet socket");
-    }
+    packet_socket::bind(&socket, interface, ETH_P_ALL)?;
     set(&socket, libc::SO_RCVBUFFORCE, &BUFFER)?;
     set(&socket, libc::SO_TIMESTAMPNS, &1_i32)?;
     let patience = libc::timeval {
@@ -109,12 +95,6 @@ fn open(interface: &str) -> Result<OwnedFd> {
     };
     set(&socket, libc::SO_RCVTIMEO, &patience)?;
     Ok(socket)
-}
-
-fn interface_index(interface: &str) -> Result<i32> {
-    let path = format!("/sys/class/net/{interface}/ifindex");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    Ok(text.trim().parse()?)
 }
 
 fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> Result<()> {

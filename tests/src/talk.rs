@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
-use crate::lab::Node;
+use crate::{lab::Node, packet_socket};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -189,11 +189,8 @@ pub fn send_frames(node: &Node, interface: &str, frame: &[u8], times: u32) -> Re
             None,
         )
     })??;
-    // SAFETY: the structure is plain integers, for which zero is a value.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET)?;
-    address.sll_ifindex = i32::try_from(index)?;
-    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
+    let address = packet_socket::address(index, 0)?;
+    let length = libc::socklen_t::try_from(size_of_val(&address))?;
     let deadline = Instant::now() + PATIENCE;
     let mut left = times;
     while left > 0 {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     net::{SocketAddr, UdpSocket},
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::OwnedFd,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -23,7 +23,7 @@ use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with, sockopt,
 };
 
-use crate::{clock, lab::Node};
+use crate::{clock, lab::Node, packet_socket};
 
 const PORT: u16 = 7000;
 /// How long the receiver listens on after the sender has stopped.
@@ -264,24 +264,9 @@ fn packet_socket(interface: Option<u32>) -> Result<OwnedFd> {
     // What the receiver has no time for must wait, and not be taken for lost.
     sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)?;
     if let Some(index) = interface {
-        bind(&socket, index)?;
+        packet_socket::bind(&socket, index, ETH_P_IPV4)?;
     }
     Ok(socket)
-}
-
-fn bind(socket: &OwnedFd, interface: u32) -> Result<()> {
-    // SAFETY: the structure is plain integers, for which zero is a value.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET)?;
-    address.sll_protocol = ETH_P_IPV4.to_be();
-    address.sll_ifindex = i32::try_from(interface)?;
-    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())?;
-    // SAFETY: `address` lives through the call, and its length is given.
-    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
-    if bound != 0 {
-        return Err(std::io::Error::last_os_error()).context("cannot bind a packet socket");
-    }
-    Ok(())
 }
 
 fn arrival(frame: &[u8], at: BootTime) -> Option<Arrival> {

@@ -144,6 +144,30 @@ set cluster group aws monitor {SERVER_ADDRESS}
     }
 }
 
+/// Has both nodes take another configuration, one after the other: no packet is lost, and what lasts is as `before`.
+fn changes_without_loss(
+    cluster: &mut Cluster,
+    first: Router,
+    new: &dyn Fn(Router) -> String,
+    before: &[Lasting; 2],
+) {
+    let routers = [first, first.peer()];
+    let report = under_packets(TIMED, cluster, &routers, &|cluster, router| {
+        apply(cluster.node(router), &new(router), &[]);
+        Ok(())
+    });
+    println!("{} first", first.name);
+    none_lost(&report, cluster);
+    assert_eq!(
+        ROUTERS.map(|router| Lasting::of(cluster, router).unwrap()),
+        *before,
+        "{} first\n{}\n{}",
+        first.name,
+        new(first),
+        cluster.logs()
+    );
+}
+
 /// Slower, faster, and back: the first node to change has another timing than its peer meanwhile.
 #[test]
 fn timing_changes_in_either_order_of_nodes() {
@@ -155,28 +179,9 @@ fn timing_changes_in_either_order_of_nodes() {
         (SECONDARY, 400, 1_600),
         (PRIMARY, 50, 200),
     ] {
-        let report = under_packets(
-            TIMED,
-            &mut cluster,
-            &[first, first.peer()],
-            &|cluster, router| {
-                apply(
-                    cluster.node(router),
-                    &with_timing(router, keepalive, dead),
-                    &[],
-                );
-                Ok(())
-            },
-        );
-        println!("{keepalive}/{dead}, {} first", first.name);
-        none_lost(&report, &cluster);
-        assert_eq!(
-            ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap()),
-            before,
-            "{keepalive}/{dead}, {} first\n{}",
-            first.name,
-            cluster.logs()
-        );
+        println!("{keepalive}/{dead}");
+        let new = |router| with_timing(router, keepalive, dead);
+        changes_without_loss(&mut cluster, first, &new, &before);
     }
 }
 
@@ -207,28 +212,9 @@ set cluster agent-dead-interval {agent_dead}
         (SECONDARY, 50, 200, 60_000, SHORT_US),
     ] {
         let before = ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap());
-        let report = under_packets(
-            TIMED,
-            &mut cluster,
-            &[first, first.peer()],
-            &|cluster, router| {
-                apply(
-                    cluster.node(router),
-                    &of(router, keepalive, dead, agent_dead),
-                    &[],
-                );
-                Ok(())
-            },
-        );
-        println!("{keepalive}/{dead}, {} first", first.name);
-        none_lost(&report, &cluster);
-        assert_eq!(
-            ROUTERS.map(|router| Lasting::of(&cluster, router).unwrap()),
-            before,
-            "{keepalive}/{dead}, {} first\n{}",
-            first.name,
-            cluster.logs()
-        );
+        println!("{keepalive}/{dead}");
+        let new = |router| of(router, keepalive, dead, agent_dead);
+        changes_without_loss(&mut cluster, first, &new, &before);
         assert_eq!(lengths_us(&cluster), (SHORT_US, LONG_US));
         for router in [PRIMARY, SECONDARY] {
             agent::routerctl(cluster.node(router), &["force", "cluster", "standby"]).unwrap();

@@ -6,26 +6,17 @@ use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::GroupStatus;
 use router_tests::{
     agent,
-    article::{CLIENT, ROUTERS, Router},
+    article::{CLIENT, ROUTERS, Router, SERVICE_ADDRESSES},
     cluster::{Cluster, Fault, PATIENCE},
     poll,
 };
 
-const IPV4: &str = "10.0.0.254";
-const IPV6: &str = "fd00:77::254";
+const IPV4: &str = SERVICE_ADDRESSES[0];
+const IPV6: &str = SERVICE_ADDRESSES[1];
 const KIND: &str = "duplicate-address";
 
-fn config(router: Router) -> String {
-    router.group_config(&format!(
-        "set cluster agent-dead-interval 1000
-set cluster group g service {IPV4}/24/eth1
-set cluster group g service {IPV6}/64/eth1
-"
-    ))
-}
-
 fn formed() -> (Cluster, Router) {
-    let cluster = Cluster::start(config).unwrap();
+    let cluster = Cluster::start(Router::addresses_config).unwrap();
     let active = cluster.settle_any().unwrap();
     cluster.await_active(active, PATIENCE).unwrap();
     (cluster, active)

@@ -6,36 +6,26 @@ use std::{fs, net::Ipv4Addr};
 use anyhow::{Result, ensure};
 use router_tests::{
     agent,
-    article::{CLIENT, Router},
+    article::{CLIENT, Router, SERVICE_ADDRESSES},
     capture::Capture,
     cluster::{Cluster, Fault, PATIENCE},
     lab::Node,
     poll,
 };
 
-const IPV4: &str = "10.0.0.254";
-const IPV6: &str = "fd00:77::254";
-const BOTH: [&str; 2] = [IPV4, IPV6];
-
-fn config(router: Router) -> String {
-    router.group_config(&format!(
-        "set cluster agent-dead-interval 1000
-set cluster group g service {IPV4}/24/eth1
-set cluster group g service {IPV6}/64/eth1
-"
-    ))
-}
+const IPV4: &str = SERVICE_ADDRESSES[0];
+const IPV6: &str = SERVICE_ADDRESSES[1];
 
 /// The client reaches both addresses.
 fn formed() -> (Cluster, Router) {
-    let cluster = Cluster::start(config).unwrap();
+    let cluster = Cluster::start(Router::addresses_config).unwrap();
     ip(
         cluster.lab.node(CLIENT),
         "address add fd00:77::100/64 dev eth0 nodad",
     );
     let active = cluster.settle_any().unwrap();
     cluster.await_active(active, PATIENCE).unwrap();
-    for address in BOTH {
+    for address in SERVICE_ADDRESSES {
         reaches(&cluster, address);
     }
     (cluster, active)
@@ -63,7 +53,7 @@ fn mac(cluster: &Cluster, router: Router) -> String {
 fn is_told_of(cluster: &Cluster, mac: &str) {
     let client = cluster.lab.node(CLIENT);
     poll::until(PATIENCE, || {
-        for address in BOTH {
+        for address in SERVICE_ADDRESSES {
             let known = ip(client, &format!("neighbour show {address} dev eth0"));
             ensure!(known.contains(mac), "not at {mac}: {known}");
         }
@@ -87,7 +77,7 @@ fn hosts_are_told_where_an_address_is_by_a_planned_move_and_by_a_failover() {
     cluster.settle(successor).unwrap();
     cluster.inject(Fault::KillNode, successor).unwrap();
     is_told_of(&cluster, &mac(&cluster, active));
-    for address in BOTH {
+    for address in SERVICE_ADDRESSES {
         reaches(&cluster, address);
     }
 }
