@@ -9,8 +9,8 @@ use router_common::map::LAYOUT_VERSION;
 use router_tests::{
     agent,
     article::{
-        self, ARBITER, ARBITER_ADDRESS, CLIENT, CLIENT_ADDRESS, ROUTERS, Router, SERVER,
-        SERVER_ADDRESS,
+        self, ARBITER, ARBITER_ADDRESS, CLIENT, CLIENT_ADDRESS, QUICK_TIMING, ROUTERS, Router,
+        SERVER, SERVER_ADDRESS,
     },
     clock,
     cluster::{Cluster, PATIENCE},
@@ -28,9 +28,6 @@ const PACKETS: usize = 100_000;
 const PAUSE: Duration = Duration::from_secs(2);
 
 const DEFAULT_TIMING: &str = "";
-const FASTEST_TIMING: &str = "set cluster keepalive-interval 1
-set cluster dead-interval 4
-";
 const AUTO_FAILBACK: &str = "set cluster group aws auto-failback true
 ";
 const PROTECT: &str = "set cluster group aws protect interface eth1
@@ -127,7 +124,7 @@ fn by_failback(cluster: &mut Cluster) -> Result<()> {
 
 #[test]
 fn a_move_by_hand_loses_no_packet() {
-    for timing in [DEFAULT_TIMING, FASTEST_TIMING] {
+    for timing in [DEFAULT_TIMING, QUICK_TIMING] {
         let mut cluster = formed(&[timing]);
         let reports = under_traffic(&mut cluster, by_hand);
         none_lost(&reports, &cluster);
@@ -163,7 +160,7 @@ fn an_upgrade_to_another_layout_loses_no_packet() {
 
 #[test]
 fn an_orderly_stop_and_a_failback_lose_no_packet() {
-    for timing in [DEFAULT_TIMING, FASTEST_TIMING] {
+    for timing in [DEFAULT_TIMING, QUICK_TIMING] {
         let mut cluster = formed(&[timing, AUTO_FAILBACK]);
         let reports = under_traffic(&mut cluster, by_failback);
         none_lost(&reports, &cluster);
@@ -195,7 +192,7 @@ fn both_recorded(cluster: &Cluster) {
 /// The old node lets go before the new one has its record, and goes on forwarding what comes to it.
 #[test]
 fn moves_that_an_arbiter_records_lose_no_packet() {
-    let (_etcd, mut cluster) = formed_with_arbiter(&[FASTEST_TIMING]);
+    let (_etcd, mut cluster) = formed_with_arbiter(&[QUICK_TIMING]);
     let reports = under_traffic(&mut cluster, by_hand);
     none_lost(&reports, &cluster);
     both_recorded(&cluster);

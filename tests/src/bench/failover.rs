@@ -10,7 +10,8 @@ use router_common::time::BootTime;
 use super::{report::output_directory, rounds};
 use crate::{
     article::{
-        self, ARBITER, ARBITER_ADDRESS, CLIENT, RECORD, Router, SERVER, SERVER_ADDRESS, SERVICES,
+        self, ARBITER, ARBITER_ADDRESS, CLIENT, FASTEST_TIMING, RECORD, Router, SERVER,
+        SERVER_ADDRESS, SERVICES,
     },
     cluster::{Cluster, Fault, PATIENCE},
     etcd::Etcd,
@@ -143,10 +144,9 @@ fn config(router: Router) -> String {
 set cluster group aws service {servers}
 set cluster group aws protect interface eth1
 set cluster group aws protect interface eth2
-set cluster keepalive-interval 1
-set cluster dead-interval 4
 "
         )
+        + FASTEST_TIMING
 }
 
 fn measure(rounds: u32, with_etcd: bool) -> Result<Vec<Failover>> {

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 
 use crate::{
-    article::{PRIMARY, Router, SECONDARY},
+    article::{FASTEST_TIMING, PRIMARY, Router, SECONDARY},
     aws::{self, Cloud},
     cluster::{Cluster, Fault},
     lab,
@@ -76,7 +76,8 @@ fn play(args: &Args) -> Result<()> {
         // The first lab makes room.
         last.take();
         report::heading("Scene 2: with service addresses, keepalive 1 ms, dead 4 ms");
-        last = Some(with_logs(Router::service_config, |cluster| {
+        let config = |router: Router| router.service_config() + FASTEST_TIMING;
+        last = Some(with_logs(config, |cluster| {
             scene::service(cluster, &args.fault, args.rounds)
         })?);
     }
