@@ -147,7 +147,12 @@ set cluster group g service {ipv6}/64/eth1
         ))
     }
 
-    /// The article's configuration with service addresses, and with [`QUICK_TIMING`].
+    /// The article's configuration with service addresses.
+    pub fn article_with_services(self) -> String {
+        self.article_config() + &service_lines()
+    }
+
+    /// The same, whose primary takes the group back, with [`QUICK_TIMING`].
     pub fn service_config(self) -> String {
         self.tunnel_config() + &service_cluster_config()
     }
@@ -175,18 +180,23 @@ pub const FASTEST_TIMING: &str = "set cluster keepalive-interval 1
 set cluster dead-interval 4
 ";
 
-/// The same with service addresses, and with [`QUICK_TIMING`].
+/// Fences at both sides.
+pub const PROTECT: &str = "set cluster group aws protect interface eth1
+set cluster group aws protect interface eth2
+";
+
+/// What [`Router::service_config`] says about the cluster.
 pub fn service_cluster_config() -> String {
-    let [lan, servers] = SERVICES;
     CLUSTER_CONFIG.to_owned()
-        + &format!(
-            "
-set cluster group aws service {lan}
-set cluster group aws service {servers}
-set cluster group aws auto-failback true
-"
-        )
+        + &service_lines()
+        + "set cluster group aws auto-failback true\n"
         + QUICK_TIMING
+}
+
+fn service_lines() -> String {
+    SERVICES
+        .map(|service| format!("set cluster group aws service {service}\n"))
+        .concat()
 }
 
 /// Builds the lab. The routers run nothing yet.

@@ -12,7 +12,8 @@ use rustix::process::Signal;
 
 use crate::{
     article::{
-        self, ARBITER, ARBITER_ADDRESS, CLIENT, CLOUD, ROUTERS, Router, SERVER, SERVER_ADDRESS,
+        self, ARBITER, ARBITER_ADDRESS, CLIENT, CLOUD, PROTECT, ROUTERS, Router, SERVER,
+        SERVER_ADDRESS,
     },
     cluster::{Cluster, Fault as NodeFault, PATIENCE},
     etcd::Etcd,
@@ -369,9 +370,8 @@ fn lose(cluster: &Cluster, percent: u32) -> Result<()> {
 /// little time.
 pub fn config(router: Router) -> String {
     router.article_config()
-        + "set cluster group aws protect interface eth1
-set cluster group aws protect interface eth2
-set cluster keepalive-interval 10
+        + PROTECT
+        + "set cluster keepalive-interval 10
 set cluster dead-interval 100
 set cluster agent-dead-interval 500
 "

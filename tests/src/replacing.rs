@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     agent,
-    article::{CLIENT, ROUTERS, Router, SERVICES},
+    article::{CLIENT, PROTECT, ROUTERS, Router, SERVICES},
     clock,
     cluster::{Cluster, PATIENCE},
     lab::Node,
@@ -38,17 +38,9 @@ pub fn by_grants(router: Router) -> String {
 pub const PATIENT: &str = "set cluster agent-dead-interval 10000";
 
 fn preferring(prefer: &str, router: Router) -> String {
-    let [lan, servers] = SERVICES;
-    router.article_config()
-        + &format!(
-            "set cluster group aws service {lan}
-set cluster group aws service {servers}
-set cluster group aws prefer {prefer}
-{PATIENT}
-set cluster group aws protect interface eth1
-set cluster group aws protect interface eth2
-"
-        )
+    router.article_with_services()
+        + PROTECT
+        + &format!("set cluster group aws prefer {prefer}\n{PATIENT}\n")
 }
 
 /// The primary active, and the client's way to the tunnel's far end through it.

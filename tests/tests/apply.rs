@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::ConfigurationStatus;
 use router_tests::{
     agent::{self, Agent},
-    article::{self, ROUTERS, Router, SERVER_ADDRESS},
+    article::{self, FASTEST_TIMING, ROUTERS, Router, SERVER_ADDRESS},
     cluster::{Cluster, PATIENCE},
     lab::Node,
     poll,
@@ -468,11 +468,7 @@ fn a_start_that_fails_brings_the_last_good_configuration_back() {
 /// A start needs more than two thirds of five milliseconds.
 #[test]
 fn a_start_that_leaves_no_time_for_the_way_back_is_given_up() {
-    let quick = config(PRIMARY)
-        + "set cluster keepalive-interval 1
-set cluster dead-interval 4
-set cluster agent-dead-interval 5
-";
+    let quick = config(PRIMARY) + FASTEST_TIMING + "set cluster agent-dead-interval 5\n";
     let (lab, agent) = alone_with(&quick);
     let node = lab.node(PRIMARY.name);
     let said = refused(

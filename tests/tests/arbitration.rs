@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::{ArbiterStatus, GroupStatus};
 use router_tests::{
     agent,
-    article::{self, ARBITER, ARBITER_ADDRESS, RECORD, ROUTERS, Router},
+    article::{self, ARBITER, ARBITER_ADDRESS, PROTECT, RECORD, ROUTERS, Router},
     cluster::{Cluster, Fault, PATIENCE},
     etcd::Etcd,
     poll,
@@ -49,9 +49,8 @@ fn formed_with(term_ms: u32, more: &'static str) -> Trio {
 /// All but the arbiter.
 fn pair_config(router: Router) -> String {
     router.article_config()
-        + "set cluster group aws protect interface eth1
-set cluster group aws protect interface eth2
-set cluster keepalive-interval 10
+        + PROTECT
+        + "set cluster keepalive-interval 10
 set cluster dead-interval 100
 "
 }

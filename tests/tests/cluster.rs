@@ -307,15 +307,7 @@ set cluster dead-interval 100
 /// The standby's agent is no reason for anything, however long it is dead.
 #[test]
 fn a_standby_whose_agent_is_killed_moves_nothing() {
-    let mut cluster = formed(|router| {
-        let [lan, servers] = article::SERVICES;
-        router.article_config()
-            + &format!(
-                "set cluster group aws service {lan}
-set cluster group aws service {servers}
-"
-            )
-    });
+    let mut cluster = formed(Router::article_with_services);
     cluster.await_active(PRIMARY, PATIENCE).unwrap();
     let before = cluster.group(PRIMARY).unwrap();
     cluster.inject(Fault::KillAgent, SECONDARY).unwrap();

@@ -44,12 +44,9 @@ set service conntrack-sync interface eth0 peer {}
 }
 
 fn config(router: Router, connections: &str) -> String {
-    let [lan, servers] = article::SERVICES;
-    router.article_config()
+    router.article_with_services()
         + &format!(
-            "set cluster group aws service {lan}
-set cluster group aws service {servers}
-set cluster keepalive-interval 20
+            "set cluster keepalive-interval 20
 set cluster dead-interval 100
 set cluster agent-dead-interval 1000
 {connections}"

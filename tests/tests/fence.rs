@@ -10,7 +10,8 @@ use router_common::time::BootTime;
 use router_tests::{
     agent::{self, Agent},
     article::{
-        self, CLIENT, CLIENT_ADDRESS, FAR, FAR_ADDRESS, ROUTERS, Router, SERVER, SERVER_ADDRESS,
+        self, CLIENT, CLIENT_ADDRESS, FAR, FAR_ADDRESS, PROTECT, ROUTERS, Router, SERVER,
+        SERVER_ADDRESS,
     },
     clock,
     cluster::{Cluster, Fault, PATIENCE},
@@ -31,18 +32,10 @@ const DEAD_MS: u64 = 200;
 const LEASE_NS: u64 = 150_000_000;
 const AGENT_DEAD_NS: u64 = 1_000_000_000;
 
-/// Lines that protect both sides of the routers.
-const PROTECT: &str = "set cluster group aws protect interface eth1
-set cluster group aws protect interface eth2
-";
-
 fn config(router: Router, prefer: &str, more: &str) -> String {
-    let [lan, servers] = article::SERVICES;
-    router.article_config()
+    router.article_with_services()
         + &format!(
-            "set cluster group aws service {lan}
-set cluster group aws service {servers}
-set cluster group aws prefer {prefer}
+            "set cluster group aws prefer {prefer}
 set cluster keepalive-interval 10
 set cluster dead-interval {DEAD_MS}
 set cluster agent-dead-interval {}

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use router_tests::{
-    article::{self, ROUTERS, Router},
+    article::{ROUTERS, Router},
     cluster::{Cluster, PATIENCE},
     poll,
 };
@@ -21,12 +21,9 @@ const PORT: u16 = 9430;
 
 /// With all that a metric can be about: services, monitors, weights, grants.
 fn config(router: Router) -> String {
-    let [lan, servers] = article::SERVICES;
-    router.article_config()
+    router.article_with_services()
         + &format!(
-            "set cluster group aws service {lan}
-set cluster group aws service {servers}
-set cluster group aws monitor 127.0.0.1
+            "set cluster group aws monitor 127.0.0.1
 set cluster group aws track interface eth1 weight 5
 set cluster group aws prefer consistency
 set service metrics listen {PORT}

@@ -9,8 +9,8 @@ use router_common::map::LAYOUT_VERSION;
 use router_tests::{
     agent,
     article::{
-        self, ARBITER, ARBITER_ADDRESS, CLIENT, CLIENT_ADDRESS, QUICK_TIMING, ROUTERS, Router,
-        SERVER, SERVER_ADDRESS,
+        self, ARBITER, ARBITER_ADDRESS, CLIENT, CLIENT_ADDRESS, PROTECT, QUICK_TIMING, ROUTERS,
+        Router, SERVER, SERVER_ADDRESS,
     },
     clock,
     cluster::{Cluster, PATIENCE},
@@ -30,9 +30,6 @@ const PAUSE: Duration = Duration::from_secs(2);
 const DEFAULT_TIMING: &str = "";
 const AUTO_FAILBACK: &str = "set cluster group aws auto-failback true
 ";
-const PROTECT: &str = "set cluster group aws protect interface eth1
-set cluster group aws protect interface eth2
-";
 
 /// A cluster whose primary is active and forwards.
 fn formed(lines: &[&str]) -> Cluster {
@@ -40,16 +37,8 @@ fn formed(lines: &[&str]) -> Cluster {
 }
 
 fn formed_in(lab: Lab, lines: &[&str]) -> Cluster {
-    let [lan, servers] = article::SERVICES;
     let more = lines.concat();
-    let config = move |router: Router| {
-        router.article_config()
-            + &format!(
-                "set cluster group aws service {lan}
-set cluster group aws service {servers}
-{more}"
-            )
-    };
+    let config = move |router: Router| router.article_with_services() + &more;
     let cluster = Cluster::start_in(lab, config).unwrap();
     // On a busy machine the secondary may have been the first.
     let first = cluster.settle_any().unwrap();

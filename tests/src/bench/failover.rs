@@ -10,8 +10,8 @@ use router_common::time::BootTime;
 use super::{report::output_directory, rounds};
 use crate::{
     article::{
-        self, ARBITER, ARBITER_ADDRESS, CLIENT, FASTEST_TIMING, RECORD, Router, SERVER,
-        SERVER_ADDRESS, SERVICES,
+        self, ARBITER, ARBITER_ADDRESS, CLIENT, FASTEST_TIMING, PROTECT, RECORD, Router, SERVER,
+        SERVER_ADDRESS,
     },
     cluster::{Cluster, Fault, PATIENCE},
     etcd::Etcd,
@@ -137,16 +137,7 @@ fn in_ms(time: Duration) -> f64 {
 }
 
 fn config(router: Router) -> String {
-    let [lan, servers] = SERVICES;
-    router.article_config()
-        + &format!(
-            "set cluster group aws service {lan}
-set cluster group aws service {servers}
-set cluster group aws protect interface eth1
-set cluster group aws protect interface eth2
-"
-        )
-        + FASTEST_TIMING
+    router.article_with_services() + PROTECT + FASTEST_TIMING
 }
 
 fn measure(rounds: u32, with_etcd: bool) -> Result<Vec<Failover>> {
