@@ -102,7 +102,42 @@ fn transitions(status: &Status) -> Vec<&Transition> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    /// As the package's script finds it in a document, with the tools of a bare system.
+    fn is_another_layout(document: &str) -> bool {
+        let script = include_str!("../../../packaging/debian/postinst");
+        let start = script.find("is_another_layout() {").unwrap();
+        let length = script[start..].find("\n}\n").unwrap() + "\n}\n".len();
+        let function = &script[start..start + length];
+        let shown = r#"routerctl() { [ "$*" = "show version --json" ] && printf %s "$DOCUMENT"; }"#;
+        Command::new("sh")
+            .args(["-c", &format!("{shown}\n{function}is_another_layout")])
+            .env("DOCUMENT", document)
+            .status()
+            .unwrap()
+            .success()
+    }
+
+    #[test]
+    fn an_upgrade_tells_layouts_of_maps_apart() {
+        let routerctl = &AgentVersion::own();
+        let other = AgentVersion {
+            map_layout: routerctl.map_layout + 1,
+            ..routerctl.clone()
+        };
+        for (agent, expected) in [
+            (Some(routerctl), false),
+            (Some(&other), true),
+            (None, false),
+        ] {
+            let view = View::Version(Versions { routerctl, agent });
+            let document = serde_json::to_string_pretty(&Document::of(view)).unwrap();
+            assert_eq!(is_another_layout(&document), expected, "{document}");
+        }
+    }
 
     #[test]
     fn documents_name_their_schema_first() {
