@@ -15,10 +15,10 @@ mod settings;
 mod tunnels;
 pub mod watch;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use futures::TryStreamExt as _;
+use futures::{TryStream, TryStreamExt as _};
 use ipnet::IpNet;
 use rtnetlink::{
     Handle,
@@ -28,6 +28,7 @@ use rtnetlink::{
         link::LinkExtentMask,
     },
 };
+use tokio::sync::Mutex;
 
 #[cfg(test)]
 pub use self::link::sample;
@@ -89,6 +90,8 @@ pub fn dataplane_end(tunnel: &str) -> String {
 #[derive(Clone)]
 pub struct Netlink {
     handle: Handle,
+    /// Held by the list that is under way.
+    listing: Arc<Mutex<()>>,
     requests: Requests,
     ethtool: Ethtool,
 }
@@ -101,20 +104,41 @@ impl Netlink {
         tokio::spawn(connection);
         Ok(Self {
             handle,
+            listing: Arc::default(),
             requests: Requests::open().context("cannot open a netlink socket")?,
             ethtool: Ethtool::open().context("cannot open a socket for ethtool")?,
         })
     }
 
+    /// All that a request lists. The kernel makes one list at a time for a socket and refuses the next
+    /// with EBUSY meanwhile (`__netlink_dump_start`, net/netlink/af_netlink.c), so each waits for the one
+    /// before, which goes on to its end although nobody waits for it any more.
+    async fn list<Stream>(
+        &self,
+        request: impl FnOnce(Handle) -> Stream + Send + 'static,
+    ) -> Result<Vec<Stream::Ok>>
+    where
+        Stream: TryStream<Error = rtnetlink::Error, Ok: Send> + Send + 'static,
+    {
+        let handle = self.handle.clone();
+        let listing = Arc::clone(&self.listing);
+        let all = async move {
+            let _guard = listing.lock().await;
+            request(handle).try_collect().await
+        };
+        Ok(tokio::spawn(all).await??)
+    }
+
     /// All interfaces.
     pub async fn links(&self) -> Result<Vec<Link>> {
-        let messages: Vec<_> = self
-            .handle
-            .link()
-            .get()
-            .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
-            .execute()
-            .try_collect()
+        let mask = vec![LinkExtentMask::SkipStats];
+        let messages = self
+            .list(|handle| {
+                let request = handle.link().get();
+                request
+                    .set_filter_mask(AddressFamily::Unspec, mask)
+                    .execute()
+            })
             .await
             .context("cannot list the interfaces")?;
         let mut links: Vec<_> = messages
@@ -143,11 +167,7 @@ impl Netlink {
     }
 
     async fn address_messages(&self) -> Result<Vec<AddressMessage>> {
-        self.handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
+        self.list(|handle| handle.address().get().execute())
             .await
             .context("cannot list the addresses")
     }
@@ -212,4 +232,26 @@ fn says(error: &rtnetlink::Error, codes: &[i32]) -> bool {
     };
     let code = message.to_io().raw_os_error();
     code.is_some_and(|code| codes.contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{future::try_join_all, poll};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn lists_that_many_ask_for_at_once_are_whole() {
+        const AT_ONCE: usize = 64;
+        let netlink = Netlink::open().unwrap();
+        // Nobody waits for this one to its end.
+        let mut given_up = Box::pin(netlink.links());
+        assert!(poll!(&mut given_up).is_pending());
+        drop(given_up);
+        let lists = try_join_all((0..AT_ONCE).map(|_| netlink.links()));
+        let addresses = try_join_all((0..AT_ONCE).map(|_| netlink.addresses()));
+        let (lists, addresses) = tokio::try_join!(lists, addresses).unwrap();
+        assert!(lists.iter().all(|links| !links.is_empty()));
+        assert!(addresses.iter().all(|all| *all == addresses[0]));
+    }
 }

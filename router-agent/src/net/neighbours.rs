@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
-use futures::TryStreamExt as _;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     neighbour::{
@@ -20,12 +19,8 @@ impl Netlink {
     /// Has the kernel find out whether the stale neighbours on `interfaces` are still where they were, as
     /// if the stack had sent to them.
     pub async fn confirm_neighbours(&self, interfaces: &BTreeSet<u32>) -> Result<()> {
-        let neighbours: Vec<_> = self
-            .handle
-            .neighbours()
-            .get()
-            .execute()
-            .try_collect()
+        let neighbours = self
+            .list(|handle| handle.neighbours().get().execute())
             .await
             .context("cannot list the neighbours")?;
         let questions = neighbours

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use futures::TryStreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::{
@@ -182,14 +182,10 @@ impl Netlink {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
-            let answer: Result<Vec<_>, _> = self
-                .handle
-                .route()
-                .get(message)
-                .execute()
-                .try_collect()
-                .await;
-            let routes = answer.map_err(|error| anyhow!("cannot list the routes: {error}"))?;
+            let routes = self
+                .list(|handle| handle.route().get(message).execute())
+                .await
+                .context("cannot list the routes")?;
             found.extend(routes.into_iter().filter_map(|message| {
                 let is_ours = message.header.protocol == ACTIVE_PROTOCOL;
                 let route = Route::from_message(&message).filter(|_| is_ours)?;
