@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
 
 use crate::{
     lab::{Node, Process},
@@ -85,6 +86,15 @@ impl Moto {
     /// The API is out of reach from now on.
     pub fn kill(mut self) -> Result<()> {
         self.0.kill()
+    }
+
+    /// The API takes requests and answers none, until [`Moto::go_on`].
+    pub fn stop(&self) -> Result<()> {
+        self.0.signal(Signal::STOP)
+    }
+
+    pub fn go_on(&self) -> Result<()> {
+        self.0.signal(Signal::CONT)
     }
 
     /// Lets it outlive this process.

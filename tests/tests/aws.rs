@@ -173,6 +173,38 @@ fn an_api_out_of_reach_keeps_nobody_from_being_active() {
     .unwrap();
 }
 
+/// Nobody knows which of its requests were heard.
+#[test]
+fn an_agent_killed_amid_its_requests_is_made_up_for_by_the_next() {
+    let mut cloud = formed();
+    cloud.moto.stop().unwrap();
+    let cluster = &mut cloud.cluster;
+    cluster.inject(Fault::KillNode, PRIMARY).unwrap();
+    poll::until(PATIENCE, || {
+        let group = cluster.group(SECONDARY)?;
+        ensure!(group.state == "active", "it is {}", group.state);
+        let asking = agent::line_about_a_group(cluster.node(SECONDARY), "taken")?;
+        ensure!(
+            asking.fields["resource"] == "10.0.0.254/24/eth1",
+            "{asking:?}"
+        );
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    cluster.take_agent(SECONDARY).unwrap().kill().unwrap();
+    cloud.moto.go_on().unwrap();
+    cluster.start_agent(SECONDARY).unwrap();
+    lead_to(&cloud, SECONDARY);
+    let cluster = &mut cloud.cluster;
+    cluster.await_active(SECONDARY, PATIENCE).unwrap();
+
+    // What an agent that died had asked for does not come back.
+    cluster.heal(Fault::KillNode, PRIMARY).unwrap();
+    lead_to(&cloud, PRIMARY);
+    poll::throughout(VERIFY * 6, || cloud.all_lead_to(PRIMARY).map(drop))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cloud.cluster.logs()));
+}
+
 /// The policy of docs/aws.md, for any resource: moto does not look at which.
 fn documented_policy() -> Value {
     let (_, policy) = include_str!("../../docs/aws.md")

@@ -367,8 +367,8 @@ fn await_held_without(cluster: &Cluster, router: Router, waits: usize) {
     .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
 }
 
-#[test]
-fn a_daemon_that_hangs_keeps_nobody_from_taking_over() {
+/// A successor whose daemon hangs, and that daemon's process id.
+fn taken_over_amid_a_commit() -> (Cluster, Router, String) {
     let (mut cluster, active) = formed(|_| BY_TUNNEL.to_owned());
     let successor = active.peer();
     let daemon = process(cluster.node(successor)).unwrap();
@@ -378,6 +378,27 @@ fn a_daemon_that_hangs_keeps_nobody_from_taking_over() {
         .unwrap();
     cluster.inject(Fault::KillNode, active).unwrap();
     await_held_without(&cluster, successor, 1);
+    (cluster, successor, daemon)
+}
+
+/// Waits until a router's daemon, going on, has committed.
+fn await_committed(cluster: &Cluster, router: Router, daemon: &str) {
+    let node = cluster.node(router);
+    node.exec(&["kill", "-CONT", daemon]).unwrap();
+    poll::until(PATIENCE, || {
+        let services = cluster.group(router)?.services;
+        let connections = services.last().context("there are three")?;
+        ensure!(connections.held, "{connections:?}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
+    committing(node).unwrap_err();
+    assert_eq!(process(node).unwrap(), daemon);
+}
+
+#[test]
+fn a_daemon_that_hangs_keeps_nobody_from_taking_over() {
+    let (cluster, successor, daemon) = taken_over_amid_a_commit();
     let group = cluster.group(successor).unwrap();
     assert_eq!(group.state, "active");
     assert_eq!(group.services.len(), article::SERVICES.len() + 1);
@@ -388,14 +409,15 @@ fn a_daemon_that_hangs_keeps_nobody_from_taking_over() {
     assert_eq!(client.lines().count(), 1, "{client}");
     await_held_without(&cluster, successor, 3);
     assert_eq!(committing(node).unwrap(), client);
-    node.exec(&["kill", "-CONT", &daemon]).unwrap();
-    poll::until(PATIENCE, || {
-        let services = cluster.group(successor)?.services;
-        let connections = services.last().context("there are three")?;
-        ensure!(connections.held, "{connections:?}");
-        Ok(())
-    })
-    .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.logs()));
-    committing(node).unwrap_err();
-    assert_eq!(process(node).unwrap(), daemon);
+    await_committed(&cluster, successor, &daemon);
+}
+
+#[test]
+fn an_agent_killed_amid_a_commit_is_made_up_for_by_the_next() {
+    let (mut cluster, successor, daemon) = taken_over_amid_a_commit();
+    committing(cluster.node(successor)).unwrap();
+    cluster.take_agent(successor).unwrap().kill().unwrap();
+    cluster.start_agent(successor).unwrap();
+    cluster.await_active(successor, PATIENCE).unwrap();
+    await_committed(&cluster, successor, &daemon);
 }

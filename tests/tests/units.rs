@@ -19,6 +19,12 @@ const SECONDARY: Router = ROUTERS[1];
 const BUS: &str = "/run/dbus/system_bus_socket";
 const RUNTIME: &str = "/run/manager";
 const UNIT: &str = "thing.service";
+/// Its start and its stop last for as long as a file says so.
+const UNIT_FILE: &str = r#"[Service]
+ExecStartPre=/bin/sh -c 'while test -e /run/hang-start; do touch /run/hangs; sleep 0.1; done'
+ExecStart=/bin/sleep 1000
+ExecStop=/bin/sh -c 'while test -e /run/hang-stop; do touch /run/hangs; sleep 0.1; done'
+"#;
 
 fn config(router: Router) -> String {
     router.group_config(&format!("set cluster group g service {UNIT}\n"))
@@ -31,7 +37,8 @@ fn start_manager(node: &Node) -> [Process; 2] {
     let script = format!(
         "mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /run/systemd/system /run/dbus {units}
-printf '[Service]\\nExecStart=/bin/sleep 1000\\n' > {units}/{UNIT}
+cat > {units}/{UNIT} << 'END'
+{UNIT_FILE}END
 printf '[Unit]\\nDefaultDependencies=no\\n' > {units}/default.target
 chmod 700 {RUNTIME}"
     );
@@ -72,14 +79,14 @@ chmod 700 {RUNTIME}"
 }
 
 fn is_active(node: &Node, unit: &str) -> anyhow::Result<()> {
-    systemctl(node, &["is-active", unit])
+    systemctl(node, &["is-active", unit]).map(drop)
 }
 
-fn systemctl(node: &Node, words: &[&str]) -> anyhow::Result<()> {
+fn systemctl(node: &Node, words: &[&str]) -> anyhow::Result<String> {
     let address = format!("DBUS_SESSION_BUS_ADDRESS=unix:path={BUS}");
     let runtime = format!("XDG_RUNTIME_DIR={RUNTIME}");
     let before = ["env", &address, &runtime, "systemctl", "--user"];
-    node.exec(&[&before, words].concat()).map(drop)
+    node.exec(&[&before, words].concat())
 }
 
 fn managed() -> (Lab, Vec<[Process; 2]>) {
@@ -103,6 +110,53 @@ fn a_unit_runs_where_the_group_is_active() {
     is_active(cluster.node(active), UNIT).unwrap_err();
     cluster.await_active(successor, PATIENCE).unwrap();
     is_active(cluster.node(successor), UNIT).unwrap();
+}
+
+#[test]
+fn an_agent_killed_while_systemd_starts_or_stops_a_unit_leaves_nothing_to_the_next() {
+    for verb in ["start", "stop"] {
+        let (lab, _managers) = managed();
+        let mut cluster = Cluster::start_in(lab, config).unwrap();
+        let active = cluster.settle_any().unwrap();
+        cluster.await_active(active, PATIENCE).unwrap();
+        // Who takes over starts it, who leaves stops it.
+        let victim = match verb {
+            "start" => active.peer(),
+            _ => active,
+        };
+        let node = cluster.node(victim);
+        let hang = format!("/run/hang-{verb}");
+        node.exec(&["touch", &hang]).unwrap();
+        let leaver = cluster.take_agent(active).unwrap();
+        leaver.signal(Signal::TERM).unwrap();
+        let node = cluster.node(victim);
+        poll::until(PATIENCE, || node.exec(&["test", "-e", "/run/hangs"]))
+            .unwrap_or_else(|error| panic!("{verb}: {error:#}\n{}", cluster.logs()));
+        let other = victim.peer();
+        if victim == active {
+            leaver.kill().unwrap();
+        } else {
+            cluster.take_agent(victim).unwrap().kill().unwrap();
+            drop(leaver);
+            cluster.start_agent(other).unwrap();
+        }
+        cluster.await_active(other, PATIENCE).unwrap();
+        is_active(cluster.node(other), UNIT).unwrap();
+
+        // systemd is still at it.
+        cluster.start_agent(victim).unwrap();
+        let node = cluster.node(victim);
+        node.exec(&["rm", &hang]).unwrap();
+        poll::until(PATIENCE, || {
+            let noted = node.exec(&["sh", "-c", "cat /run/router/*.started.json"])?;
+            ensure!(noted.trim() == "[]", "{noted}");
+            let state = systemctl(node, &["show", "--property=ActiveState", UNIT])?;
+            ensure!(state.trim() == "ActiveState=inactive", "{state}");
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{verb}: {error:#}\n{}", cluster.logs()));
+        is_active(cluster.node(other), UNIT).unwrap();
+    }
 }
 
 #[test]
