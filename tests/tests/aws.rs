@@ -1,14 +1,17 @@
 //! Two routers and moto, which plays EC2 and the instances' metadata service. Not run by default: it
 //! needs moto.
 
-use std::time::Duration;
+use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use router_agent::control::protocol::{GroupStatus, MonitorState};
 use router_tests::{
     agent::{self, Agent},
     article::{self, CLOUD, ROUTERS, Router},
-    aws::{Cloud, MOVING, config, interface},
+    aws::{
+        Cloud, MOVING, config, interface,
+        requests::{Request, Requests},
+    },
     cluster::{Fault, PATIENCE},
     lab::Node,
     moto::{self, Keys, Made, Moto, REGION},
@@ -20,6 +23,9 @@ const PRIMARY: Router = ROUTERS[0];
 const SECONDARY: Router = ROUTERS[1];
 /// moto is slow on a busy machine.
 const SLOW: Duration = Duration::from_mins(1);
+
+/// Longer than the agent takes from an address to its first request.
+const UNDER_WAY: Duration = Duration::from_millis(500);
 
 /// `verify-interval` of the configuration.
 const VERIFY: Duration = Duration::from_secs(1);

@@ -418,6 +418,7 @@ fn an_agent_killed_amid_a_commit_is_made_up_for_by_the_next() {
     committing(cluster.node(successor)).unwrap();
     cluster.take_agent(successor).unwrap().kill().unwrap();
     cluster.start_agent(successor).unwrap();
-    cluster.await_active(successor, PATIENCE).unwrap();
+    // It has asked anew.
+    await_held_without(&cluster, successor, 1);
     await_committed(&cluster, successor, &daemon);
 }

@@ -22,6 +22,7 @@ const UNIT: &str = "thing.service";
 /// Its start and its stop last for as long as a file says so.
 const UNIT_FILE: &str = r#"[Service]
 ExecStartPre=/bin/sh -c 'while test -e /run/hang-start; do touch /run/hangs; sleep 0.1; done'
+SuccessExitStatus=SIGTERM
 ExecStart=/bin/sleep 1000
 ExecStop=/bin/sh -c 'while test -e /run/hang-stop; do touch /run/hangs; sleep 0.1; done'
 "#;
@@ -127,7 +128,7 @@ fn an_agent_killed_while_systemd_starts_or_stops_a_unit_leaves_nothing_to_the_ne
         let node = cluster.node(victim);
         let hang = format!("/run/hang-{verb}");
         node.exec(&["touch", &hang]).unwrap();
-        let leaver = cluster.take_agent(active).unwrap();
+        let mut leaver = cluster.take_agent(active).unwrap();
         leaver.signal(Signal::TERM).unwrap();
         let node = cluster.node(victim);
         poll::until(PATIENCE, || node.exec(&["test", "-e", "/run/hangs"]))
@@ -137,16 +138,19 @@ fn an_agent_killed_while_systemd_starts_or_stops_a_unit_leaves_nothing_to_the_ne
             leaver.kill().unwrap();
         } else {
             cluster.take_agent(victim).unwrap().kill().unwrap();
-            drop(leaver);
+            assert!(leaver.wait_within(PATIENCE).unwrap().success());
             cluster.start_agent(other).unwrap();
         }
         cluster.await_active(other, PATIENCE).unwrap();
         is_active(cluster.node(other), UNIT).unwrap();
 
-        // systemd is still at it.
+        // systemd is still at it: it breaks a start off when it is asked to stop, and a stop it ends.
         cluster.start_agent(victim).unwrap();
         let node = cluster.node(victim);
-        node.exec(&["rm", &hang]).unwrap();
+        if victim == active {
+            poll::until(PATIENCE, || agent::status(node)).unwrap();
+            node.exec(&["rm", &hang]).unwrap();
+        }
         poll::until(PATIENCE, || {
             let noted = node.exec(&["sh", "-c", "cat /run/router/*.started.json"])?;
             ensure!(noted.trim() == "[]", "{noted}");

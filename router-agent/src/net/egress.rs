@@ -8,8 +8,9 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryFutureExt as _, future};
 use rtnetlink::{
+    Handle,
     packet_core::{
         DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
         NetlinkPayload,
@@ -121,10 +122,13 @@ impl Netlink {
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetTrafficFilter(message));
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let cannot = || format!("cannot list the filters of TC block {BLOCK}");
-        let mut handle = self.handle.clone();
-        let mut answers = handle.request(request).with_context(cannot)?;
+        let ask = |mut handle: Handle| {
+            future::ready(handle.request(request))
+                .map_ok(|answers| answers.map(Ok))
+                .try_flatten_stream()
+        };
         let mut filters = Vec::new();
-        while let Some(answer) = answers.next().await {
+        for answer in self.list(ask).await.with_context(cannot)? {
             match answer.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
                     filters.push(filter);

@@ -245,9 +245,7 @@ mod tests {
         const AT_ONCE: usize = 64;
         let netlink = Netlink::open().unwrap();
         // Nobody waits for this one to its end.
-        let mut given_up = Box::pin(netlink.links());
-        assert!(poll!(&mut given_up).is_pending());
-        drop(given_up);
+        let _ = poll!(Box::pin(netlink.links()));
         let lists = try_join_all((0..AT_ONCE).map(|_| netlink.links()));
         let addresses = try_join_all((0..AT_ONCE).map(|_| netlink.addresses()));
         let (lists, addresses) = tokio::try_join!(lists, addresses).unwrap();
