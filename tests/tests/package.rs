@@ -23,7 +23,7 @@ const CONFIGURATION: &str = "/etc/router/router.conf";
 /// Here the package is installed; it is the pair's primary.
 const PACKAGED: Router = ROUTERS[0];
 const PEER: Router = ROUTERS[1];
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// What the kernel says of a process in the unit: eight capabilities of capabilities(7), as
 /// docs/operations.md lists them, no way to more, and a filter of system calls.
 const CONFINED: [&str; 3] = ["CapBnd:\t000000c000807420", "NoNewPrivs:\t1", "Seccomp:\t2"];
@@ -410,7 +410,7 @@ fn removal_leaves_the_cluster_and_purging_leaves_nothing() {
         .filter(|change| change.at_ns >= removed.as_ns())
         .map(|change| &change.cause);
     assert!(
-        causes.any(|cause| cause == &"peer hands the group over"),
+        causes.any(|cause| *cause == "peer hands the group over"),
         "{changes:#?}"
     );
     let interfaces = machine.exec(&["ls", "/sys/class/net"]).unwrap();

@@ -20,12 +20,12 @@ const BUS: &str = "/run/dbus/system_bus_socket";
 const RUNTIME: &str = "/run/manager";
 const UNIT: &str = "thing.service";
 /// Its start and its stop last for as long as a file says so.
-const UNIT_FILE: &str = r#"[Service]
+const UNIT_FILE: &str = r"[Service]
 ExecStartPre=/bin/sh -c 'while test -e /run/hang-start; do touch /run/hangs; sleep 0.1; done'
 SuccessExitStatus=SIGTERM
 ExecStart=/bin/sleep 1000
 ExecStop=/bin/sh -c 'while test -e /run/hang-stop; do touch /run/hangs; sleep 0.1; done'
-"#;
+";
 
 fn config(router: Router) -> String {
     router.group_config(&format!("set cluster group g service {UNIT}\n"))

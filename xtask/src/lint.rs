@@ -22,6 +22,13 @@ pub fn lint() -> Result<()> {
             .arg("--all-targets")
             .args(DENY_WARNINGS),
     )?;
+    // All targets are those of the ordinary run. By name the others are found, too.
+    run_timed(
+        "lint: test programs",
+        workspace::cargo("clippy")?
+            .args(["--package", "router-tests", "--test", "*"])
+            .args(DENY_WARNINGS),
+    )?;
 
     // For the host's target: there a clippy is at hand, and aya-ebpf compiles there with stubs for
     // the kernel's helpers. Without `std` nothing can unwind, hence the panic setting.
