@@ -53,6 +53,9 @@ pub struct Policy {
     pub fault_hold: Duration,
 }
 
+/// About a round trip to an arbiter that is near.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
 /// How the nodes of a group use their arbiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArbiterPolicy {
@@ -71,9 +74,14 @@ impl ArbiterPolicy {
         self.term / 3
     }
 
-    /// Between a try that failed and the next.
+    /// Between tries that fail, at most.
     pub(super) fn pause(&self) -> Duration {
         self.term / 12
+    }
+
+    /// Between a try that failed and the next, after tries in vain for so long.
+    pub(super) fn pause_after(&self, vain: Duration) -> Duration {
+        vain.max(SHORTEST_PAUSE).min(self.pause())
     }
 
     /// For how long at least an owner lives on its record once it does, so that with a peer that is

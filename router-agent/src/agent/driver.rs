@@ -242,19 +242,32 @@ impl Driver {
                 next_probe = next_probe.min(now.after(self.interval(now)));
             }
             let wait = self.wake_at(next_probe).since(clock::now()).min(BEAT);
-            match self.inbox.recv_timeout(wait) {
-                Ok(Input::Stop) if farewell.is_none() => {
-                    farewell = Some(self.take_leave());
-                    next_probe = clock::now();
+            let first = match self.inbox.recv_timeout(wait) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                // Nobody is left to stop us in order; the kernel answers on, and the peer sees our age.
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            for input in self.with_what_came_besides(first) {
+                match input {
+                    Input::Stop if farewell.is_none() => {
+                        farewell = Some(self.take_leave());
+                        next_probe = clock::now();
+                    }
+                    Input::Detach => return,
+                    other => self.take_in(other, clock::now()),
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                // Or nobody is left to stop us in order; the kernel answers on, and the peer sees
-                // our age.
-                Ok(Input::Detach) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(input) => self.take_in(input, clock::now()),
             }
         }
         self.close();
+    }
+
+    /// Each tick looks at all groups. So that answers for many groups do not take as many ticks, what waits in the
+    /// inbox is taken together, one for each group at most: probes do not wait for more.
+    fn with_what_came_besides(&self, first: Option<Input>) -> Vec<Input> {
+        let besides = first.as_ref().map_or(0, |_| self.groups.len());
+        let waiting = self.inbox.try_iter().take(besides);
+        first.into_iter().chain(waiting).collect()
     }
 
     /// Leaves all groups; how many more probes shall tell the peers.

@@ -25,8 +25,9 @@ pub(super) struct Arbitration {
     /// Counts the requests.
     pub asked: u64,
     pub pending: Option<Pending>,
-    /// What was in vain is not tried again before this.
-    pub resting: Option<(Purpose, BootTime)>,
+    /// What was last in vain, of what nobody waits for and of what somebody does: neither makes the other rest,
+    /// nor has it begin anew.
+    pub vain: [Option<Vain>; 2],
     /// Our record alone lets us forward from the one until the other; never, if it does not.
     pub held_from: BootTime,
     pub held_until: BootTime,
@@ -72,6 +73,14 @@ pub(super) struct Pending {
     pub cause: Option<Cause>,
 }
 
+/// A purpose that nothing has come to, since when, and until when it rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Vain {
+    pub purpose: Purpose,
+    pub since: BootTime,
+    pub until: BootTime,
+}
+
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
@@ -91,6 +100,14 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
+    /// Its place in [`Arbitration::vain`].
+    fn slot(self) -> usize {
+        match self {
+            Self::Watch | Self::Pair => 0,
+            Self::Look | Self::Found | Self::Claim | Self::Hold => 1,
+        }
+    }
+
     /// Whether it does not wait for the answer to `other`. A look would lose what a claim has won.
     fn displaces(self, other: Self) -> bool {
         match self {
@@ -122,7 +139,7 @@ impl Arbitration {
             seen: None,
             asked: 0,
             pending: None,
-            resting: None,
+            vain: [None; 2],
             held_from: BootTime::NEVER,
             held_until: BootTime::NEVER,
             won: None,
@@ -155,11 +172,9 @@ impl Core {
 
     /// What was looked for in another state, or before the operator gave an order, is of no use.
     pub(super) fn forget_look(&mut self) {
-        let Arbitration {
-            pending, resting, ..
-        } = &mut self.arbitration;
+        let Arbitration { pending, vain, .. } = &mut self.arbitration;
         pending.take_if(|pending| pending.purpose == Purpose::Look);
-        resting.take_if(|(purpose, _)| *purpose == Purpose::Look);
+        vain[Purpose::Look.slot()].take_if(|vain| vain.purpose == Purpose::Look);
     }
 
     // ---- Answers -----------------------------------------------------------------------------
@@ -201,14 +216,14 @@ impl Core {
             checked: now,
             sound: is == ArbiterFinding::Well,
         });
-        self.find_arbiter(is, now);
         match is {
-            ArbiterFinding::Well => self.arbitration.overruled = false,
+            ArbiterFinding::Well => self.answered_well(now),
             ArbiterFinding::NeverHeard
             | ArbiterFinding::Failing(_)
             | ArbiterFinding::Behind { .. }
             | ArbiterFinding::Foreign { .. } => {
-                self.rest(pending.purpose, now);
+                self.find_arbiter(is, now);
+                self.rest(pending, now);
                 self.refuse_forced(pending, now);
             }
         }
@@ -246,8 +261,7 @@ impl Core {
             checked: now,
             sound: true,
         });
-        self.arbitration.overruled = false;
-        self.find_arbiter(ArbiterFinding::Well, now);
+        self.answered_well(now);
         let Mode::Solo { term } = record.mode else {
             return;
         };
@@ -269,17 +283,33 @@ impl Core {
         self.arbitration.held_until = until;
     }
 
+    fn answered_well(&mut self, now: BootTime) {
+        self.arbitration.overruled = false;
+        self.arbitration.vain = [None; 2];
+        self.find_arbiter(ArbiterFinding::Well, now);
+    }
+
     fn failed(&mut self, pending: &Pending, fault: Fault, now: BootTime) {
-        self.rest(pending.purpose, now);
+        self.rest(pending, now);
         self.find_arbiter(ArbiterFinding::Failing(fault), now);
         self.refuse_forced(pending, now);
     }
 
-    /// What was in vain is not asked again at once.
-    fn rest(&mut self, purpose: Purpose, now: BootTime) {
-        if let Rule::Arbiter(policy) = self.policy.rule() {
-            self.arbitration.resting = Some((purpose, now.after(policy.pause())));
-        }
+    /// What is in vain is asked again after as long as it has been so: one failure costs an owner or a candidate
+    /// little, and an arbiter that stays away is not flooded.
+    fn rest(&mut self, asked: &Pending, now: BootTime) {
+        let Rule::Arbiter(policy) = self.policy.rule() else {
+            return;
+        };
+        let slot = &mut self.arbitration.vain[asked.purpose.slot()];
+        let since = slot
+            .filter(|vain| vain.purpose == asked.purpose)
+            .map_or(asked.since, |vain| vain.since);
+        *slot = Some(Vain {
+            purpose: asked.purpose,
+            since,
+            until: now.after(policy.pause_after(now.since(since))),
+        });
     }
 
     /// Whether what was found may be acted on. Epochs only grow, and within one so do revisions: the
@@ -410,8 +440,8 @@ impl Core {
             }
             Stage::Active | Stage::Draining => self.tenure(policy).unwrap_or(watch),
         };
-        let rested = match self.arbitration.resting {
-            Some((purpose, until)) if purpose == wish.purpose => until,
+        let rested = match self.arbitration.vain[wish.purpose.slot()] {
+            Some(Vain { purpose, until, .. }) if purpose == wish.purpose => until,
             Some(_) | None => BootTime::NEVER,
         };
         Wish {

@@ -8,7 +8,7 @@ use router_common::time::BootTime;
 use super::{
     super::{Answer, PeerReport, Request, Revision},
     Core,
-    arbitration::{Arbitration, Pending, Seen},
+    arbitration::{Arbitration, Pending, Seen, Vain},
     evidence::DualActivity,
 };
 
@@ -137,7 +137,7 @@ impl Arbitration {
             seen,
             asked: _,
             pending,
-            resting,
+            vain,
             held_from,
             held_until,
             won: _,
@@ -158,7 +158,13 @@ impl Arbitration {
         if let Some(Pending { since, .. }) = pending {
             passed.over(since);
         }
-        if let Some((_, until)) = resting {
+        for Vain {
+            purpose: _,
+            since,
+            until,
+        } in vain.iter_mut().flatten()
+        {
+            passed.over(since);
             passed.over(until);
         }
         passed.over(held_from);

@@ -554,6 +554,87 @@ fn a_candidate_does_not_wait_because_a_standby_asked_in_vain() {
     }
 }
 
+/// Runs until what node `at` asks of the arbiter fails, and has the arbiter answer from then on.
+fn fail_once(sim: &mut Sim, at: usize) {
+    let finding = |sim: &Sim| sim.places[at].node.core.as_ref().map(Core::arbiter_finding);
+    sim.apply(Op::StoreDown(true)).expect("rules hold");
+    while finding(sim) == Some(ArbiterFinding::Well) {
+        sim.step().expect("rules hold");
+    }
+    sim.apply(Op::StoreDown(false)).expect("rules hold");
+}
+
+#[test]
+fn a_candidate_whose_request_failed_soon_asks_again() {
+    for seed in 0..50 {
+        let mut sim = pair_with_long_terms(seed);
+        sim.apply(Op::PowerOff(0)).expect("rules hold");
+        fail_once(&mut sim, 1);
+        assert!(!sim.active(1), "seed {seed}");
+        sim.run(2 * KEEPALIVE).expect("rules hold");
+        assert!(sim.active(1), "seed {seed}: {:?}", sim.history(1));
+    }
+}
+
+#[test]
+fn an_active_whose_request_failed_soon_asks_again() {
+    for seed in 0..50 {
+        let mut sim = pair_with_long_terms(seed);
+        let claim = sim.places[0].node.published.claim;
+        sim.apply(Op::PowerOff(1)).expect("rules hold");
+        fail_once(&mut sim, 0);
+        let gap = gap(&mut sim, LONG_TERM);
+        assert!(gap <= KEEPALIVE * PER_MS, "seed {seed}: {gap} steps");
+        let now = sim.places[0].node.published.claim;
+        assert_eq!(now, claim, "seed {seed}");
+    }
+}
+
+/// From each request that is seen on its way to the next, in steps.
+fn intervals(sim: &mut Sim, at: usize, ms: u64) -> Vec<u64> {
+    let mut intervals = Vec::new();
+    let mut newest = sim.asks(at);
+    let mut since = 0;
+    for step in 0..ms * PER_MS {
+        // Grants that come so late that the owner suspects its peer again and again, and still come.
+        let cycle = step % (4 * KEEPALIVE * PER_MS);
+        sim.cut[1] = cycle < 3 * KEEPALIVE * PER_MS;
+        sim.step().expect("rules hold");
+        since += 1;
+        let asks = sim.asks(at);
+        if asks.is_some() && asks > newest {
+            newest = asks;
+            intervals.push(since);
+            since = 0;
+        }
+    }
+    intervals
+}
+
+#[test]
+fn an_arbiter_that_stays_away_is_asked_ever_less_often() {
+    let pause = LONG_TERM / 12 * PER_MS;
+    for seed in 0..20 {
+        for owner_dies in [false, true] {
+            let mut sim = pair_with_long_terms(seed);
+            sim.apply(Op::StoreDown(true)).expect("rules hold");
+            let owner = sim.places[0].node.published.claim;
+            if owner_dies {
+                sim.apply(Op::PowerOff(0)).expect("rules hold");
+            }
+            let intervals = intervals(&mut sim, usize::from(owner_dies), 4 * LONG_TERM);
+            let case = format!("seed {seed}, the owner dies: {owner_dies}: {intervals:?}");
+            let (first, last) = intervals.split_at(intervals.len().saturating_sub(16));
+            assert!(first.len() > 5, "{case}");
+            // What nobody waits for, and what somebody does, are asked each at its own pace.
+            let mut paces = last.windows(2).map(|two| two[0] + two[1]);
+            assert!(paces.all(|it| it >= pause), "{case}");
+            assert!(last.iter().all(|&it| it <= 3 * pause), "{case}");
+            assert_eq!(sim.places[0].node.published.claim, owner, "{case}");
+        }
+    }
+}
+
 #[test]
 fn an_arbiter_that_has_forgotten_is_not_believed_until_the_operator_says_so() {
     let mut sim = pair(Setup::Arbiter, 1);

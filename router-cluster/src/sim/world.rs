@@ -198,6 +198,12 @@ impl Sim {
         }
     }
 
+    /// The number of the newest request of a node that is on its way.
+    pub(super) fn asks(&self, index: usize) -> Option<u64> {
+        let of_node = self.asked.iter().filter(|asked| asked.by == index);
+        of_node.map(|asked| asked.number).max()
+    }
+
     pub(super) fn active(&self, index: usize) -> bool {
         self.places[index].node.active()
     }
