@@ -35,11 +35,16 @@ impl MssOption {
     /// in the packet, not for those left to the device to fill in.
     #[inline(always)]
     pub const fn updated_checksum(&self, checksum: [u8; 2], value: u16) -> [u8; 2] {
-        // The value may straddle two words of the sum.
+        checksum::update_u16(checksum, self.summed(self.value), self.summed(value))
+    }
+
+    /// `value` as the sum has it, where it may straddle two words.
+    #[inline(always)]
+    pub const fn summed(&self, value: u16) -> [u8; 2] {
         if (self.value_offset - self.checksum_offset).is_multiple_of(2) {
-            checksum::update_u16(checksum, self.value.to_be_bytes(), value.to_be_bytes())
+            value.to_be_bytes()
         } else {
-            checksum::update_u16(checksum, self.value.to_le_bytes(), value.to_le_bytes())
+            value.to_le_bytes()
         }
     }
 }

@@ -29,6 +29,9 @@ use crate::{
     verdict::SendRefusal,
 };
 
+/// asm-generic/errno.h, as helpers return it.
+const EALREADY: i64 = -114;
+
 /// Outer TTL where it is to be inherited from what has none.
 const DEFAULT_TTL: u8 = 64;
 
@@ -56,9 +59,26 @@ pub fn send(ctx: &TcContext) -> Result<i32, SendRefusal> {
     }
     mss::clamp(ctx, egress.mss_ipv4, egress.mss_ipv6);
     let inner_length = ctx.len().saturating_sub(Ethernet::LEN as u32);
-    make_room(ctx, egress, 0)?;
+    let onward = make_room(ctx, egress, 0, true)?;
     put_headers(ctx, egress, &inner, inner.protocol, inner_length)?;
-    Ok(forward(ctx, egress))
+    Ok(onward.verdict(ctx, egress))
+}
+
+/// How a packet with its outer headers leaves.
+#[derive(Clone, Copy)]
+enum Onward {
+    Forward,
+    ComeAgain,
+}
+
+impl Onward {
+    #[inline(always)]
+    fn verdict(self, ctx: &TcContext, egress: &TunnelEgress) -> i32 {
+        match self {
+            Self::Forward => forward(ctx, egress),
+            Self::ComeAgain => come_again(ctx),
+        }
+    }
 }
 
 /// Puts outer headers before a whole Ethernet frame.
@@ -100,25 +120,17 @@ fn send_frame(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal
     let header_length = Ethernet::LEN + tags_length;
     let payload_length = ctx.len().saturating_sub(Ethernet::LEN as u32);
     let inner_length = payload_length + header_length as u32;
-    let inner = inner(ctx);
-    let is_ip = inner.is_some();
-    if is_ip {
-        make_room(ctx, egress, header_length)?;
-    } else {
-        // The kernel makes room in IP packets only.
-        let added = egress.format.outer_length() + header_length;
-        // SAFETY: the context of this very call.
-        if unsafe { bpf_skb_change_head(ctx.skb.skb, added as u32, 0) } != 0 {
-            return Err(no_room);
-        }
-    }
-    let inner = inner.unwrap_or(Inner {
+    let found = inner(ctx);
+    let is_ip = found.is_some();
+    // VERIFIER: "R1 !read_ok" where this came after the room was made.
+    let inner = found.unwrap_or(Inner {
         protocol: u16::from_be_bytes(ether_type),
         tos: 0,
         ttl: DEFAULT_TTL,
         flow_label: 0,
         hash: 0,
     });
+    let onward = make_room(ctx, egress, header_length, is_ip)?;
     let frame = Ethernet::LEN + egress.format.outer_length();
     skb.write(frame, &addresses).ok_or(no_room)?;
     let mut offset = frame + addresses.len();
@@ -132,11 +144,7 @@ fn send_frame(ctx: &TcContext, egress: &TunnelEgress) -> Result<i32, SendRefusal
     }
     skb.write(offset, &ether_type).ok_or(no_room)?;
     put_headers(ctx, egress, &inner, ETH_P_TEB, inner_length)?;
-    Ok(if is_ip {
-        forward(ctx, egress)
-    } else {
-        come_again(ctx)
-    })
+    Ok(onward.verdict(ctx, egress))
 }
 
 /// The kernel finds a neighbour only for what it takes for IP. What it does not, although the outer
@@ -156,7 +164,8 @@ fn forward(ctx: &TcContext, egress: &TunnelEgress) -> i32 {
     unsafe { bpf_redirect_neigh(egress.underlay_ifindex, core::ptr::null_mut(), 0, 0) as i32 }
 }
 
-/// Makes room for the outer headers and `frame_header` bytes of an inner Ethernet header.
+/// Makes room for the outer headers and `frame_header` bytes of an inner Ethernet header. What was before
+/// it is to be written anew.
 ///
 /// GSO packets stay whole: the segment size is kept, because the tunnel's MTU already leaves room.
 #[inline(always)]
@@ -164,7 +173,8 @@ fn make_room(
     ctx: &TcContext,
     egress: &TunnelEgress,
     frame_header: usize,
-) -> Result<(), SendRefusal> {
+    is_ip: bool,
+) -> Result<Onward, SendRefusal> {
     /// `BPF_F_ADJ_ROOM_ENCAP_L2(len)` of linux/bpf.h.
     const INNER_LENGTH_SHIFT: u32 = 56;
     let mut flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
@@ -183,10 +193,24 @@ fn make_room(
         flags |= (frame_header as u64) << INNER_LENGTH_SHIFT;
     }
     let added = egress.format.outer_length() + frame_header;
-    ctx.adjust_room(added as i32, BPF_ADJ_ROOM_MAC, flags)
-        .map_err(|_| SendRefusal::NoRoom {
-            index: egress.index,
-        })
+    let no_room = SendRefusal::NoRoom {
+        index: egress.index,
+    };
+    // The kernel does it in IP packets, and of one tunnel only: a packet is marked as encapsulated by the one
+    // that it is in, and stays so behind one that it came out of. None of those is to be cut later: the device
+    // does it first, see `CUT_BEFORE` of the agent.
+    if is_ip {
+        match ctx.adjust_room(added as i32, BPF_ADJ_ROOM_MAC, flags) {
+            Ok(()) => return Ok(Onward::Forward),
+            Err(EALREADY) if !Skb(ctx).is_gso() => {}
+            Err(_) => return Err(no_room),
+        }
+    }
+    // SAFETY: the context of this very call.
+    if unsafe { bpf_skb_change_head(ctx.skb.skb, added as u32, 0) } != 0 {
+        return Err(no_room);
+    }
+    Ok(Onward::ComeAgain)
 }
 
 /// Writes the outer headers, for which there is room, and counts the packet.

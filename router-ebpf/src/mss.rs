@@ -28,9 +28,10 @@ pub fn clamp(ctx: &TcContext, limit_ipv4: u16, limit_ipv6: u16) {
     let Some(value) = mss::clamp(option.value, limit) else {
         return;
     };
-    let (old, new) = (option.value.to_be(), value.to_be());
+    let summed = |value| u64::from(u16::from_ne_bytes(option.summed(value)));
+    let (old, new) = (summed(option.value), summed(value));
     // What fails has changed nothing yet; the checksum goes first.
     let _ = ctx
-        .l4_csum_replace(option.checksum_offset, u64::from(old), u64::from(new), 2)
-        .and_then(|()| ctx.store(option.value_offset, &new, 0));
+        .l4_csum_replace(option.checksum_offset, old, new, 2)
+        .and_then(|()| ctx.store(option.value_offset, &value.to_be_bytes(), 0));
 }

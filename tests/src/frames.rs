@@ -200,12 +200,15 @@ pub fn inner_udp(port: u16, payload: &[u8]) -> Vec<u8> {
     [bytes_of(&ip), bytes_of(&udp), payload].concat()
 }
 
-/// A TCP SYN with the segment size that Ethernet allows, and a right checksum.
-pub fn inner_syn() -> Vec<u8> {
+/// A TCP SYN with the segment size that Ethernet allows, behind so many options of one byte, and a right checksum.
+pub fn inner_syn(no_operations: usize) -> Vec<u8> {
+    assert!(no_operations <= 4);
     let mut tcp = vec![
-        0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 2, 0xff, 0xff,
+        0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x70, 2, 0xff, 0xff, 0, 0, 0, 0,
     ];
-    tcp.extend([0, 0, 0, 0, 2, 4, 0x05, 0xb4]);
+    tcp.extend(vec![1; no_operations]);
+    tcp.extend([2, 4, 0x05, 0xb4]);
+    tcp.resize(28, 0);
     let length = u16::try_from(tcp.len()).unwrap();
     let sum = !tcp_sum(INNER_REMOTE, INNER_LOCAL, &tcp);
     tcp[16..18].copy_from_slice(&sum.to_be_bytes());

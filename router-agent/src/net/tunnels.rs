@@ -26,6 +26,21 @@ use super::{
 /// A GSO packet and its outer headers must fit the 16 bits of an IPv4 length.
 const GSO_MAX_SIZE: u32 = 65_000;
 
+/// Features of a device (`ethtool -k`) by which it takes packets that are to be cut into segments later. The egress
+/// program has no room for its headers in a long packet that is encapsulated already, nor in one of SCTP or in a list
+/// of packets: the stack cuts these before they come to it.
+const CUT_BEFORE: [&str; 9] = [
+    "tx-gre-segmentation",
+    "tx-gre-csum-segmentation",
+    "tx-udp_tnl-segmentation",
+    "tx-udp_tnl-csum-segmentation",
+    "tx-ipxip4-segmentation",
+    "tx-ipxip6-segmentation",
+    "tx-esp-segmentation",
+    "tx-sctp-segmentation",
+    "tx-gso-list",
+];
+
 /// Devices that are about to be deleted are put into the first of these device groups that nobody
 /// uses. The numbers are such as people do not choose.
 const DELETION_GROUPS: RangeInclusive<u32> = 0x5254_0000..=0x5254_ffff;
@@ -134,11 +149,19 @@ impl Netlink {
                 set_ipv6(&user.name, "addr_gen_mode")?;
             }
             self.set_offloads(device.name, &device.offloads())?;
+            self.cut_before(device.name)?;
             requests.extend(one.set_up(&user, &dataplane));
             ends.push((user, dataplane));
         }
         all_done(self.requests.execute(requests).await?)?;
         Ok(ends)
+    }
+
+    /// Has the stack cut what the egress program cannot leave to be cut later.
+    pub(super) fn cut_before(&self, name: &str) -> Result<()> {
+        self.ethtool
+            .turn_off(name, &CUT_BEFORE)
+            .with_context(|| format!("cannot turn features of {name} off"))
     }
 
     /// Deletes the tunnels' devices that there are. One that is not ours stays and is an error.
