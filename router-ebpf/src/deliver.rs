@@ -1,8 +1,8 @@
 //! From the underlay's stack side into the tunnel device.
 
 use aya_ebpf::{
-    bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::generated::{bpf_redirect, bpf_skb_vlan_pop},
+    bindings::{BPF_CSUM_LEVEL_RESET, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::generated::{bpf_csum_level, bpf_redirect, bpf_skb_vlan_pop},
     programs::TcContext,
 };
 use router_common::{
@@ -39,6 +39,9 @@ fn marked(ctx: &TcContext, index: u32) -> i32 {
         // SAFETY: the context of this very call.
         unsafe { bpf_skb_vlan_pop(ctx.skb.skb) };
     }
+    // What the network card has found of a checksum was the outer packet's.
+    // SAFETY: the context of this very call.
+    unsafe { bpf_csum_level(ctx.skb.skb, u64::from(BPF_CSUM_LEVEL_RESET)) };
     mss::clamp(ctx, device.mss_ipv4, device.mss_ipv6);
     into(ctx, &device)
 }

@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use router_common::{
     gre::{self, AnyKey, Gre},
     net::{
-        ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, Ipv4, Ipv6, PROTO_DESTINATION_OPTIONS,
-        PROTO_ICMP, PROTO_TCP, PROTO_UDP, Udp,
+        ETH_P_IPV4, ETH_P_IPV6, ETH_P_TEB, Ethernet, GRE_UDP_PORT, Ipv4, Ipv6,
+        PROTO_DESTINATION_OPTIONS, PROTO_GRE, PROTO_ICMP, PROTO_TCP, PROTO_UDP, Udp,
     },
     packet::Packet as _,
 };
@@ -205,6 +205,9 @@ pub fn ip_of_frame(frame: &[u8]) -> Option<(u16, &[u8])> {
     Some((link.ether_type, frame.get(link.offset..)?))
 }
 
+/// RFC 3376 §4.
+const PROTO_IGMP: u8 = 2;
+
 /// What was found in a capture.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -222,6 +225,11 @@ pub fn verify(frames: &[Vec<u8>]) -> Findings {
     let mut findings = Findings::default();
     for (number, frame) in frames.iter().enumerate() {
         let Some(wrapped) = Wrapped::read(frame) else {
+            if is_of_a_tunnel(frame) {
+                findings
+                    .wrong
+                    .push(format!("frame {number}: no GRE that can be read"));
+            }
             continue;
         };
         findings.gre_packets += 1;
@@ -236,6 +244,28 @@ pub fn verify(frames: &[Vec<u8>]) -> Findings {
         findings.take(number, result);
     }
     findings
+}
+
+/// Whether a frame is GRE's by its IP protocol or UDP port, whatever else is in it.
+fn is_of_a_tunnel(frame: &[u8]) -> bool {
+    let Some((ether_type, packet)) = ip_of_frame(frame) else {
+        return false;
+    };
+    let (protocol, payload) = match ether_type {
+        ETH_P_IPV4 => (
+            packet.read::<Ipv4>(0).map(|header| header.protocol),
+            Ipv4::LEN,
+        ),
+        ETH_P_IPV6 => (
+            packet.read::<Ipv6>(0).map(|header| header.next_header),
+            Ipv6::LEN,
+        ),
+        _ => return false,
+    };
+    // RFC 768: the destination port is the second field.
+    let port = packet.read::<[u8; 2]>(payload + 2);
+    protocol == Some(PROTO_GRE)
+        || (protocol == Some(PROTO_UDP) && port == Some(GRE_UDP_PORT.to_be_bytes()))
 }
 
 /// Computes the checksums of IP packets anew that are in no tunnel.
@@ -302,12 +332,18 @@ fn verify_ip(ether_type: u16, packet: &[u8], padded: usize) -> Result<Option<u8>
 
 fn verify_ipv4(packet: &[u8]) -> Result<Option<u8>> {
     let header: Ipv4 = packet.read(0).context("no IPv4 header")?;
-    if header.has_options() || header.is_fragment() {
+    // In units of 4 bytes (RFC 791 §3.1).
+    let length = usize::from(packet[0] & 0x0f) * 4;
+    let (with_options, payload) = packet.split_at_checked(length).context("IPv4 options")?;
+    ensure!(
+        ones_complement_sum(&[with_options]) == 0xffff,
+        "IPv4 checksum"
+    );
+    if header.is_fragment() {
         return Ok(None);
     }
-    ensure!(header.checksum_is_valid(), "IPv4 checksum");
     let addresses = [header.source, header.destination].concat();
-    verify_payload(header.protocol, &addresses, &packet[Ipv4::LEN..])
+    verify_payload(header.protocol, &addresses, payload)
 }
 
 fn verify_ipv6(packet: &[u8]) -> Result<Option<u8>> {
@@ -338,7 +374,7 @@ fn verify_payload(protocol: u8, addresses: &[u8], payload: &[u8]) -> Result<Opti
             (!udp.has_checksum() && addresses.len() == 8)
                 || ones_complement_sum(&[&pseudo, payload]) == 0xffff
         }
-        PROTO_ICMP => ones_complement_sum(&[payload]) == 0xffff,
+        PROTO_ICMP | PROTO_IGMP => ones_complement_sum(&[payload]) == 0xffff,
         _ => return Ok(None),
     };
     ensure!(right, "checksum of inner protocol {protocol}");
@@ -367,10 +403,7 @@ pub(crate) fn ones_complement_sum(parts: &[&[u8]]) -> u16 {
 #[cfg(test)]
 mod tests {
     use bytemuck::bytes_of;
-    use router_common::{
-        gre::{GreBase, bit},
-        net::{GRE_UDP_PORT, PROTO_GRE},
-    };
+    use router_common::gre::{GreBase, bit};
 
     use super::*;
 
@@ -426,6 +459,36 @@ mod tests {
             let mut frame = whole.clone();
             frame[byte] ^= 0x10;
             assert_eq!(verify(&[frame]).wrong.len(), 1, "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn gre_that_cannot_be_read_is_found() {
+        let mut frame = good();
+        // The version, of the GRE header's second byte.
+        frame[Ethernet::LEN + Ipv4::LEN + 1] = 7;
+        assert_eq!(verify(&[frame]).wrong.len(), 1);
+    }
+
+    /// As of a join to a multicast group (RFC 3376 §4), which has the Router Alert option (RFC 2113).
+    #[test]
+    fn behind_options_checksums_are_looked_at() {
+        let igmp = [0x16, 0, 0xfa, 0x04, 239, 1, 1, 1].to_vec();
+        let sum = !ones_complement_sum(&[&igmp[..2], &igmp[4..]]);
+        let igmp = [&igmp[..2], &sum.to_be_bytes(), &igmp[4..]].concat();
+        let mut header =
+            bytes_of(&Ipv4::new(PROTO_IGMP, [1; 4], [239, 1, 1, 1], 0, 1, 32)).to_vec();
+        header[0] = 0x46;
+        header.extend([148, 4, 0, 0]);
+        header[10..12].fill(0);
+        let sum = !ones_complement_sum(&[&header]);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        let packet = [header, igmp].concat();
+        assert_eq!(verify_ipv4(&packet).unwrap(), Some(PROTO_IGMP));
+        for byte in [8, 21, 25, 31] {
+            let mut packet = packet.clone();
+            packet[byte] ^= 0x10;
+            assert!(verify_ipv4(&packet).is_err(), "byte {byte}");
         }
     }
 

@@ -124,10 +124,9 @@ fn another_tunnel_goes_through_ours() {
                 format!("local-ip {}", router.underlay),
                 format!("remote-ip {}", router.peer().underlay),
             ];
-            let config: String = lines
-                .iter()
-                .map(|line| format!("set interfaces tunnel tun0 {line}\n"))
-                .collect();
+            let config = lines.iter().fold(String::new(), |config, line| {
+                config + &format!("set interfaces tunnel tun0 {line}\n")
+            });
             agents.push(start(node, &config));
             let [local, remote] = [number, 3 - number].map(|host| format!("172.16.0.{host}"));
             node.ip_batch(&[

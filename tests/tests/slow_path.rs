@@ -284,6 +284,35 @@ fn segments_arrive(config: impl Fn(Router) -> String + 'static) {
     assert!(segments > LENGTH / 1500, "{segments}");
 }
 
+/// Our way is narrow, as a router there has said; the far end's is not, and it does not know of ours.
+#[test]
+fn segments_that_are_longer_than_the_device_is_wide_arrive() {
+    const LENGTH: usize = 256 << 10;
+    const SEGMENT: usize = 1400;
+    let cluster = tunnel_with(|router| {
+        let narrow = if router == ROUTERS[0] {
+            "set interfaces tunnel tun00 mtu 1300\n"
+        } else {
+            ""
+        };
+        with(&["parameters ip checksum"])(router) + narrow
+    });
+    let [a, c] = ROUTERS;
+    let node = cluster.node(a);
+    // What a host behind the router would announce.
+    let announced = SEGMENT.to_string();
+    let peer = [
+        "ip", "route", "add", c.tunnel, "dev", "tun00", "advmss", &announced,
+    ];
+    node.exec(&peer).unwrap();
+    let before = counter(node, "slow_packets");
+    talk::transfer(cluster.node(c), node, a.tunnel.parse().unwrap(), LENGTH).unwrap();
+    assert_eq!(counter(node, "slow_too_long"), 0);
+    // They were that long.
+    let packets = usize::try_from(counter(node, "slow_packets") - before).unwrap();
+    assert!(packets < LENGTH / 1250, "{packets}");
+}
+
 #[test]
 fn a_wrong_checksum_is_dropped_and_counted() {
     let cluster = tunnel_with(with(&["parameters ip checksum"]));

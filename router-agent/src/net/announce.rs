@@ -42,6 +42,27 @@ impl Announcer {
         Ok(Self { socket })
     }
 
+    /// For frames of which each stands behind a `struct virtio_net_hdr` (packet(7), `PACKET_VNET_HDR`).
+    pub fn open_with_offloads() -> io::Result<Self> {
+        let on: libc::c_int = 1;
+        let announcer = Self::open()?;
+        let length = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
+        // SAFETY: `on` lives through the call, and its length is given.
+        let result = unsafe {
+            libc::setsockopt(
+                announcer.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_VNET_HDR,
+                (&raw const on).cast(),
+                length,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(announcer)
+    }
+
     /// Announces that `address` is at `link` from now on.
     pub fn announce(&self, link: &Link, address: IpAddr) -> io::Result<()> {
         let frame = match address {

@@ -116,12 +116,11 @@ impl Ethtool {
     /// Turns features of an interface off, by the names that `ethtool -k` shows. What this kernel does not know,
     /// it does not do; what the device has fixed, stays.
     pub fn turn_off(&self, interface: &str, names: &[&str]) -> io::Result<()> {
-        let features = match self.features.get() {
-            Some(features) => features,
-            None => {
-                let read = self.feature_names(interface)?;
-                self.features.get_or_init(|| read)
-            }
+        let features = if let Some(features) = self.features.get() {
+            features
+        } else {
+            let read = self.feature_names(interface)?;
+            self.features.get_or_init(|| read)
         };
         let mut request = Features {
             command: SET_FEATURES,

@@ -12,6 +12,7 @@ use router_common::{
     packet::Packet as _,
 };
 
+use super::segments::{self, Offload, TooLong};
 use crate::tunnel::Entries;
 
 /// The Ethernet source of what goes into a layer 3 tunnel's device, where nobody looks at it:
@@ -48,6 +49,8 @@ pub enum Outcome<'a> {
         frame: Vec<u8>,
         /// Length of the inner packet.
         inner_length: usize,
+        /// What the kernel is to do to the frame, if anything.
+        offload: Option<Offload>,
     },
     /// The far end's keepalive: an IPv4 packet, to be sent as it is.
     GiveBack {
@@ -69,7 +72,7 @@ pub enum Refusal {
     Unsupported,
     /// RFC 6040 §4.2.
     Congestion,
-    /// The tunnel device would not take it.
+    /// The tunnel device would not take it, and nobody may cut it.
     TooLong,
     /// Only the programs answer it: what they did not see is not to make a node look alive.
     Heartbeat,
@@ -287,19 +290,18 @@ fn clamp(frame: &mut [u8], protocol: u16, limit: u16) {
 }
 
 fn deliver<'a>(
-    frame: Vec<u8>,
+    mut frame: Vec<u8>,
     inner_length: usize,
     tag: usize,
     entries: &Entries,
 ) -> Result<Outcome<'a>, Refusal> {
-    let longest = (entries.device.mtu as usize).saturating_add(Ethernet::LEN + tag);
-    if frame.len() > longest {
-        return Err(Refusal::TooLong);
-    }
+    let longest = (entries.device.mtu as usize).saturating_add(tag);
+    let offload = segments::offload(&mut frame, longest).map_err(|TooLong| Refusal::TooLong)?;
     Ok(Outcome::Deliver {
         dataplane_ifindex: entries.device.dataplane_ifindex,
         frame,
         inner_length,
+        offload,
     })
 }
 
@@ -353,6 +355,7 @@ mod tests {
                 dataplane_ifindex,
                 frame,
                 inner_length,
+                offload: None,
             } => {
                 assert_eq!(dataplane_ifindex, DATAPLANE_IFINDEX);
                 let ethernet = if format.has(Format::LAYER2) {

@@ -10,6 +10,7 @@ mod counters;
 pub mod decapsulate;
 #[cfg(test)]
 mod fixture;
+pub mod segments;
 mod sockets;
 mod table;
 
@@ -78,6 +79,8 @@ pub struct Worker {
     wake: UnixStream,
     sources: Vec<Source>,
     packets: Announcer,
+    /// Takes frames behind what the kernel is to do to them.
+    segments: Announcer,
     raw: RawSender,
     total: TokenBucket,
     warned_at: BootTime,
@@ -111,6 +114,7 @@ pub fn open<'a>(
         wake: woken,
         sources: Vec::new(),
         packets: Announcer::open().context("cannot open a packet socket")?,
+        segments: Announcer::open_with_offloads().context("cannot open a packet socket")?,
         raw: RawSender::open().context("cannot open a raw socket")?,
         total: TokenBucket::new(TOTAL_PACKETS_PER_S, TOTAL_PACKETS_PER_S / 10),
         warned_at: BootTime::NEVER,
@@ -285,7 +289,15 @@ impl Worker {
                 dataplane_ifindex,
                 frame,
                 inner_length,
-            } => self.packets.send(*dataplane_ifindex, frame).map(|()| {
+                offload,
+            } => match offload {
+                None => self.packets.send(*dataplane_ifindex, frame),
+                Some(offload) => {
+                    let frame = segments::with_offload(offload, frame);
+                    self.segments.send(*dataplane_ifindex, &frame)
+                }
+            }
+            .map(|()| {
                 counters.packets.add(1);
                 counters.bytes.add(*inner_length as u64);
             }),

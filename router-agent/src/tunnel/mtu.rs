@@ -39,18 +39,34 @@ pub fn on_path(tunnel: &Tunnel, underlay_mtu: u32, path_mtu: Option<u32>) -> Mtu
         };
     };
     let fitting = path_mtu.saturating_sub(overhead(tunnel));
-    let can_fragment = tunnel.local_ip.is_ipv4();
-    let has_ipv6 = tunnel.addresses.iter().any(|net| net.addr().is_ipv6());
-    let floor = if can_fragment || has_ipv6 {
-        IPV6_MINIMUM.min(full)
-    } else {
-        0
-    };
-    let present = fitting.min(full).max(floor);
+    let present = fitting.min(full).max(floor(tunnel, full));
     Mtu {
         full,
         present,
-        may_fragment: can_fragment && present > fitting,
+        may_fragment: can_fragment(tunnel) && present > fitting,
+    }
+}
+
+/// The path's MTU for which [`on_path`] gave `present`, which is less than `full`; the least where it may have been
+/// less than that.
+pub fn path_of(tunnel: &Tunnel, full: u32, present: u32) -> u32 {
+    if present > floor(tunnel, full) {
+        present.saturating_add(overhead(tunnel))
+    } else {
+        IPV6_MINIMUM
+    }
+}
+
+fn can_fragment(tunnel: &Tunnel) -> bool {
+    tunnel.local_ip.is_ipv4()
+}
+
+fn floor(tunnel: &Tunnel, full: u32) -> u32 {
+    let has_ipv6 = tunnel.addresses.iter().any(|net| net.addr().is_ipv6());
+    if can_fragment(tunnel) || has_ipv6 {
+        IPV6_MINIMUM.min(full)
+    } else {
+        0
     }
 }
 
@@ -101,6 +117,19 @@ mod tests {
         assert_eq!(on_path(&small, 1500, Some(1280)), mtu(600, 600, false));
         assert!(!is_too_long(&small, 1500) && !is_too_long(&plain, 1500));
         assert!(is_too_long(&fixed, 1323));
+    }
+
+    #[test]
+    fn what_a_device_had_tells_its_path() {
+        let plain = tunnel();
+        assert_eq!(path_of(&plain, 1476, 1376), 1400);
+        for path in [1280, 1290, 1303] {
+            let before = on_path(&plain, 1500, Some(path));
+            let after = path_of(&plain, before.full, before.present);
+            assert_eq!(on_path(&plain, 1500, Some(after)), before);
+        }
+        let only_ipv4 = over_ipv6(&["10.9.9.1/24"]);
+        assert_eq!(path_of(&only_ipv4, 1456, 1236), 1280);
     }
 
     #[test]

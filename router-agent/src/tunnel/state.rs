@@ -153,7 +153,7 @@ impl TunnelState {
         self.done.full_mtu = full;
         self.done.present_mtu = present;
         self.path_mtu = (present < full).then(|| LearntMtu {
-            mtu: present.saturating_add(overhead(&self.tunnel)),
+            mtu: mtu::path_of(&self.tunnel, full, present),
             at: now,
         });
         self

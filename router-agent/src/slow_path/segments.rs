@@ -1,0 +1,243 @@
+//! TCP segments that the stack has merged, or that are longer than the tunnel device takes for now: handed over as
+//! the stack hands over its own, to be cut where they must be. Knows no socket.
+
+use bytemuck::{Pod, Zeroable, bytes_of};
+use router_common::{
+    checksum::{self, fold},
+    net::{ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Ipv6, PROTO_TCP},
+    packet::Packet as _,
+};
+
+/// Of TCP's header, in bytes (RFC 9293 §3.1).
+const DATA_OFFSET: usize = 12;
+const CHECKSUM: u16 = 16;
+const SHORTEST: usize = 20;
+
+/// `struct virtio_net_hdr` of linux/virtio_net.h, for packet(7)'s `PACKET_VNET_HDR`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Offload {
+    flags: u8,
+    kind: u8,
+    header_length: u16,
+    segment_size: u16,
+    checksum_start: u16,
+    checksum_offset: u16,
+}
+
+const _: () = assert!(size_of::<Offload>() == 10);
+
+impl Offload {
+    const NEEDS_CHECKSUM: u8 = 1;
+    const NO_SEGMENTS: u8 = 0;
+    const TCP_OVER_IPV4: u8 = 1;
+    const TCP_OVER_IPV6: u8 = 4;
+}
+
+/// A TCP segment in a frame.
+struct Segment {
+    ipv6: bool,
+    /// Of the TCP header in the frame.
+    start: usize,
+    header_length: usize,
+    /// The pseudo-header's part of the sum.
+    pseudo: u16,
+    /// Whether the field has the whole sum; else what is missing is the segment's part.
+    is_complete: bool,
+}
+
+/// What the kernel is to be told of `frame` to take it where `mtu` bytes of IP fit: nothing if it takes it as it is.
+/// `Err` if it is too long, and no TCP segment whose checksum is right.
+pub fn offload(frame: &mut [u8], mtu: usize) -> Result<Option<Offload>, TooLong> {
+    let fits = frame.len() <= mtu.saturating_add(Ethernet::LEN);
+    let Some(segment) = segment(frame) else {
+        return if fits { Ok(None) } else { Err(TooLong) };
+    };
+    if fits && segment.is_complete {
+        return Ok(None);
+    }
+    let to_payload = segment.start + segment.header_length;
+    let lengths = (
+        u16::try_from(to_payload),
+        u16::try_from(segment.start),
+        mtu.checked_sub(to_payload - Ethernet::LEN)
+            .and_then(|size| u16::try_from(size).ok())
+            .filter(|size| *size > 0),
+    );
+    let (Ok(header_length), Ok(checksum_start), Some(segment_size)) = lengths else {
+        return Err(TooLong);
+    };
+    let field = &mut frame[segment.start + usize::from(CHECKSUM)..][..2];
+    field.copy_from_slice(&segment.pseudo.to_be_bytes());
+    let kind = match (fits, segment.ipv6) {
+        (true, _) => Offload::NO_SEGMENTS,
+        (false, false) => Offload::TCP_OVER_IPV4,
+        (false, true) => Offload::TCP_OVER_IPV6,
+    };
+    Ok(Some(Offload {
+        flags: Offload::NEEDS_CHECKSUM,
+        kind,
+        header_length,
+        segment_size: if fits { 0 } else { segment_size },
+        checksum_start,
+        checksum_offset: CHECKSUM,
+    }))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+/// The segment whose checksum is right as far as it is there; `None` for anything else: fragments, options,
+/// extension headers, VLAN tags.
+fn segment(frame: &[u8]) -> Option<Segment> {
+    let ethernet: Ethernet = frame.read(0)?;
+    let (ipv6, start, addresses, end) = match ethernet.ether_type() {
+        ETH_P_IPV4 => {
+            let header: Ipv4 = frame.read(Ethernet::LEN)?;
+            if header.has_options() || header.is_fragment() || header.protocol != PROTO_TCP {
+                return None;
+            }
+            let addresses = [header.source, header.destination].concat();
+            let end = Ethernet::LEN + usize::from(header.total_length());
+            (false, Ethernet::LEN + Ipv4::LEN, addresses, end)
+        }
+        ETH_P_IPV6 => {
+            let header: Ipv6 = frame.read(Ethernet::LEN)?;
+            if header.next_header != PROTO_TCP {
+                return None;
+            }
+            let start = Ethernet::LEN + Ipv6::LEN;
+            let addresses = [header.source, header.destination].concat();
+            let end = start + usize::from(header.payload_length());
+            (true, start, addresses, end)
+        }
+        _ => return None,
+    };
+    let tcp = frame.get(start..end)?;
+    let [data_offset]: [u8; 1] = tcp.read(DATA_OFFSET)?;
+    let header_length = usize::from(data_offset >> 4) * 4;
+    if header_length < SHORTEST || header_length > tcp.len() {
+        return None;
+    }
+    let length = u16::try_from(tcp.len()).ok()?.to_be_bytes();
+    let pseudo = checksum::sum(&[&addresses[..], &[0, PROTO_TCP], &length].concat());
+    let field: [u8; 2] = tcp.read(usize::from(CHECKSUM))?;
+    let is_complete = fold(u32::from(pseudo) + u32::from(checksum::sum(tcp))) == 0xffff;
+    (is_complete || u16::from_be_bytes(field) == pseudo).then_some(Segment {
+        ipv6,
+        start,
+        header_length,
+        pseudo,
+        is_complete,
+    })
+}
+
+/// `frame` behind what is to be told of it.
+pub fn with_offload(offload: &Offload, frame: &[u8]) -> Vec<u8> {
+    [bytes_of(offload), frame].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MTU: usize = 1300;
+
+    /// A TCP segment with a right checksum, or with the pseudo-header's part of it.
+    fn frame(ipv6: bool, payload: usize, is_complete: bool) -> Vec<u8> {
+        let mut tcp = vec![0; 32];
+        tcp[DATA_OFFSET] = 0x80;
+        tcp.extend((0..payload).map(|at| at.to_be_bytes()[7]));
+        let length = u16::try_from(tcp.len()).unwrap();
+        let (ether_type, ip, addresses) = if ipv6 {
+            let ip = Ipv6::new(PROTO_TCP, [0xfd; 16], [0xfe; 16], 0, 0, 64, length);
+            (
+                ETH_P_IPV6,
+                bytes_of(&ip).to_vec(),
+                [[0xfd; 16], [0xfe; 16]].concat(),
+            )
+        } else {
+            let ip = Ipv4::new(PROTO_TCP, [10, 0, 0, 1], [10, 0, 0, 2], 0, 64, 20 + length);
+            (
+                ETH_P_IPV4,
+                bytes_of(&ip).to_vec(),
+                vec![10, 0, 0, 1, 10, 0, 0, 2],
+            )
+        };
+        let pseudo = [&addresses[..], &[0, PROTO_TCP], &length.to_be_bytes()].concat();
+        let sum = if is_complete {
+            !checksum::sum(&[&pseudo[..], &tcp].concat())
+        } else {
+            checksum::sum(&pseudo)
+        };
+        tcp[usize::from(CHECKSUM)..][..2].copy_from_slice(&sum.to_be_bytes());
+        let ethernet = Ethernet::new([2; 6], [4; 6], ether_type);
+        [bytes_of(&ethernet), &ip, &tcp].concat()
+    }
+
+    #[test]
+    fn what_fits_and_is_whole_is_left_alone() {
+        for ipv6 in [false, true] {
+            let mut packet = frame(ipv6, 1000, true);
+            let before = packet.clone();
+            assert_eq!(offload(&mut packet, MTU), Ok(None));
+            assert_eq!(packet, before);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_to_be_cut() {
+        for ipv6 in [false, true] {
+            for is_complete in [false, true] {
+                let mut packet = frame(ipv6, 1400, is_complete);
+                let told = offload(&mut packet, MTU).unwrap().unwrap();
+                let ip = if ipv6 { Ipv6::LEN } else { Ipv4::LEN };
+                assert_eq!(usize::from(told.segment_size), MTU - ip - 32);
+                assert_eq!(usize::from(told.header_length), Ethernet::LEN + ip + 32);
+                assert_eq!(usize::from(told.checksum_start), Ethernet::LEN + ip);
+                assert_eq!(told.kind, if ipv6 { 4 } else { 1 });
+                // Either way the field has what the kernel adds the segment's part to.
+                assert_eq!(packet, frame(ipv6, 1400, false));
+            }
+        }
+    }
+
+    #[test]
+    fn of_what_was_merged_and_fits_the_checksum_is_missing() {
+        let mut packet = frame(false, 100, false);
+        let told = offload(&mut packet, MTU).unwrap().unwrap();
+        assert_eq!((told.flags, told.kind, told.segment_size), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_not_made_right() {
+        for payload in [100, 1400] {
+            let mut packet = frame(false, payload, true);
+            *packet.last_mut().unwrap() ^= 1;
+            let before = packet.clone();
+            let expected = if payload == 100 {
+                Ok(None)
+            } else {
+                Err(TooLong)
+            };
+            assert_eq!(offload(&mut packet, MTU), expected);
+            assert_eq!(packet, before);
+        }
+    }
+
+    #[test]
+    fn other_packets_are_too_long() {
+        for (byte, value) in [
+            (23, 17),
+            (14, 0x46),
+            (20, 0x20),
+            (46, 0x10),
+            (46, 0xf0),
+            (17, 0),
+        ] {
+            let mut packet = frame(false, 1400, true);
+            packet[byte] = value;
+            assert_eq!(offload(&mut packet, MTU), Err(TooLong), "byte {byte}");
+        }
+    }
+}
