@@ -113,7 +113,8 @@ fn segment(frame: &[u8]) -> Option<Segment> {
         }
         _ => return None,
     };
-    let tcp = frame.get(start..end)?;
+    // The kernel would take what is behind it for a part of it.
+    let tcp = frame.get(start..end).filter(|_| end == frame.len())?;
     let [data_offset]: [u8; 1] = tcp.read(DATA_OFFSET)?;
     let header_length = usize::from(data_offset >> 4) * 4;
     if header_length < SHORTEST || header_length > tcp.len() {
@@ -223,6 +224,18 @@ mod tests {
             assert_eq!(offload(&mut packet, MTU), expected);
             assert_eq!(packet, before);
         }
+    }
+
+    #[test]
+    fn what_is_behind_a_segment_is_no_part_of_it() {
+        for (payload, padding) in [(100, 1400), (1400, 1)] {
+            let mut packet = frame(false, payload, true);
+            packet.extend(vec![0; padding]);
+            assert_eq!(offload(&mut packet, MTU), Err(TooLong));
+        }
+        let mut packet = frame(false, 100, false);
+        packet.push(0);
+        assert_eq!(offload(&mut packet, MTU), Ok(None));
     }
 
     #[test]
