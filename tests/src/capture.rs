@@ -332,9 +332,9 @@ fn verify_ip(ether_type: u16, packet: &[u8], padded: usize) -> Result<Option<u8>
 
 fn verify_ipv4(packet: &[u8]) -> Result<Option<u8>> {
     let header: Ipv4 = packet.read(0).context("no IPv4 header")?;
-    // In units of 4 bytes (RFC 791 §3.1).
-    let length = usize::from(packet[0] & 0x0f) * 4;
-    let (with_options, payload) = packet.split_at_checked(length).context("IPv4 options")?;
+    let (with_options, payload) = packet
+        .split_at_checked(header.header_length())
+        .context("IPv4 options")?;
     ensure!(
         ones_complement_sum(&[with_options]) == 0xffff,
         "IPv4 checksum"

@@ -31,16 +31,24 @@ fn hub_and_spokes() -> Lab {
 }
 
 /// The tunnel between the hub and spoke `number`, as `at_hub` or the spoke has it.
-fn tunnel(number: u8, at_hub: bool, kind: &str, lines: &[String]) -> String {
-    let (local, remote) = if at_hub { (1, 2) } else { (2, 1) };
-    let name = if at_hub { number - 1 } else { 0 };
-    let common = [
-        format!("encapsulation {kind}"),
-        format!("local-ip 10.8.{number}.{local}"),
-        format!("remote-ip 10.8.{number}.{remote}"),
+fn tunnel(number: u8, at_hub: bool, kind: &str, line: &str) -> String {
+    let ends = [1, 2].map(|host| format!("10.8.{number}.{host}"));
+    let [hub, spoke] = ends.each_ref().map(String::as_str);
+    if at_hub {
+        tunnel_between([hub, spoke], number - 1, kind, line)
+    } else {
+        tunnel_between([spoke, hub], 0, kind, line)
+    }
+}
+
+fn tunnel_between([local, remote]: [&str; 2], name: u8, kind: &str, line: &str) -> String {
+    let lines = [
+        &format!("encapsulation {kind}"),
+        &format!("local-ip {local}"),
+        &format!("remote-ip {remote}"),
+        line,
     ];
-    let lines = common.iter().chain(lines);
-    lines.fold(String::new(), |config, line| {
+    lines.iter().fold(String::new(), |config, line| {
         config + &format!("set interfaces tunnel tun{name} {line}\n")
     })
 }
@@ -74,14 +82,14 @@ fn a_router_forwards_from_tunnel_to_tunnel() {
         let hub: String = [1, 2]
             .map(|number| {
                 let address = format!("address 172.16.{number}.1/24");
-                tunnel(number, true, kind, &[address])
+                tunnel(number, true, kind, &address)
             })
             .concat();
         let _hub = start(lab.node(HUB), &hub);
         let _spokes = [1_u8, 2].map(|number| {
             let node = lab.node(SPOKES[usize::from(number) - 1]);
             let address = format!("address 172.16.{number}.2/24");
-            let agent = start(node, &tunnel(number, false, kind, &[address]));
+            let agent = start(node, &tunnel(number, false, kind, &address));
             let other = format!("172.16.{}.0/24", 3 - number);
             let via = format!("172.16.{number}.1");
             let route = ["ip", "route", "add", &other, "via", &via];
@@ -97,15 +105,15 @@ fn a_bridge_joins_two_tunnels() {
     let lab = hub_and_spokes();
     let hub: String = [1, 2]
         .map(|number| {
-            let port = "parameters ip bridge-group bridge br0".to_owned();
-            tunnel(number, true, "gre-bridge", &[port])
+            let port = "parameters ip bridge-group bridge br0";
+            tunnel(number, true, "gre-bridge", port)
         })
         .concat();
     let _hub = start(lab.node(HUB), &hub);
     let _spokes = [1_u8, 2].map(|number| {
         let address = format!("address 172.16.0.{number}/24");
         let node = lab.node(SPOKES[usize::from(number) - 1]);
-        start(node, &tunnel(number, false, "gre-bridge", &[address]))
+        start(node, &tunnel(number, false, "gre-bridge", &address))
     });
     they_talk(&lab, "172.16.0.2");
 }
@@ -118,15 +126,9 @@ fn another_tunnel_goes_through_ours() {
         let mut agents = Vec::new();
         for (router, number) in ROUTERS.into_iter().zip(1..) {
             let node = lab.node(router.name);
-            let lines = [
-                format!("address 172.16.0.{number}/24"),
-                format!("encapsulation {kind}"),
-                format!("local-ip {}", router.underlay),
-                format!("remote-ip {}", router.peer().underlay),
-            ];
-            let config = lines.iter().fold(String::new(), |config, line| {
-                config + &format!("set interfaces tunnel tun0 {line}\n")
-            });
+            let ends = [router.underlay, router.peer().underlay];
+            let address = format!("address 172.16.0.{number}/24");
+            let config = tunnel_between(ends, 0, kind, &address);
             agents.push(start(node, &config));
             let [local, remote] = [number, 3 - number].map(|host| format!("172.16.0.{host}"));
             node.ip_batch(&[

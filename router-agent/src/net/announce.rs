@@ -12,7 +12,7 @@ use etherparse::{
     icmpv6::NeighborAdvertisementHeader,
 };
 
-use super::Link;
+use super::{Link, socket::set_option};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -44,22 +44,13 @@ impl Announcer {
 
     /// For frames of which each stands behind a `struct virtio_net_hdr` (packet(7), `PACKET_VNET_HDR`).
     pub fn open_with_offloads() -> io::Result<Self> {
-        let on: libc::c_int = 1;
         let announcer = Self::open()?;
-        let length = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
-        // SAFETY: `on` lives through the call, and its length is given.
-        let result = unsafe {
-            libc::setsockopt(
-                announcer.socket.as_raw_fd(),
-                libc::SOL_PACKET,
-                libc::PACKET_VNET_HDR,
-                (&raw const on).cast(),
-                length,
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        set_option(
+            &announcer.socket,
+            libc::SOL_PACKET,
+            libc::PACKET_VNET_HDR,
+            1_i32,
+        )?;
         Ok(announcer)
     }
 

@@ -12,6 +12,7 @@ mod requests;
 mod route;
 mod service_address;
 mod settings;
+pub(crate) mod socket;
 mod tunnels;
 pub mod watch;
 

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use bytemuck::Pod;
 use router_common::{
     gre::Addresses6,
     net::{GRE_UDP_PORT, PROTO_GRE},
@@ -16,6 +15,7 @@ use router_common::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::decapsulate::{Addresses, Datagram};
+use crate::net::socket::set_option;
 
 /// Bytes that wait for us at a socket, as the kernel counts them, with what it needs to keep them.
 /// Half of it: setsockopt(2) doubles.
@@ -189,57 +189,38 @@ fn open(kind: Kind) -> io::Result<Socket> {
     };
     let socket = Socket::new(domain, ty, Some(protocol))?;
     socket.set_nonblocking(true)?;
-    set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, QUEUE_BYTES)?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, QUEUE_BYTES)?;
     match kind {
         Kind::Gre4 => {}
         Kind::Gre6 => tell_of_ipv6(&socket)?,
         Kind::GreUdp4 => {
-            set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1_i32)?;
-            set(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1_i32)?;
+            set_option(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1_i32)?;
+            set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1_i32)?;
             socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, GRE_UDP_PORT).into())?;
         }
         Kind::GreUdp6 => {
             tell_of_ipv6(&socket)?;
-            set(&socket, libc::SOL_UDP, UDP_NO_CHECK6_RX, 1_i32)?;
+            set_option(&socket, libc::SOL_UDP, UDP_NO_CHECK6_RX, 1_i32)?;
             socket.set_only_v6(true)?;
             let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, GRE_UDP_PORT, 0, 0);
             socket.bind(&any.into())?;
         }
         Kind::Icmp4 => {
             let others = !(1_u32 << ICMP_DESTINATION_UNREACHABLE);
-            set(&socket, libc::SOL_RAW, ICMP_FILTER, others)?;
+            set_option(&socket, libc::SOL_RAW, ICMP_FILTER, others)?;
         }
         Kind::Icmp6 => {
             let mut others = [u32::MAX; 8];
             others[0] = !(1 << ICMP6_PACKET_TOO_BIG);
-            set(&socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, others)?;
+            set_option(&socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, others)?;
         }
     }
     Ok(socket)
 }
 
 fn tell_of_ipv6(socket: &Socket) -> io::Result<()> {
-    set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1_i32)?;
-    set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1_i32)
-}
-
-fn set<T: Pod>(socket: &Socket, level: i32, option: i32, value: T) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
-    // SAFETY: `value` lives through the call, and its size is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            length,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1_i32)?;
+    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1_i32)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
