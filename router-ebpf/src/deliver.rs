@@ -39,9 +39,12 @@ fn marked(ctx: &TcContext, index: u32) -> i32 {
         // SAFETY: the context of this very call.
         unsafe { bpf_skb_vlan_pop(ctx.skb.skb) };
     }
-    // What the network card has found of a checksum was the outer packet's.
-    // SAFETY: the context of this very call.
-    unsafe { bpf_csum_level(ctx.skb.skb, u64::from(BPF_CSUM_LEVEL_RESET)) };
+    // What the network card has found of a checksum was the outer packet's. Of what the stack has merged meanwhile,
+    // the stack itself has found it.
+    if !Skb(ctx).is_gso() {
+        // SAFETY: the context of this very call.
+        unsafe { bpf_csum_level(ctx.skb.skb, u64::from(BPF_CSUM_LEVEL_RESET)) };
+    }
     mss::clamp(ctx, device.mss_ipv4, device.mss_ipv6);
     into(ctx, &device)
 }

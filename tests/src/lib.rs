@@ -27,6 +27,7 @@ mod packet_socket;
 pub mod passing;
 pub mod poll;
 pub mod replacing;
+pub mod sites;
 pub mod status;
 pub mod talk;
 pub mod traced;

@@ -9,76 +9,30 @@ use router_common::{
     packet::Packet as _,
 };
 use router_tests::{
-    article::{self, CLIENT, ROUTERS, Router, SERVER},
+    article::{CLOUD, ROUTERS, Router, cloud_interface},
     capture::{self, Capture},
     cluster::{Cluster, PATIENCE},
     format::{ALL, Format, GRE, GRE_UDP_OVER_IPV6, await_pings, ping},
     lab::Node,
-    poll, talk,
+    poll,
+    sites::{SITES, host_address, routed},
+    talk,
 };
 
 const TRANSFER: usize = 1 << 20;
 const PORT: u16 = 5001;
+const AUTO: &str = "set interfaces tunnel tun00 parameters ip adjust-mss auto\n";
 
-/// A site: its host, and the third part of its IPv4 network and the second of its IPv6 network.
-const SITES: [(&str, u16); 2] = [(CLIENT, 100), (SERVER, 200)];
-
-fn host_address(site: u16, ipv6: bool) -> IpAddr {
-    let text = if ipv6 {
-        format!("fd00:{site}::2")
-    } else {
-        format!("10.0.{site}.2")
-    };
-    text.parse().unwrap()
-}
-
-/// Two sites whose hosts reach each other through the tunnel; `lines` are for the primary alone.
-fn routed(format: Format, lines: &'static str) -> Cluster {
-    let lab = article::sites().unwrap();
-    for (router, (host, site)) in ROUTERS.into_iter().zip(SITES) {
-        lab.node(router.name)
-            .ip_batch(&[
-                format!("address add 10.0.{site}.1/24 dev eth1"),
-                format!("address add fd00:{site}::1/64 dev eth1 nodad"),
-            ])
-            .unwrap();
-        lab.node(host)
-            .ip_batch(&[
-                format!("address add 10.0.{site}.2/24 dev eth0"),
-                format!("address add fd00:{site}::2/64 dev eth0 nodad"),
-                format!("route add default via 10.0.{site}.1"),
-                format!("route add fd00::/8 via fd00:{site}::1"),
-            ])
-            .unwrap();
-    }
-    let cluster = Cluster::start_in(lab, move |router: Router| {
+/// Both routers with such a tunnel, and the primary with `lines`.
+fn adjusted(format: Format, lines: &'static str) -> impl Fn(Router) -> String {
+    move |router| {
         let config = format.config(router);
         if router == ROUTERS[0] {
             config + lines
         } else {
             config
         }
-    })
-    .unwrap();
-    await_pings(&cluster);
-    for (router, (_, far)) in ROUTERS.into_iter().zip([SITES[1], SITES[0]]) {
-        let peer = router.peer();
-        cluster
-            .node(router)
-            .ip_batch(&[
-                format!("route add 10.0.{far}.0/24 via {}", peer.tunnel),
-                format!("route add fd00:{far}::/64 via {}", peer.tunnel_ipv6),
-            ])
-            .unwrap();
     }
-    for ipv6 in [false, true] {
-        let server = host_address(SITES[1].1, ipv6).to_string();
-        poll::until(PATIENCE, || {
-            ping(cluster.lab.node(CLIENT), &["-c1", "-W1", &server])
-        })
-        .unwrap();
-    }
-    cluster
 }
 
 /// Segment size that a SYN announces (RFC 9293 §3.2: option 2), and whether it is an answer.
@@ -142,13 +96,19 @@ fn connection(from: &Node, from_if: &str, to: &Node, to_if: &str, address: IpAdd
 
 /// Segment sizes with IPv4 and with IPv6 that each end hears, in both directions.
 fn between_hosts(format: Format, lines: &'static str, expected: [u16; 2]) {
-    let cluster = routed(format, lines);
+    let cluster = routed(adjusted(format, lines));
     let [client, server] = SITES.map(|(host, _)| cluster.lab.node(host));
     // First with checksums that are still to be completed when they pass the tunnel.
     for ipv6 in [false, true] {
         let address = host_address(SITES[1].1, ipv6);
         talk::transfer(client, server, address, TRANSFER).unwrap();
     }
+    hosts_hear(&cluster, expected);
+}
+
+/// Segment sizes with IPv4 and with IPv6 that each host hears of the other, whoever calls.
+fn hosts_hear(cluster: &Cluster, expected: [u16; 2]) {
+    let [client, server] = SITES.map(|(host, _)| cluster.lab.node(host));
     for host in [client, server] {
         host.exec(&["ethtool", "-K", "eth0", "tx", "off"]).unwrap();
     }
@@ -163,7 +123,7 @@ fn between_hosts(format: Format, lines: &'static str, expected: [u16; 2]) {
                 }
             }
             let heard = connection(from, "eth0", to, "eth0", address);
-            assert_eq!(heard, (expected, expected), "{lines:?} to {address}");
+            assert_eq!(heard, (expected, expected), "to {address}");
         }
     }
 }
@@ -175,8 +135,29 @@ fn without_adjust_mss_hosts_hear_each_other() {
 
 #[test]
 fn hosts_are_told_what_fits_the_tunnel() {
-    let lines = "set interfaces tunnel tun00 parameters ip adjust-mss auto\n";
-    between_hosts(GRE, lines, [1476 - 40, 1476 - 60]);
+    between_hosts(GRE, AUTO, [1476 - 40, 1476 - 60]);
+}
+
+/// A router on the path has said that it is narrow.
+#[test]
+fn hosts_are_told_what_fits_the_path() {
+    const PATH_MTU: u16 = 1400;
+    let cluster = routed(adjusted(GRE, AUTO));
+    let [a, c] = ROUTERS;
+    let narrow = PATH_MTU.to_string();
+    let words = ["ip", "link", "set", cloud_interface(c.name), "mtu", &narrow];
+    cluster.lab.node(CLOUD).exec(&words).unwrap();
+    let mtu = PATH_MTU - 24;
+    poll::until(PATIENCE, || {
+        let node = cluster.node(a);
+        // Too long for the path, so it does not come back.
+        let _ = ping(node, &["-c1", "-W1", "-Mdo", "-s1440", c.tunnel]);
+        let link = node.exec(&["ip", "link", "show", "tun00"])?;
+        ensure!(link.contains(&format!("mtu {mtu} ")), "{link}");
+        Ok(())
+    })
+    .unwrap();
+    hosts_hear(&cluster, [mtu - 40, mtu - 60]);
 }
 
 #[test]
@@ -194,15 +175,7 @@ fn a_size_that_is_too_large_changes_nothing() {
 #[test]
 fn the_routers_own_connections_are_told_too() {
     let lines = "set interfaces tunnel tun00 parameters ip adjust-mss 1000\n";
-    let cluster = Cluster::start(move |router| {
-        let config = GRE.config(router);
-        if router == ROUTERS[0] {
-            config + lines
-        } else {
-            config
-        }
-    })
-    .unwrap();
+    let cluster = Cluster::start(adjusted(GRE, lines)).unwrap();
     await_pings(&cluster);
     for router in ROUTERS {
         let off = ["ethtool", "-K", "tun00", "tx", "off"];

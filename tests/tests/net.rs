@@ -308,6 +308,47 @@ fn ends_are_as_their_kind_wants_them() {
     .unwrap();
 }
 
+/// The egress program has no room for its headers in these.
+#[test]
+fn what_cannot_be_cut_later_is_cut_before_it_is_sent() {
+    const FEATURES: [&str; 9] = [
+        "tx-gre-segmentation",
+        "tx-gre-csum-segmentation",
+        "tx-udp_tnl-segmentation",
+        "tx-udp_tnl-csum-segmentation",
+        "tx-ipxip4-segmentation",
+        "tx-ipxip6-segmentation",
+        "tx-esp-segmentation",
+        "tx-sctp-segmentation",
+        "tx-gso-list",
+    ];
+    in_namespace(|| async {
+        let netlink = Netlink::open()?;
+        let devices = [layer3("tun0", &[])];
+        let on = || -> Result<Vec<&str>> {
+            let shown = run("ethtool -k tun0")?;
+            let is_on = |feature: &&str| {
+                let line = shown
+                    .lines()
+                    .find(|line| line.trim().starts_with(&format!("{feature}:")));
+                line.is_some_and(|line| !line.contains(": off"))
+            };
+            Ok(FEATURES.into_iter().filter(is_on).collect())
+        };
+        netlink.create_tunnels(&devices).await?;
+        assert_eq!(on()?, [""; 0]);
+        // By hand, while no agent runs.
+        let by_hand = FEATURES.map(|feature| format!("{feature} on")).join(" ");
+        run(&format!("ethtool -K tun0 {by_hand}"))?;
+        assert!(on()?.len() > 5, "{:?}", on()?);
+        let pairs = netlink.ensure_tunnels(&devices, |_, _, _| true).await?;
+        assert!(pairs[0].kept);
+        assert_eq!(on()?, [""; 0]);
+        Ok(())
+    })
+    .unwrap();
+}
+
 /// Reads changes into `watch` until `finding` is among the findings; all of them.
 async fn findings_until(
     monitor: &mut LinkMonitor,

@@ -1,7 +1,7 @@
 //! What the programs leave to the stack arrives all the same, within bounds.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket},
     os::fd::OwnedFd,
     process::{Command, Stdio},
     sync::Arc,
@@ -21,15 +21,22 @@ use router_agent::{
 use router_common::{
     checksum,
     gre::{GreBase, bit},
-    net::{ETH_P_IPV4, GRE_UDP_PORT, Ipv4, PROTO_GRE, PROTO_UDP, Udp},
+    net::{
+        ETH_P_IPV4, ETH_P_IPV6, Ethernet, GRE_UDP_PORT, Ipv4, Ipv6, PROTO_DESTINATION_OPTIONS,
+        PROTO_GRE, PROTO_UDP, Udp,
+    },
 };
 use router_tests::{
     agent::{self, Agent},
     article::{self, CLIENT, CLOUD, ROUTERS, Router, cloud_interface},
+    capture::{self, Capture},
     cluster::{Cluster, PATIENCE},
+    format::{self, ALL},
     kernel::Kernel,
     lab::Node,
-    poll, talk,
+    poll,
+    sites::{SITES, host_address, routed},
+    talk,
 };
 use rustix::net::{
     AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with,
@@ -313,6 +320,49 @@ fn segments_that_are_longer_than_the_device_is_wide_arrive() {
     assert!(packets < LENGTH / 1250, "{packets}");
 }
 
+/// As above, and the host that they are for is behind us: they are cut on their way to it.
+#[test]
+fn segments_that_are_longer_than_the_device_is_wide_are_cut_for_a_host() {
+    const LENGTH: usize = 256 << 10;
+    const MTU: usize = 1300;
+    for format in [format::GRE, format::GRE_OVER_IPV6, format::GRE_BRIDGE] {
+        let cluster = routed(move |router| {
+            let narrow = format!("set interfaces tunnel tun00 mtu {MTU}\n");
+            let checksum = "set interfaces tunnel tun00 parameters ip checksum\n";
+            let narrow = if router == ROUTERS[0] { &narrow } else { "" };
+            format.config(router) + checksum + narrow
+        });
+        let [a, _] = ROUTERS;
+        let [client, server] = SITES.map(|(host, _)| cluster.lab.node(host));
+        // The LAN is one of real cables.
+        let off = ["ethtool", "-K", "eth1", "tx", "off"];
+        cluster.node(a).exec(&off).unwrap();
+        for ipv6 in [false, true] {
+            let before = counter(cluster.node(a), "slow_packets");
+            let lan = Capture::start(client, "eth0", "tcp dst port 5001", ALL).unwrap();
+            let address = (host_address(SITES[0].1, ipv6), PORT);
+            talk::transfer_to_port(server, client, address, LENGTH).unwrap();
+            let context = format!("{format:?} IPv6 {ipv6}");
+            poll::until(PATIENCE, || {
+                let frames = lan.frames()?;
+                let longest = frames.iter().map(Vec::len).max().unwrap_or_default();
+                assert!(longest <= Ethernet::LEN + MTU, "{longest}: {context}");
+                let findings = capture::verify_plain(&frames);
+                assert_eq!(findings.wrong, [""; 0], "{context}");
+                let segments = findings.tcp_segments;
+                ensure!(segments > LENGTH / MTU, "{segments}: {context}");
+                Ok(())
+            })
+            .unwrap();
+            // They were longer before.
+            let packets =
+                usize::try_from(counter(cluster.node(a), "slow_packets") - before).unwrap();
+            assert!(packets < LENGTH / 1250, "{packets}: {context}");
+        }
+        assert_eq!(counter(cluster.node(a), "slow_too_long"), 0);
+    }
+}
+
 #[test]
 fn a_wrong_checksum_is_dropped_and_counted() {
     let cluster = tunnel_with(with(&["parameters ip checksum"]));
@@ -460,6 +510,40 @@ fn fragments_over_ipv6() {
     sendto(&raw, &packet, SendFlags::empty(), &to).unwrap();
     assert_eq!(received(&receiver), payload);
     assert_eq!(counter(cluster.node(a), "slow_packets"), before + 1);
+}
+
+/// The stack knows what they ask of whom.
+#[test]
+fn extension_headers_of_ipv6() {
+    const HOP_BY_HOP: u8 = 0;
+    // With a PadN of four bytes (RFC 8200 §4.2).
+    let options = |next_header| [next_header, 0, 1, 4, 0, 0, 0, 0];
+    let cluster = tunnel_with(over_ipv6(&[]));
+    let [a, c] = ROUTERS;
+    let receiver = receiver(cluster.node(a), a.tunnel, PORT);
+    for (headers, text) in [
+        (vec![HOP_BY_HOP], "hop-by-hop"),
+        (vec![PROTO_DESTINATION_OPTIONS], "destination"),
+        (vec![HOP_BY_HOP, PROTO_DESTINATION_OPTIONS], "both"),
+    ] {
+        let before = counter(cluster.node(a), "slow_packets");
+        let next = headers.iter().copied().skip(1).chain([PROTO_GRE]);
+        let extensions: Vec<u8> = next.flat_map(options).collect();
+        let inner = inner_udp(c.tunnel, a.tunnel, PORT, text.as_bytes());
+        let payload = [extensions, gre(ETH_P_IPV4, None, None, &inner)].concat();
+        let [from, to] = [c, a].map(|end| end.underlay_ipv6.parse::<Ipv6Addr>().unwrap().octets());
+        let length = u16::try_from(payload.len()).unwrap();
+        let ip = Ipv6::new(headers[0], from, to, 0, 0, 64, length);
+        let ethernet = Ethernet::new([2, 0, 0, 0, 1, 10], [2, 0, 0, 0, 1, 1], ETH_P_IPV6);
+        let frame = [bytes_of(&ethernet), bytes_of(&ip), &payload].concat();
+        talk::send_frame(cluster.lab.node(CLOUD), cloud_interface(a.name), &frame).unwrap();
+        assert_eq!(received(&receiver), text.as_bytes());
+        assert_eq!(
+            counter(cluster.node(a), "slow_packets"),
+            before + 1,
+            "{text}"
+        );
+    }
 }
 
 #[test]

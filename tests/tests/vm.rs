@@ -16,6 +16,10 @@ use router_tests::{
     replacing::tunnel,
 };
 
+/// How room is made for headers in what is in a tunnel already differs between kernels.
+#[path = "nested.rs"]
+mod nested;
+
 const MEGABYTE: usize = 1 << 20;
 /// What the pings carry in their IP headers, for the outer header to inherit.
 const PING_TTL: u8 = 9;

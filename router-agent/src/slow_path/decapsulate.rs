@@ -283,9 +283,11 @@ fn clamp(frame: &mut [u8], protocol: u16, limit: u16) {
     let Some(before) = (*frame).read(option.checksum_offset) else {
         return;
     };
-    let after = option.updated_checksum(before, value);
     // Both lie within: they were read there.
-    frame[option.checksum_offset..][..2].copy_from_slice(&after);
+    if !segments::is_partial(frame) {
+        let after = option.updated_checksum(before, value);
+        frame[option.checksum_offset..][..2].copy_from_slice(&after);
+    }
     frame[option.value_offset..][..2].copy_from_slice(&value.to_be_bytes());
 }
 
@@ -661,9 +663,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn segment_sizes_are_lowered() {
-        // SYN with an MSS of 1460, behind a no-operation: at an odd offset.
+    /// SYN with an MSS of 1460, behind a no-operation: at an odd offset.
+    fn syn() -> Vec<u8> {
         let mut tcp = [
             0,
             9,
@@ -688,6 +689,12 @@ mod tests {
         ]
         .to_vec();
         tcp.extend([1, 2, 4, 0x05, 0xb4, 0, 0, 0]);
+        tcp
+    }
+
+    #[test]
+    fn segment_sizes_are_lowered() {
+        let mut tcp = syn();
         let checksum = !checksum::sum(&tcp);
         tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
         for (protocol, inner, header) in [
@@ -707,6 +714,26 @@ mod tests {
             assert_eq!(tcp[20..25], [&[1, 2, 4], &MSS.to_be_bytes()[..]].concat());
             assert_eq!(checksum::sum(tcp), 0xffff);
         }
+    }
+
+    /// The kernel adds the segment's part to what is there, the lowered size included.
+    #[test]
+    fn a_checksum_that_is_to_be_completed_stays() {
+        let mut tcp = syn();
+        let length = u16::try_from(tcp.len()).unwrap();
+        let ends = [[0xfd; 16]; 2].concat();
+        let pseudo = checksum::sum(&[&ends, &[0, PROTO_TCP][..], &length.to_be_bytes()].concat());
+        tcp[16..18].copy_from_slice(&pseudo.to_be_bytes());
+        let inner = inner_ipv6(PROTO_TCP, [0xfd; 16], &tcp);
+        let packet = gre(PLAIN, 0, ETH_P_IPV6, &inner);
+        let outcome = run(&datagram(&packet), PLAIN).unwrap();
+        let Outcome::Deliver { frame, offload, .. } = outcome else {
+            panic!("{outcome:?}");
+        };
+        let delivered = &frame[Ethernet::LEN + Ipv6::LEN..];
+        assert_eq!(delivered[16..18], pseudo.to_be_bytes());
+        assert_eq!(delivered[23..25], MSS.to_be_bytes());
+        assert!(offload.is_some());
     }
 
     #[test]

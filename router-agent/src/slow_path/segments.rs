@@ -12,6 +12,10 @@ use router_common::{
 const DATA_OFFSET: usize = 12;
 const CHECKSUM: u16 = 16;
 const SHORTEST: usize = 20;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const URG: u8 = 0x20;
+const CWR: u8 = 0x80;
 
 /// `struct virtio_net_hdr` of linux/virtio_net.h, for packet(7)'s `PACKET_VNET_HDR`.
 #[repr(C)]
@@ -32,6 +36,8 @@ impl Offload {
     const NO_SEGMENTS: u8 = 0;
     const TCP_OVER_IPV4: u8 = 1;
     const TCP_OVER_IPV6: u8 = 4;
+    /// Only the first of the parts is to say that the window was reduced (RFC 3168 §6.1.2).
+    const ECN: u8 = 0x80;
 }
 
 /// A TCP segment in a frame.
@@ -40,10 +46,33 @@ struct Segment {
     /// Of the TCP header in the frame.
     start: usize,
     header_length: usize,
+    flags: u8,
     /// The pseudo-header's part of the sum.
     pseudo: u16,
     /// Whether the field has the whole sum; else what is missing is the segment's part.
     is_complete: bool,
+}
+
+impl Segment {
+    /// Whether its parts say together what it says: an urgent pointer points into one of them, and a connection is
+    /// opened or reset once.
+    const fn may_be_cut(&self) -> bool {
+        self.flags & (SYN | RST | URG) == 0
+    }
+
+    /// How the kernel is to cut it.
+    const fn kind(&self) -> u8 {
+        let kind = if self.ipv6 {
+            Offload::TCP_OVER_IPV6
+        } else {
+            Offload::TCP_OVER_IPV4
+        };
+        if self.flags & CWR == 0 {
+            kind
+        } else {
+            kind | Offload::ECN
+        }
+    }
 }
 
 /// What the kernel is to be told of `frame` to take it where `mtu` bytes of IP fit: nothing if it takes it as it is.
@@ -55,6 +84,9 @@ pub fn offload(frame: &mut [u8], mtu: usize) -> Result<Option<Offload>, TooLong>
     };
     if fits && segment.is_complete {
         return Ok(None);
+    }
+    if !(fits || segment.may_be_cut()) {
+        return Err(TooLong);
     }
     let to_payload = segment.start + segment.header_length;
     let lengths = (
@@ -69,16 +101,16 @@ pub fn offload(frame: &mut [u8], mtu: usize) -> Result<Option<Offload>, TooLong>
     };
     let field = &mut frame[segment.start + usize::from(CHECKSUM)..][..2];
     field.copy_from_slice(&segment.pseudo.to_be_bytes());
-    let kind = match (fits, segment.ipv6) {
-        (true, _) => Offload::NO_SEGMENTS,
-        (false, false) => Offload::TCP_OVER_IPV4,
-        (false, true) => Offload::TCP_OVER_IPV6,
+    let (kind, segment_size) = if fits {
+        (Offload::NO_SEGMENTS, 0)
+    } else {
+        (segment.kind(), segment_size)
     };
     Ok(Some(Offload {
         flags: Offload::NEEDS_CHECKSUM,
         kind,
         header_length,
-        segment_size: if fits { 0 } else { segment_size },
+        segment_size,
         checksum_start,
         checksum_offset: CHECKSUM,
     }))
@@ -87,6 +119,11 @@ pub fn offload(frame: &mut [u8], mtu: usize) -> Result<Option<Offload>, TooLong>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
+/// Whether `frame` is a TCP segment of whose checksum the kernel is to compute the segment's part.
+pub fn is_partial(frame: &[u8]) -> bool {
+    segment(frame).is_some_and(|segment| !segment.is_complete)
+}
+
 /// The segment whose checksum is right as far as it is there; `None` for anything else: fragments, options,
 /// extension headers, VLAN tags.
 fn segment(frame: &[u8]) -> Option<Segment> {
@@ -94,7 +131,8 @@ fn segment(frame: &[u8]) -> Option<Segment> {
     let (ipv6, start, addresses, end) = match ethernet.ether_type() {
         ETH_P_IPV4 => {
             let header: Ipv4 = frame.read(Ethernet::LEN)?;
-            if header.has_options() || header.is_fragment() || header.protocol != PROTO_TCP {
+            let is_whole = !(header.has_options() || header.is_fragment());
+            if !is_whole || header.protocol != PROTO_TCP || !header.checksum_is_valid() {
                 return None;
             }
             let addresses = [header.source, header.destination].concat();
@@ -103,7 +141,7 @@ fn segment(frame: &[u8]) -> Option<Segment> {
         }
         ETH_P_IPV6 => {
             let header: Ipv6 = frame.read(Ethernet::LEN)?;
-            if header.next_header != PROTO_TCP {
+            if header.version() != 6 || header.next_header != PROTO_TCP {
                 return None;
             }
             let start = Ethernet::LEN + Ipv6::LEN;
@@ -115,7 +153,7 @@ fn segment(frame: &[u8]) -> Option<Segment> {
     };
     // The kernel would take what is behind it for a part of it.
     let tcp = frame.get(start..end).filter(|_| end == frame.len())?;
-    let [data_offset]: [u8; 1] = tcp.read(DATA_OFFSET)?;
+    let [data_offset, flags]: [u8; 2] = tcp.read(DATA_OFFSET)?;
     let header_length = usize::from(data_offset >> 4) * 4;
     if header_length < SHORTEST || header_length > tcp.len() {
         return None;
@@ -128,6 +166,7 @@ fn segment(frame: &[u8]) -> Option<Segment> {
         ipv6,
         start,
         header_length,
+        flags,
         pseudo,
         is_complete,
     })
@@ -222,6 +261,58 @@ mod tests {
                 Err(TooLong)
             };
             assert_eq!(offload(&mut packet, MTU), expected);
+            assert_eq!(packet, before);
+        }
+    }
+
+    /// `frame` with a byte of TCP's header changed, whose checksum is right nevertheless.
+    fn with_flags(ipv6: bool, payload: usize, flags: u8) -> Vec<u8> {
+        let mut packet = frame(ipv6, payload, false);
+        let tcp = Ethernet::LEN + if ipv6 { Ipv6::LEN } else { Ipv4::LEN };
+        packet[tcp + DATA_OFFSET + 1] = flags;
+        let sum = !checksum::sum(&packet[tcp..]);
+        packet[tcp + usize::from(CHECKSUM)..][..2].copy_from_slice(&sum.to_be_bytes());
+        packet
+    }
+
+    #[test]
+    fn a_reduced_window_is_told_once() {
+        const ACK_AND_CWR: u8 = 0x90;
+        for ipv6 in [false, true] {
+            let told = |payload, is_complete: bool| {
+                let mut packet = with_flags(ipv6, payload, ACK_AND_CWR);
+                if !is_complete {
+                    offload(&mut packet, 100).unwrap();
+                }
+                offload(&mut packet, MTU).unwrap()
+            };
+            let kind = if ipv6 { 0x84 } else { 0x81 };
+            assert_eq!(told(1400, true).unwrap().kind, kind);
+            assert_eq!(told(1400, false).unwrap().kind, kind);
+            assert_eq!(told(100, true), None);
+            assert_eq!(told(100, false).unwrap().kind, 0);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_said_in_parts_is_not_cut() {
+        for flags in [0x12, 0x14, 0x30] {
+            let mut packet = with_flags(false, 1400, flags);
+            let before = packet.clone();
+            assert_eq!(offload(&mut packet, MTU), Err(TooLong), "{flags:#x}");
+            assert_eq!(packet, before);
+            assert_eq!(offload(&mut with_flags(false, 100, flags), MTU), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_wrong_header_is_not_made_right() {
+        // The version of each, and IPv4's checksum. TCP's checksum is right.
+        for (ipv6, at) in [(false, 14), (false, 24), (true, 14)] {
+            let mut packet = frame(ipv6, 1400, true);
+            packet[at] ^= 0x10;
+            let before = packet.clone();
+            assert_eq!(offload(&mut packet, MTU), Err(TooLong), "{ipv6} {at}");
             assert_eq!(packet, before);
         }
     }

@@ -123,11 +123,14 @@ mod tests {
     fn what_a_device_had_tells_its_path() {
         let plain = tunnel();
         assert_eq!(path_of(&plain, 1476, 1376), 1400);
-        for path in [1280, 1290, 1303] {
+        for path in [1280, 1290, 1303, 1305] {
             let before = on_path(&plain, 1500, Some(path));
             let after = path_of(&plain, before.full, before.present);
             assert_eq!(on_path(&plain, 1500, Some(after)), before);
         }
+        // Of 1304 a device says as much as of less: routers may fragment what need not be.
+        let after = path_of(&plain, 1476, 1280);
+        assert_eq!(on_path(&plain, 1500, Some(after)), mtu(1476, 1280, true));
         let only_ipv4 = over_ipv6(&["10.9.9.1/24"]);
         assert_eq!(path_of(&only_ipv4, 1456, 1236), 1280);
     }
