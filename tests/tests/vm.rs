@@ -276,6 +276,22 @@ fn a_bridge_joins_a_lan_with_a_gretap() {
     talk::transfer(theirs, inside, TUNNEL_V4[0], MEGABYTE).unwrap();
 }
 
+/// Its checksum is none that headers around it change (RFC 9260 §6.8), and its long packets are cut in a way of their
+/// own.
+#[test]
+fn sctp_passes() {
+    for case in [Case::GRE, GRETAP] {
+        let pair = Pair::new(&case).unwrap();
+        pair.await_ping().unwrap();
+        let [ours, theirs] = [pair.ours(), pair.theirs()];
+        for (from, to, there) in [(ours, theirs, 1), (theirs, ours, 0)] {
+            for address in [TUNNEL_V4[there], TUNNEL_V6[there]] {
+                talk::transfer_by_sctp(from, to, address, MEGABYTE).unwrap();
+            }
+        }
+    }
+}
+
 /// A VLAN's device has no XDP of its own: the programs run below it, and see the tags.
 #[test]
 fn the_underlay_is_a_vlan() {

@@ -123,7 +123,7 @@ impl Netlink {
         let mut ends = Vec::new();
         for (planned, user, dataplane) in kept.iter().flatten() {
             set_link_local(planned.device)?;
-            self.cut_before(planned.device.name)?;
+            self.do_before(planned.device.name)?;
             requests.push(planned.user_end(user));
             let is_port = user.controller.is_some_and(|of| bridges.contains(&of));
             if planned.bridge.is_none() && is_port {

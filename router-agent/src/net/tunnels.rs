@@ -26,10 +26,11 @@ use super::{
 /// A GSO packet and its outer headers must fit the 16 bits of an IPv4 length.
 const GSO_MAX_SIZE: u32 = 65_000;
 
-/// Features of a device (`ethtool -k`) by which it takes packets that are to be cut into segments later. The egress
-/// program has no room for its headers in a long packet that is encapsulated already, nor in one of SCTP or in a list
-/// of packets: the stack cuts these before they come to it.
-const CUT_BEFORE: [&str; 9] = [
+/// Features of a device (`ethtool -k`) by which it takes packets that are to be cut into segments or summed later. The
+/// egress program has no room for its headers in a long packet that is encapsulated already, nor in one of SCTP or in a
+/// list of packets; and SCTP's checksum, taken later, would be of a short frame's padding too (RFC 9260 §6.8). The
+/// stack does these before they come to it.
+const DONE_BEFORE: [&str; 10] = [
     "tx-gre-segmentation",
     "tx-gre-csum-segmentation",
     "tx-udp_tnl-segmentation",
@@ -38,6 +39,7 @@ const CUT_BEFORE: [&str; 9] = [
     "tx-ipxip6-segmentation",
     "tx-esp-segmentation",
     "tx-sctp-segmentation",
+    "tx-checksum-sctp",
     "tx-gso-list",
 ];
 
@@ -149,7 +151,7 @@ impl Netlink {
                 set_ipv6(&user.name, "addr_gen_mode")?;
             }
             self.set_offloads(device.name, &device.offloads())?;
-            self.cut_before(device.name)?;
+            self.do_before(device.name)?;
             requests.extend(one.set_up(&user, &dataplane));
             ends.push((user, dataplane));
         }
@@ -157,10 +159,10 @@ impl Netlink {
         Ok(ends)
     }
 
-    /// Has the stack cut what the egress program cannot leave to be cut later.
-    pub(super) fn cut_before(&self, name: &str) -> Result<()> {
+    /// Has the stack do before what the egress program cannot leave to be done later.
+    pub(super) fn do_before(&self, name: &str) -> Result<()> {
         self.ethtool
-            .turn_off(name, &CUT_BEFORE)
+            .turn_off(name, &DONE_BEFORE)
             .with_context(|| format!("cannot turn features of {name} off"))
     }
 

@@ -35,8 +35,8 @@ const ROUTERS: [&str; 3] = [OURS, NEAR, FAR];
 /// Kernels in software emulation are slow, and other programs may run beside them.
 pub const PATIENCE: Duration = Duration::from_mins(3);
 
-/// The kernel's tunnels, and what the tests do to packets.
-const MODULES: [&str; 7] = [
+/// The kernel's tunnels, what goes through them, and what the tests do to packets.
+const MODULES: [&str; 8] = [
     "ip_gre",
     "ip6_gre",
     "fou",
@@ -44,6 +44,7 @@ const MODULES: [&str; 7] = [
     "8021q",
     "bridge",
     "vrf",
+    "sctp",
 ];
 
 /// Addresses in the tunnel, of ours and of theirs.

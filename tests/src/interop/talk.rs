@@ -1,17 +1,19 @@
 //! What two nodes say to each other through the tunnel, byte by byte.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{
         IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream,
         UdpSocket,
     },
+    os::fd::OwnedFd,
     thread,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::net::{
-    AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with, sockopt,
+    AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, bind, connect, ipproto, listen,
+    sendto, socket_with, sockopt,
 };
 
 use super::PATIENCE;
@@ -37,9 +39,38 @@ fn pattern(length: usize) -> Vec<u8> {
 
 /// `length` bytes over TCP from one node to `address` of another, where they are compared.
 pub fn transfer(from: &Node, to: &Node, address: &str, length: usize) -> Result<()> {
-    let address: IpAddr = address.parse()?;
-    let listener = to.run(|| TcpListener::bind((address, 0)))??;
+    transfer_by(ipproto::TCP, from, to, address, length)
+        .with_context(|| format!("TCP from {} to {address} of {}", from.name(), to.name()))
+}
+
+/// As [`transfer`], over SCTP.
+pub fn transfer_by_sctp(from: &Node, to: &Node, address: &str, length: usize) -> Result<()> {
+    transfer_by(ipproto::SCTP, from, to, address, length)
+        .with_context(|| format!("SCTP from {} to {address} of {}", from.name(), to.name()))
+}
+
+fn transfer_by(
+    protocol: Protocol,
+    from: &Node,
+    to: &Node,
+    address: &str,
+    length: usize,
+) -> Result<()> {
+    /// SCTP takes no message that is longer than its buffer.
+    const AT_ONCE: usize = 16 << 10;
+    let address = SocketAddr::new(address.parse()?, 0);
+    let listener = to.run(|| {
+        let socket = stream_socket(address, protocol)?;
+        bind(&socket, &address)?;
+        listen(&socket, 1)?;
+        anyhow::Ok(TcpListener::from(socket))
+    })??;
     let target = listener.local_addr()?;
+    let connected = || {
+        let socket = stream_socket(target, protocol)?;
+        connect(&socket, &target)?;
+        anyhow::Ok(TcpStream::from(socket))
+    };
     let sent = pattern(length);
     let received = thread::scope(|scope| {
         let taker = scope.spawn(|| {
@@ -50,28 +81,41 @@ pub fn transfer(from: &Node, to: &Node, address: &str, length: usize) -> Result<
             anyhow::Ok(bytes)
         });
         let sending = from.run(|| {
-            let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+            let mut stream = connected()?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            stream.write_all(&sent)?;
+            for piece in sent.chunks(AT_ONCE) {
+                stream.write_all(piece)?;
+            }
             anyhow::Ok(())
         });
         if !matches!(sending, Ok(Ok(()))) {
             // The receiver may still wait for a connection.
-            let _ = to.run(|| TcpStream::connect_timeout(&target, PATIENCE));
+            let _ = to.run(connected);
         }
         let result = taker.join().map_err(|_| anyhow!("the receiver panicked"))?;
         sending??;
         result
-    })
-    .with_context(|| format!("TCP from {} to {address} of {}", from.name(), to.name()))?;
+    })?;
     ensure!(
         received == sent,
-        "TCP from {} to {address} of {}: {} bytes of {length} came, and not as they were",
-        from.name(),
-        to.name(),
+        "{} bytes of {length} came, and not as they were",
         received.len()
     );
     Ok(())
+}
+
+fn stream_socket(address: SocketAddr, protocol: Protocol) -> io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC;
+    Ok(socket_with(
+        family,
+        SocketType::STREAM,
+        flags,
+        Some(protocol),
+    )?)
 }
 
 /// A UDP packet of `length` bytes of payload to `address`.
