@@ -15,7 +15,7 @@ use router_common::{
     packet::Packet as _,
 };
 
-use crate::{decap, deliver, frame::Frame, lookup, maps, skb::Skb, verdict::Refusal};
+use crate::{decap, deliver, epoch, frame::Frame, lookup, maps, skb::Skb, verdict::Refusal};
 
 /// The shortest frame of Ethernet, in bytes without the check sequence (IEEE 802.3 §4.2.3.3).
 pub const SHORTEST_FRAME: u32 = 60;
@@ -59,10 +59,10 @@ pub fn receive(ctx: &TcContext) -> Result<i32, Refusal> {
         // Not one that XDP saw: that lets no other come here.
         return Err(Refusal::NotFast(NotFast::NotGre));
     }
-    // XDP has admitted it; what the stack merged is taken as it is.
-    if gre.header.has_checksum() {
-        return Err(Refusal::NotFast(NotFast::NotGre));
-    }
+    // Once more, for an interface may be without XDP for a while. Lengths are not looked at: the stack may have merged
+    // frames.
+    decap::admit(&gre, tunnel)?;
+    epoch::admit(&gre, tunnel)?;
     decap::in_order(&gre, tunnel)?;
     decapsulate(ctx, &gre, tunnel)
 }
