@@ -470,6 +470,19 @@ fn gre_in_udp_with_a_udp_checksum() {
         .unwrap();
     assert_eq!(received(&receiver), b"in UDP");
     assert_eq!(counter(cluster.node(a), "slow_packets"), before + 1);
+
+    // As another stack of the same machine leaves it: the field has the pseudo-header's part of the sum.
+    let mut inner = inner_udp(c.tunnel, a.tunnel, PORT, b"to be summed");
+    let [from, to] = [c, a].map(|end| octets(end.tunnel));
+    let length = inner[Ipv4::LEN + 4..][..2].to_vec();
+    let pseudo = [&from[..], &to, &[0, PROTO_UDP], &length].concat();
+    let partial = checksum::sum(&pseudo).to_be_bytes();
+    inner[Ipv4::LEN + 6..][..2].copy_from_slice(&partial);
+    let datagram = gre(ETH_P_IPV4, None, None, &inner);
+    sender
+        .send_to(&datagram, (a.underlay, GRE_UDP_PORT))
+        .unwrap();
+    assert_eq!(received(&receiver), b"to be summed");
 }
 
 /// As [`with`], over IPv6.

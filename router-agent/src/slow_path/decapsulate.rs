@@ -116,8 +116,8 @@ impl<'a> Datagram<'a> {
 /// Decapsulates a datagram of the tunnel that `entries` describes, by the rules of the fast path
 /// (RFC 2784 §2.3, RFC 2890 §2.2 as Linux reads them).
 ///
-/// `sequence` is used only if all packets of the tunnel come here. Else the programs have the
-/// numbers, and what was in fragments is late by nature. `raise` is told an epoch, and tells the newest
+/// `sequence` is used only if all packets of the tunnel come here, or may, as of a sender that sums in UDP. Else the
+/// programs have the numbers, and what was in fragments is late by nature. `raise` is told an epoch, and tells the newest
 /// that came before.
 pub fn decapsulate<'a>(
     datagram: &Datagram<'a>,
@@ -165,8 +165,8 @@ fn admit(
         }
     }
     if format.has(Format::SEQUENCE) {
-        let all_come_here = format.has(Format::CHECKSUM);
-        if !header.has_sequence() || (all_come_here && !sequence.accept(header.sequence)) {
+        let all_may_come_here = format.has(Format::CHECKSUM) || datagram.udp;
+        if !header.has_sequence() || (all_may_come_here && !sequence.accept(header.sequence)) {
             return Err(Refusal::Sequence);
         }
     }
@@ -535,11 +535,15 @@ mod tests {
     }
 
     #[test]
-    fn sequence_numbers_are_ours_only_with_checksums() {
+    fn sequence_numbers_are_ours_where_all_packets_come_here() {
         let inner = udp(INNER_LOCAL, 9);
         for (format, repeated) in [
             (
                 format(&[Format::SEQUENCE, Format::CHECKSUM]),
+                Err(Refusal::Sequence),
+            ),
+            (
+                format(&[Format::SEQUENCE, Format::UDP]),
                 Err(Refusal::Sequence),
             ),
             (Format::SEQUENCE, Ok(())),
@@ -548,7 +552,10 @@ mod tests {
             let mut sequence = Sequence::default();
             let mut number = |number| {
                 let packet = gre(format, number, ETH_P_IPV4, &inner);
-                let datagram = datagram(&packet);
+                let datagram = Datagram {
+                    udp: format.has(Format::UDP),
+                    ..datagram(&packet)
+                };
                 let (header, _) = datagram.header().unwrap();
                 decapsulate(&datagram, &header, &entries, &mut sequence, none_before).map(drop)
             };
@@ -561,7 +568,11 @@ mod tests {
                 ETH_P_IPV4,
                 &inner,
             );
-            assert_eq!(frame(&missing, format), Err(Refusal::Sequence));
+            let missing = Datagram {
+                udp: format.has(Format::UDP),
+                ..datagram(&missing)
+            };
+            assert_eq!(run(&missing, format), Err(Refusal::Sequence));
         }
         // Nobody asked for it.
         let packet = gre(Format::SEQUENCE, 1, ETH_P_IPV4, &inner);

@@ -1,10 +1,11 @@
 //! TCP segments that the stack has merged, or that are longer than the tunnel device takes for now: handed over as
-//! the stack hands over its own, to be cut where they must be. Knows no socket.
+//! the stack hands over its own, to be cut where they must be. So is what another stack of this machine has left to be
+//! summed. Knows no socket.
 
 use bytemuck::{Pod, Zeroable, bytes_of};
 use router_common::{
     checksum::{self, fold},
-    net::{ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Ipv6, PROTO_TCP},
+    net::{ETH_P_IPV4, ETH_P_IPV6, Ethernet, Ipv4, Ipv6, PROTO_TCP, PROTO_UDP, Udp},
     packet::Packet as _,
 };
 
@@ -40,43 +41,23 @@ impl Offload {
     const ECN: u8 = 0x80;
 }
 
-/// A TCP segment in a frame.
+/// A TCP segment or UDP datagram in a frame.
 struct Segment {
-    ipv6: bool,
-    /// Of the TCP header in the frame.
+    /// Of its header in the frame.
     start: usize,
     header_length: usize,
-    flags: u8,
+    /// Of the checksum in its header.
+    checksum: u16,
+    /// How the kernel may cut it; `None` if nobody may.
+    cut: Option<u8>,
     /// The pseudo-header's part of the sum.
     pseudo: u16,
     /// Whether the field has the whole sum; else what is missing is the segment's part.
     is_complete: bool,
 }
 
-impl Segment {
-    /// Whether its parts say together what it says: an urgent pointer points into one of them, and a connection is
-    /// opened or reset once.
-    const fn may_be_cut(&self) -> bool {
-        self.flags & (SYN | RST | URG) == 0
-    }
-
-    /// How the kernel is to cut it.
-    const fn kind(&self) -> u8 {
-        let kind = if self.ipv6 {
-            Offload::TCP_OVER_IPV6
-        } else {
-            Offload::TCP_OVER_IPV4
-        };
-        if self.flags & CWR == 0 {
-            kind
-        } else {
-            kind | Offload::ECN
-        }
-    }
-}
-
 /// What the kernel is to be told of `frame` to take it where `mtu` bytes of IP fit: nothing if it takes it as it is.
-/// `Err` if it is too long, and no TCP segment whose checksum is right.
+/// `Err` if it is too long, and no TCP segment that may be cut and whose checksum is right.
 pub fn offload(frame: &mut [u8], mtu: usize) -> Result<Option<Offload>, TooLong> {
     let fits = frame.len() <= mtu.saturating_add(Ethernet::LEN);
     let Some(segment) = segment(frame) else {
@@ -85,91 +66,116 @@ pub fn offload(frame: &mut [u8], mtu: usize) -> Result<Option<Offload>, TooLong>
     if fits && segment.is_complete {
         return Ok(None);
     }
-    if !(fits || segment.may_be_cut()) {
-        return Err(TooLong);
-    }
     let to_payload = segment.start + segment.header_length;
+    let (kind, segment_size) = if fits {
+        (Offload::NO_SEGMENTS, Some(0))
+    } else {
+        let kind = segment.cut.ok_or(TooLong)?;
+        let size = mtu.checked_sub(to_payload - Ethernet::LEN);
+        let size = size.and_then(|size| u16::try_from(size).ok());
+        (kind, size.filter(|size| *size > 0))
+    };
     let lengths = (
         u16::try_from(to_payload),
         u16::try_from(segment.start),
-        mtu.checked_sub(to_payload - Ethernet::LEN)
-            .and_then(|size| u16::try_from(size).ok())
-            .filter(|size| *size > 0),
+        segment_size,
     );
     let (Ok(header_length), Ok(checksum_start), Some(segment_size)) = lengths else {
         return Err(TooLong);
     };
-    let field = &mut frame[segment.start + usize::from(CHECKSUM)..][..2];
+    let field = &mut frame[segment.start + usize::from(segment.checksum)..][..2];
     field.copy_from_slice(&segment.pseudo.to_be_bytes());
-    let (kind, segment_size) = if fits {
-        (Offload::NO_SEGMENTS, 0)
-    } else {
-        (segment.kind(), segment_size)
-    };
     Ok(Some(Offload {
         flags: Offload::NEEDS_CHECKSUM,
         kind,
         header_length,
         segment_size,
         checksum_start,
-        checksum_offset: CHECKSUM,
+        checksum_offset: segment.checksum,
     }))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
-/// Whether `frame` is a TCP segment of whose checksum the kernel is to compute the segment's part.
+/// Whether `frame` is a segment or datagram of whose checksum the kernel is to compute its part.
 pub fn is_partial(frame: &[u8]) -> bool {
     segment(frame).is_some_and(|segment| !segment.is_complete)
 }
 
-/// The segment whose checksum is right as far as it is there; `None` for anything else: fragments, options,
-/// extension headers, VLAN tags.
+/// The segment or datagram whose checksum is right as far as it is there; `None` for anything else: fragments,
+/// options, extension headers, VLAN tags.
 fn segment(frame: &[u8]) -> Option<Segment> {
     let ethernet: Ethernet = frame.read(0)?;
-    let (ipv6, start, addresses, end) = match ethernet.ether_type() {
+    let (ipv6, protocol, start, addresses, end) = match ethernet.ether_type() {
         ETH_P_IPV4 => {
             let header: Ipv4 = frame.read(Ethernet::LEN)?;
-            let is_whole = !(header.has_options() || header.is_fragment());
-            if !is_whole || header.protocol != PROTO_TCP || !header.checksum_is_valid() {
+            if header.has_options() || header.is_fragment() || !header.checksum_is_valid() {
                 return None;
             }
             let addresses = [header.source, header.destination].concat();
             let end = Ethernet::LEN + usize::from(header.total_length());
-            (false, Ethernet::LEN + Ipv4::LEN, addresses, end)
+            let start = Ethernet::LEN + Ipv4::LEN;
+            (false, header.protocol, start, addresses, end)
         }
         ETH_P_IPV6 => {
             let header: Ipv6 = frame.read(Ethernet::LEN)?;
-            if header.version() != 6 || header.next_header != PROTO_TCP {
+            if header.version() != 6 {
                 return None;
             }
             let start = Ethernet::LEN + Ipv6::LEN;
             let addresses = [header.source, header.destination].concat();
             let end = start + usize::from(header.payload_length());
-            (true, start, addresses, end)
+            (true, header.next_header, start, addresses, end)
         }
         _ => return None,
     };
     // The kernel would take what is behind it for a part of it.
-    let tcp = frame.get(start..end).filter(|_| end == frame.len())?;
-    let [data_offset, flags]: [u8; 2] = tcp.read(DATA_OFFSET)?;
-    let header_length = usize::from(data_offset >> 4) * 4;
-    if header_length < SHORTEST || header_length > tcp.len() {
-        return None;
-    }
-    let length = u16::try_from(tcp.len()).ok()?.to_be_bytes();
-    let pseudo = checksum::sum(&[&addresses[..], &[0, PROTO_TCP], &length].concat());
-    let field: [u8; 2] = tcp.read(usize::from(CHECKSUM))?;
-    let is_complete = fold(u32::from(pseudo) + u32::from(checksum::sum(tcp))) == 0xffff;
+    let bytes = frame.get(start..end).filter(|_| end == frame.len())?;
+    let (header_length, checksum, cut) = match protocol {
+        PROTO_TCP => tcp(bytes, ipv6)?,
+        PROTO_UDP => udp(bytes)?,
+        _ => return None,
+    };
+    let length = u16::try_from(bytes.len()).ok()?.to_be_bytes();
+    let pseudo = checksum::sum(&[&addresses[..], &[0, protocol], &length].concat());
+    let field: [u8; 2] = bytes.read(usize::from(checksum))?;
+    let is_complete = fold(u32::from(pseudo) + u32::from(checksum::sum(bytes))) == 0xffff;
     (is_complete || u16::from_be_bytes(field) == pseudo).then_some(Segment {
-        ipv6,
         start,
         header_length,
-        flags,
+        checksum,
+        cut,
         pseudo,
         is_complete,
     })
+}
+
+/// The header's length, where its checksum is, and how it may be cut.
+fn tcp(segment: &[u8], ipv6: bool) -> Option<(usize, u16, Option<u8>)> {
+    let [data_offset, flags]: [u8; 2] = segment.read(DATA_OFFSET)?;
+    let header_length = usize::from(data_offset >> 4) * 4;
+    if header_length < SHORTEST || header_length > segment.len() {
+        return None;
+    }
+    let kind = if ipv6 {
+        Offload::TCP_OVER_IPV6
+    } else {
+        Offload::TCP_OVER_IPV4
+    };
+    let ecn = if flags & CWR == 0 { 0 } else { Offload::ECN };
+    // An urgent pointer points into one of the parts, and a connection is opened or reset once.
+    let may_be_cut = flags & (SYN | RST | URG) == 0;
+    Some((header_length, CHECKSUM, may_be_cut.then_some(kind | ecn)))
+}
+
+/// As of [`tcp`]; `None` without a checksum.
+fn udp(datagram: &[u8]) -> Option<(usize, u16, Option<u8>)> {
+    /// RFC 768.
+    const CHECKSUM: u16 = 6;
+    let header: Udp = datagram.read(0)?;
+    let is_whole = usize::from(header.length()) == datagram.len();
+    (is_whole && header.has_checksum()).then_some((Udp::LEN, CHECKSUM, None))
 }
 
 /// `frame` behind what is to be told of it.
@@ -315,6 +321,57 @@ mod tests {
             assert_eq!(offload(&mut packet, MTU), Err(TooLong), "{ipv6} {at}");
             assert_eq!(packet, before);
         }
+    }
+
+    /// A UDP datagram with such a checksum.
+    fn datagram(payload: usize, sum: impl Fn(&[u8], &[u8]) -> u16) -> Vec<u8> {
+        let length = u16::try_from(Udp::LEN + payload).unwrap();
+        let mut udp = bytes_of(&Udp::without_checksum(5, 5, length)).to_vec();
+        udp.extend((0..payload).map(|at| at.to_be_bytes()[7]));
+        let pseudo = [
+            &[0xfd; 16][..],
+            &[0xfe; 16],
+            &[0, PROTO_UDP],
+            &length.to_be_bytes(),
+        ];
+        let sum = sum(&pseudo.concat(), &udp);
+        udp[6..8].copy_from_slice(&sum.to_be_bytes());
+        let ip = Ipv6::new(PROTO_UDP, [0xfd; 16], [0xfe; 16], 0, 0, 64, length);
+        let ethernet = Ethernet::new([2; 6], [4; 6], ETH_P_IPV6);
+        [bytes_of(&ethernet), bytes_of(&ip), &udp].concat()
+    }
+
+    #[test]
+    fn datagrams_may_be_summed_and_not_cut() {
+        let partial = |pseudo: &[u8], _: &[u8]| checksum::sum(pseudo);
+        let whole = |pseudo: &[u8], udp: &[u8]| !checksum::sum(&[pseudo, udp].concat());
+        let told = offload(&mut datagram(100, partial), MTU).unwrap().unwrap();
+        let expected = Offload {
+            flags: 1,
+            kind: 0,
+            header_length: 14 + 40 + 8,
+            segment_size: 0,
+            checksum_start: 14 + 40,
+            checksum_offset: 6,
+        };
+        assert_eq!(told, expected);
+        let wrong = |_: &[u8], _: &[u8]| 0x1234;
+        for mut other in [
+            datagram(100, whole),
+            datagram(100, wrong),
+            datagram(100, |_, _| 0),
+        ] {
+            let before = other.clone();
+            assert_eq!(offload(&mut other, MTU), Ok(None));
+            assert_eq!(other, before);
+        }
+        for mut long in [datagram(1400, partial), datagram(1400, whole)] {
+            assert_eq!(offload(&mut long, MTU), Err(TooLong));
+        }
+        // Its own length is another than IP's.
+        let mut padded = datagram(100, partial);
+        padded[14 + 40 + 5] -= 1;
+        assert_eq!(offload(&mut padded, MTU), Ok(None));
     }
 
     #[test]
