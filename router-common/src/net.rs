@@ -23,6 +23,8 @@ pub const PROTO_GRE: u8 = 47;
 pub const PROTO_FRAGMENT: u8 = 44;
 /// RFC 8200 §4.6.
 pub const PROTO_DESTINATION_OPTIONS: u8 = 60;
+/// What every IPv6 link carries (RFC 8200 §5), in bytes. The kernel takes IPv6 off a device with less.
+pub const IPV6_MINIMUM_MTU: u32 = 1280;
 /// Destination port of GRE in UDP (RFC 8086 §3.1).
 pub const GRE_UDP_PORT: u16 = 4754;
 

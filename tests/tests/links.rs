@@ -229,6 +229,66 @@ fn a_tunnel_device_that_is_set_down_stays_down() {
     await_ping(&cluster);
 }
 
+/// The kernel takes IPv6 off a device with less than 1280 bytes, and with it what was set there.
+#[test]
+fn ipv6_comes_back_when_the_underlay_is_wide_enough_again() {
+    let with_ipv6 = |router: Router| {
+        let address = format!("{}/64", router.tunnel_ipv6);
+        router.tunnel_config() + &format!("set interfaces tunnel tun00 address {address}\n")
+    };
+    let without = |router: Router| {
+        router
+            .tunnel_config()
+            .replace("set interfaces tunnel tun00 multicast enable\n", "")
+    };
+    let [a, c] = ROUTERS;
+    let shown = |node: &Node, device: &str| {
+        node.exec(&["ip", "-6", "-o", "address", "show", "dev", device])
+            .unwrap()
+    };
+    let mtu = |node: &Node, bytes: &str| {
+        node.exec(&["ip", "link", "set", "eth0", "mtu", bytes])
+            .unwrap();
+    };
+
+    let cluster = tunnel(with_ipv6);
+    let node = cluster.node(a);
+    mtu(node, "1300");
+    await_status(node, "narrow", |tunnel| {
+        tunnel["mtu"] == 1276 && mentions(tunnel, "IPv6 needs an MTU of 1280")
+    });
+    assert_eq!(shown(node, "tun00"), "");
+    // An agent that starts now goes on without.
+    let mut cluster = cluster;
+    cluster.take_agent(a).unwrap().kill().unwrap();
+    cluster.start_agent(a).unwrap();
+    let node = cluster.node(a);
+    await_status(node, "narrow", |tunnel| tunnel["mtu"] == 1276);
+    node.exec(&["ip", "link", "delete", "tun00"]).unwrap();
+    poll::until(PATIENCE, || ping(&cluster)).unwrap();
+    mtu(node, "1500");
+    await_status(node, "wide", |tunnel| {
+        tunnel["mtu"] == 1476 && !mentions(tunnel, "IPv6")
+    });
+    poll::until(PATIENCE, || {
+        node.exec(&["ping", "-c1", "-W1", c.tunnel_ipv6])
+    })
+    .unwrap();
+    assert!(shown(node, "tun00").contains("fe80::"));
+    // That end is no host.
+    assert_eq!(shown(node, "tun00-dp"), "");
+
+    let cluster = tunnel(without);
+    let node = cluster.node(a);
+    for (underlay, expected) in [("1300", 1276), ("1500", 1476)] {
+        mtu(node, underlay);
+        await_status(node, "changed", |tunnel| tunnel["mtu"] == expected);
+    }
+    for device in ["tun00", "tun00-dp"] {
+        assert_eq!(shown(node, device), "", "{device}");
+    }
+}
+
 #[test]
 fn the_mtu_follows_the_underlays() {
     let cluster = tunnel(Router::tunnel_config);

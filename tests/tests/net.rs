@@ -345,6 +345,21 @@ fn what_cannot_be_done_later_is_done_before_it_is_sent() {
         let pairs = netlink.ensure_tunnels(&devices, |_, _, _| true).await?;
         assert!(pairs[0].kept);
         assert_eq!(on()?, [""; 0]);
+
+        let devices = [TunnelDevice {
+            checksums_in_software: true,
+            ..layer3("tun0", &[])
+        }];
+        netlink.create_tunnels(&devices).await?;
+        run("ethtool -K tun0 tx on txvlan on")?;
+        let is_off = || -> Result<bool> {
+            let shown = run("ethtool -k tun0")?;
+            let lines = ["tx-checksumming: off", "tx-vlan-offload: off"];
+            Ok(lines.iter().all(|line| shown.contains(line)))
+        };
+        assert!(!is_off()?);
+        netlink.ensure_tunnels(&devices, |_, _, _| true).await?;
+        assert!(is_off()?);
         Ok(())
     })
     .unwrap();

@@ -292,6 +292,47 @@ fn the_reverse_path_is_checked_as_the_stack_does() {
     assert_eq!(sent(), before);
 }
 
+/// As above, from the tunnel, whose filter is set once the agent runs.
+#[test]
+fn a_reverse_path_filter_that_is_set_later_holds() {
+    const SPOOFED: &str = "10.77.0.2";
+    let network = Network::start(FAST);
+    let [a, c] = ROUTERS;
+    let line = format!("address add {SPOOFED}/32 dev eth0");
+    network.node(CLIENT).ip_batch(&[line]).unwrap();
+    // The server's router knows another way to the source.
+    let line = format!("route add {SPOOFED}/32 via 10.0.2.1");
+    network.router(c).ip_batch(&[line]).unwrap();
+    let line = format!("route add {SPOOFED}/32 via 10.0.0.100");
+    network.router(a).ip_batch(&[line]).unwrap();
+    let passes = || {
+        let growth = network.transit_during(|| {
+            // The answer goes elsewhere.
+            network
+                .ping(&["-c1", "-W1", "-I", SPOOFED, SERVER_ADDRESS])
+                .unwrap_err();
+        });
+        growth[0][1]
+    };
+    assert_eq!(passes(), 1);
+    let filter = |strict: &str| {
+        network
+            .router(c)
+            .run(|| fs::write("/proc/sys/net/ipv4/conf/tun00/rp_filter", strict))
+            .unwrap()
+            .unwrap();
+    };
+    for (strict, expected) in [("1", 0), ("0", 1)] {
+        filter(strict);
+        poll::until(PATIENCE, || {
+            let count = passes();
+            ensure!(count == expected, "{count} with {strict}");
+            Ok(())
+        })
+        .unwrap();
+    }
+}
+
 /// A router's `show interfaces --json`, of one interface.
 fn interface(node: &Node, name: &str) -> Result<InterfaceStatus> {
     let text = agent::routerctl(node, &["show", "interfaces", "--json"])?;

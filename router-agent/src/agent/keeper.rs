@@ -89,6 +89,8 @@ pub struct Keeper {
     /// nowhere.
     ways: HashMap<usize, u32>,
     next_way: usize,
+    /// Whose reverse path filter is looked at next.
+    next_filter: usize,
     /// What of a tunnel failed last.
     troubles: HashMap<usize, String>,
     /// Tunnels to be looked at.
@@ -162,6 +164,7 @@ impl Keeper {
             dirty: (0..tunnels.len()).collect(),
             ways: ways(&tunnels),
             next_way: 0,
+            next_filter: 0,
             tunnels,
             lans,
             fences,

@@ -123,6 +123,7 @@ impl Netlink {
         let mut ends = Vec::new();
         for (planned, user, dataplane) in kept.iter().flatten() {
             set_link_local(planned.device)?;
+            self.set_offloads(planned.device.name, &planned.device.offloads())?;
             self.do_before(planned.device.name)?;
             requests.push(planned.user_end(user));
             let is_port = user.controller.is_some_and(|of| bridges.contains(&of));
@@ -134,11 +135,23 @@ impl Netlink {
             requests.push(dataplane_up(dataplane));
             ends.push((dataplane.index, dataplane.name.clone()));
             let has = addresses.remove(&user.index).unwrap_or_default();
-            requests.extend(address_changes(user, &has, planned.device.addresses));
+            let wanted: Vec<_> = planned.device.addresses_at(user.mtu).collect();
+            requests.extend(address_changes(user, &has, &wanted));
         }
         all_done(self.requests.execute(requests).await?)?;
         self.ensure_joined(&ends).await?;
         Ok(())
+    }
+
+    /// What `device` shall have of IPv6, whose MTU allows it again: the kernel had taken all of it off.
+    pub async fn restore_ipv6(&self, device: &TunnelDevice<'_>, user: &Link) -> Result<()> {
+        set_link_local(device)?;
+        if !device.has_link_local() {
+            take_link_local_away(device.name)?;
+        }
+        let ipv6 = device.addresses.iter().filter(|net| net.addr().is_ipv6());
+        let requests = ipv6.map(|net| add_address(user, *net)).collect();
+        all_done(self.requests.execute(requests).await?)
     }
 
     /// The service addresses that agents have added, but for those of `known`: removed.
@@ -181,6 +194,18 @@ fn address_changes(user: &Link, has: &[(IpNet, bool)], wanted: &[IpNet]) -> Vec<
         .filter(|net| !has.iter().any(|(there, _)| there == *net))
         .map(|net| add_address(user, *net));
     too_much.chain(missing).collect()
+}
+
+/// That which the device has made before it was told not to.
+fn take_link_local_away(interface: &str) -> Result<()> {
+    const ALLOWED: &str = "0";
+    let path = ipv6_setting(interface, "disable_ipv6");
+    if fs::read_to_string(&path).is_ok_and(|disabled| disabled.trim() == ALLOWED) {
+        for disabled in ["1", ALLOWED] {
+            fs::write(&path, disabled).with_context(|| format!("cannot write {path}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Lets the user's end have an IPv6 link-local address or not, see

@@ -41,7 +41,7 @@ pub use self::{
     monitor::{LinkEvent, LinkMonitor},
     offload::Offload,
     route::{Hop, Route},
-    tunnels::{BridgePortSpec, TunnelDevice},
+    tunnels::{BridgePortSpec, TunnelDevice, dataplane_mtu},
 };
 use self::{offload::Ethtool, requests::Requests};
 

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use ipnet::IpNet;
+use router_common::net::IPV6_MINIMUM_MTU;
 use rtnetlink::{
     LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
     packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
@@ -250,7 +251,14 @@ impl TunnelDevice<'_> {
             && (self.layer2 || self.multicast || self.addresses.iter().any(is_ipv6))
     }
 
-    fn offloads(&self) -> Vec<(Offload, bool)> {
+    /// Those that a device of `mtu` bytes can have. The others wait until it is wider.
+    pub(super) fn addresses_at(&self, mtu: u32) -> impl Iterator<Item = IpNet> {
+        let has_ipv6 = mtu >= IPV6_MINIMUM_MTU;
+        let addresses = self.addresses.iter().copied();
+        addresses.filter(move |net| has_ipv6 || net.addr().is_ipv4())
+    }
+
+    pub(super) fn offloads(&self) -> Vec<(Offload, bool)> {
         let mut offloads = Vec::new();
         if self.checksums_in_software {
             offloads.push((Offload::TxChecksum, false));
@@ -284,19 +292,22 @@ impl<'a> Planned<'a> {
         let Self { device, bridge: _ } = self;
         // A queue for each processor is of use where XDP or GRO runs, and costs memory and time
         // everywhere.
-        let common = [
-            LinkAttribute::Mtu(device.mtu),
-            LinkAttribute::NumTxQueues(1),
-            LinkAttribute::NumRxQueues(1),
-        ];
+        let attributes = |mtu| {
+            [
+                LinkAttribute::Mtu(mtu),
+                LinkAttribute::NumTxQueues(1),
+                LinkAttribute::NumRxQueues(1),
+            ]
+        };
         let mut peer = LinkUnspec::new_with_name(&dataplane_end(device.name)).build();
-        peer.attributes.extend(common.clone());
+        peer.attributes
+            .extend(attributes(dataplane_mtu(device.mtu)));
         let mut message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(device.name)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .append_extra_attribute(LinkAttribute::GsoMaxSize(GSO_MAX_SIZE))
             .build();
-        message.attributes.extend(common);
+        message.attributes.extend(attributes(device.mtu));
         Request::new(
             format!("create interface {}", device.name),
             RouteNetlinkMessage::NewLink(message),
@@ -311,8 +322,8 @@ impl<'a> Planned<'a> {
         requests.extend(self.join_bridge(user));
         requests.push(egress::join(dataplane.index, &dataplane.name));
         requests.push(dataplane_up(dataplane));
-        let addresses = self.device.addresses.iter();
-        requests.extend(addresses.map(|net| add_address(user, *net)));
+        let addresses = self.device.addresses_at(self.device.mtu);
+        requests.extend(addresses.map(|net| add_address(user, net)));
         requests
     }
 
@@ -356,6 +367,12 @@ impl<'a> Planned<'a> {
         }
         requests
     }
+}
+
+/// The MTU of the dataplane end of a device of `mtu` bytes. Never so little that the kernel takes IPv6 off it: once it is
+/// wider it would be a host again.
+pub fn dataplane_mtu(mtu: u32) -> u32 {
+    mtu.max(IPV6_MINIMUM_MTU)
 }
 
 pub(super) fn dataplane_up(dataplane: &Link) -> Request {

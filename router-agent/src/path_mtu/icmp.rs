@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use router_common::{
     checksum,
     gre::bit,
-    net::{GRE_UDP_PORT, Ipv4, Ipv6, PROTO_GRE, PROTO_ICMP, PROTO_UDP, Udp},
+    net::{GRE_UDP_PORT, IPV6_MINIMUM_MTU, Ipv4, Ipv6, PROTO_GRE, PROTO_ICMP, PROTO_UDP, Udp},
     packet::Packet as _,
 };
 
@@ -17,9 +17,8 @@ const ICMP_LEN: usize = size_of::<IcmpHeader>();
 const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
 /// Packet too big (RFC 4443 §3.2); its code is to be ignored.
 const PACKET_TOO_BIG: u8 = 2;
-/// What every IPv4 link carries (RFC 791) and every IPv6 link (RFC 8200 §5), in bytes.
+/// What every IPv4 link carries (RFC 791), in bytes.
 const MIN_IPV4_MTU: u16 = 68;
-const MIN_IPV6_MTU: u32 = 1280;
 
 /// MTUs in use, for routers that do not tell theirs (RFC 1191 §7.1).
 const PLATEAUS: [u16; 11] = [
@@ -109,7 +108,7 @@ pub fn from_ipv6(message: &[u8], is_ours: impl Fn(IpAddr) -> bool) -> Option<Pat
         local,
         remote: Ipv6Addr::from(quoted.destination).into(),
         encapsulation: encapsulation(quoted.next_header, payload)?,
-        mtu: fits_not(length, mtu).then(|| mtu.max(MIN_IPV6_MTU))?,
+        mtu: fits_not(length, mtu).then(|| mtu.max(IPV6_MINIMUM_MTU))?,
     })
 }
 

@@ -2,13 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use router_common::time::BootTime;
+use router_common::{net::IPV6_MINIMUM_MTU, time::BootTime};
 
 /// How long a report holds (RFC 1191 §6.3, RFC 8201 §4).
 pub const LIFETIME: Duration = Duration::from_mins(10);
-/// The lowest path MTU that is believed, in bytes: what every IPv6 link carries (RFC 8200 §5). A
-/// forged report cannot do worse.
-pub const FLOOR: u32 = 1280;
+/// The lowest path MTU that is believed, in bytes. A forged report cannot do worse.
+pub const FLOOR: u32 = IPV6_MINIMUM_MTU;
 
 /// Path MTUs by the tunnel's position, in bytes, the outer headers included.
 #[derive(Debug, Default)]

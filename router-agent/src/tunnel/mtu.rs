@@ -1,10 +1,9 @@
 //! How long the packets in a tunnel may be.
 
+use router_common::net::IPV6_MINIMUM_MTU;
+
 use super::overhead;
 use crate::config::Tunnel;
-
-/// What every IPv6 link carries (RFC 8200 §5), in bytes.
-const IPV6_MINIMUM: u32 = 1280;
 
 /// MTUs of a tunnel's device, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +52,7 @@ pub fn path_of(tunnel: &Tunnel, full: u32, present: u32) -> u32 {
     if present > floor(tunnel, full) {
         present.saturating_add(overhead(tunnel))
     } else {
-        IPV6_MINIMUM
+        IPV6_MINIMUM_MTU
     }
 }
 
@@ -64,7 +63,7 @@ fn can_fragment(tunnel: &Tunnel) -> bool {
 fn floor(tunnel: &Tunnel, full: u32) -> u32 {
     let has_ipv6 = tunnel.addresses.iter().any(|net| net.addr().is_ipv6());
     if can_fragment(tunnel) || has_ipv6 {
-        IPV6_MINIMUM.min(full)
+        IPV6_MINIMUM_MTU.min(full)
     } else {
         0
     }

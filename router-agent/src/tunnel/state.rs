@@ -1,6 +1,6 @@
 //! What a tunnel shall be, what it is, and what is to be done about the difference. Pure.
 
-use router_common::time::BootTime;
+use router_common::{net::IPV6_MINIMUM_MTU, time::BootTime};
 
 use super::{
     Entries, HeartbeatListener, Surroundings, Transit, entries,
@@ -9,7 +9,10 @@ use super::{
     mtu::{self, Mtu},
     overhead,
 };
-use crate::{config::Tunnel, net::Link};
+use crate::{
+    config::Tunnel,
+    net::{self, Link},
+};
 
 /// The interface by which outer packets come and go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,9 +153,13 @@ impl TunnelState {
     /// the user's end, `present`. A lower one there is what a router on the path had said.
     #[must_use]
     pub fn with_kept_device(mut self, full: u32, present: u32, now: BootTime) -> Self {
-        self.done.full_mtu = full;
+        // The dataplane end does not tell less than that.
+        let is_told = full > IPV6_MINIMUM_MTU;
+        if is_told || full != net::dataplane_mtu(self.done.full_mtu) {
+            self.done.full_mtu = full;
+        }
         self.done.present_mtu = present;
-        self.path_mtu = (present < full).then(|| LearntMtu {
+        self.path_mtu = (present < full && is_told).then(|| LearntMtu {
             mtu: mtu::path_of(&self.tunnel, full, present),
             at: now,
         });
@@ -189,6 +196,11 @@ impl TunnelState {
         mtu::on_path(&self.tunnel, self.underlay.mtu, path_mtu)
     }
 
+    /// Whether the kernel has taken IPv6 off the device, and `mtu` allows it again.
+    pub const fn regains_ipv6(&self, mtu: u32) -> bool {
+        self.done.present_mtu < IPV6_MINIMUM_MTU && mtu >= IPV6_MINIMUM_MTU
+    }
+
     /// The programs keep what they know of an underlay that is gone: there may soon be another.
     pub fn set_underlay(&mut self, underlay: Option<Underlay>) {
         self.has_underlay = underlay.is_some();
@@ -209,6 +221,15 @@ impl TunnelState {
     /// The device that was there before has gone.
     pub const fn lose_device(&mut self) {
         self.lost = self.device.take();
+    }
+
+    pub const fn has_strict_reverse_path(&self) -> bool {
+        self.transit.strict_reverse_path
+    }
+
+    /// Whether the stack would take only what came the way that leads back.
+    pub const fn set_strict_reverse_path(&mut self, strict: bool) {
+        self.transit.strict_reverse_path = strict;
     }
 
     pub const fn set_user_mac(&mut self, mac: [u8; 6]) {
@@ -314,6 +335,15 @@ impl TunnelState {
                 overhead(tunnel),
                 underlay.name,
                 underlay.mtu
+            ));
+        }
+        let present = self.mtu().present;
+        let has_ipv6 = tunnel.addresses.iter().any(|net| net.addr().is_ipv6());
+        if has_ipv6 && present < IPV6_MINIMUM_MTU {
+            notes.push(format!(
+                "IPv6 needs an MTU of {IPV6_MINIMUM_MTU} bytes, and this is {present}: its IPv6 addresses come when {} has {}",
+                underlay.name,
+                IPV6_MINIMUM_MTU + overhead(tunnel)
             ));
         }
         if self.mtu().may_fragment {
@@ -445,6 +475,30 @@ mod tests {
             present: 1476,
         };
         assert_eq!(settle(&mut old)[0], set);
+    }
+
+    #[test]
+    fn a_kept_device_that_was_too_narrow_for_ipv6() {
+        let now = BootTime::from_ns(7);
+        let kept = |mtu: Option<u16>, present| {
+            let tunnel = Tunnel { mtu, ..tunnel() };
+            let transit = Transit::default();
+            TunnelState::new(tunnel, 3, None, None, transit, underlay(), DEVICE)
+                .with_kept_device(1280, present, now)
+        };
+        // As it shall be, and of before the configuration said more.
+        let mut small = kept(Some(600), 600);
+        assert_eq!(small.path_mtu(), None);
+        one_change(&mut small);
+        let mut former = kept(None, 600);
+        assert_eq!(former.path_mtu(), None);
+        assert!(former.regains_ipv6(1476));
+        let set = Action::SetMtu {
+            full: 1476,
+            present: 1476,
+        };
+        assert_eq!(settle(&mut former)[0], set);
+        assert!(!former.regains_ipv6(1476));
     }
 
     #[test]

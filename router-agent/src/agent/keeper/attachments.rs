@@ -94,6 +94,22 @@ impl Attachments {
         self.wanted = wanted;
     }
 
+    /// Takes in what interfaces are called now and how long their packets may be: nobody tells of one that only lies
+    /// below a VLAN's.
+    pub fn refresh(&mut self, watch: &Watch) {
+        for (index, wanted) in &mut self.wanted {
+            if let Some(link) = watch.interface(*index) {
+                wanted.name.clone_from(&link.name);
+                wanted.mtu = link.mtu;
+            }
+        }
+        for (index, attached) in &mut self.attached {
+            if let Some(link) = watch.interface(*index) {
+                attached.name.clone_from(&link.name);
+            }
+        }
+    }
+
     /// Attaches what is missing and detaches what is too much; the first error that keeps tunnels
     /// from working. What failed is tried again with the next call, as native mode is where it was
     /// refused with another MTU.
@@ -269,6 +285,38 @@ mod tests {
         wanted
             .map(|(index, wanted)| (index, wanted.programs, wanted.choice, wanted.needed))
             .collect()
+    }
+
+    #[test]
+    fn an_interface_below_a_vlan_may_be_renamed() {
+        let watch = |parent: &str, mtu| {
+            let mut below = sample(2, parent);
+            below.mtu = mtu;
+            let mut vlan = sample(4, "vlan5");
+            vlan.parent = Some(2);
+            vlan.vlan_id = Some(5);
+            Watch::new(Vec::new(), vec![below, vlan], &[])
+        };
+        let before = watch("eth0", 9000);
+        let mut attachments = Attachments::default();
+        let vlan = before.interface(4).into_iter();
+        let auto = |_: &str| ModeChoice::Auto;
+        attachments.want(vlan, [].into_iter(), &before, auto, |_| true);
+        let attached = Attached {
+            name: "eth0".to_owned(),
+            mode: Mode::Native,
+            programs: Programs::Underlay,
+        };
+        attachments.attached.insert(2, attached);
+        attachments.refresh(&watch("wan", 1500));
+        let wanted = &attachments.wanted[&2];
+        assert_eq!((&*wanted.name, wanted.mtu), ("wan", 1500));
+        let names: Vec<_> = attachments
+            .interfaces()
+            .into_iter()
+            .map(|(index, name, _)| (index, name))
+            .collect();
+        assert_eq!(names, [(2, "wan".to_owned())]);
     }
 
     #[test]

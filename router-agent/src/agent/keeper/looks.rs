@@ -3,8 +3,11 @@
 use anyhow::Result;
 use tracing::warn;
 
-use super::{Keeper, LOOK_INTERVAL};
-use crate::{clock, dataplane::Dataplane, net::LinkMonitor};
+use super::{Keeper, LOOK_INTERVAL, interfaces::in_turn};
+use crate::{agent::ethernets, clock, dataplane::Dataplane, net::LinkMonitor};
+
+/// The reverse path filters of so many tunnels are read at one look, in turn.
+const FILTERS_AT_A_LOOK: usize = 256;
 
 impl Keeper {
     /// Looks for what nobody tells, and tries again what failed.
@@ -25,6 +28,7 @@ impl Keeper {
         // It was logged.
         let _ = self.fence(dataplane);
         let mut told = self.attachments.expire(now);
+        self.attachments.refresh(&self.watch);
         for (index, name, programs) in self.attachments.interfaces() {
             let Ok(Some(link)) = self.netlink.link(&name).await else {
                 continue;
@@ -40,6 +44,7 @@ impl Keeper {
         }
         self.look_at_the_clock();
         self.refresh_ways().await;
+        self.look_at_filters();
         self.next_look = clock::now().after(LOOK_INTERVAL);
         let was_whole = self.attachments.are_whole();
         // It was logged, and is in the notes.
@@ -55,6 +60,22 @@ impl Keeper {
             self.dirty.extend(0..self.tunnels.len());
         }
         self.dirty.extend(self.troubles.keys());
+    }
+
+    /// What passes the stack by must pass the filter that the stack would have applied.
+    fn look_at_filters(&mut self) {
+        if self.lans.is_empty() {
+            return;
+        }
+        let count = self.tunnels.len();
+        for position in in_turn(&mut self.next_filter, count, FILTERS_AT_A_LOOK) {
+            let state = &mut self.tunnels[position];
+            let strict = ethernets::has_strict_reverse_path(&state.tunnel().name);
+            if state.has_strict_reverse_path() != strict {
+                state.set_strict_reverse_path(strict);
+                self.dirty.insert(position);
+            }
+        }
     }
 
     fn look_at_the_clock(&self) {

@@ -8,7 +8,7 @@ use crate::{
     config::Tunnel,
     dataplane::Dataplane,
     heartbeat,
-    net::Netlink,
+    net::{self, Netlink, TunnelDevice},
     tunnel::{
         self,
         state::{Action, Device},
@@ -27,6 +27,7 @@ impl Keeper {
             tunnels,
             heartbeats,
             slow_path,
+            watch,
             ..
         } = self;
         let state = &mut tunnels[position];
@@ -49,8 +50,20 @@ impl Keeper {
                     slow_path.set(&entries);
                 }
                 (Action::SetMtu { full, present }, Some(device)) => {
-                    netlink.set_mtu(device.dataplane_ifindex, full).await?;
+                    let dataplane_mtu = net::dataplane_mtu(full);
+                    netlink
+                        .set_mtu(device.dataplane_ifindex, dataplane_mtu)
+                        .await?;
                     netlink.set_mtu(device.user_ifindex, present).await?;
+                    if state.regains_ipv6(present) {
+                        let user = watch.interface(device.user_ifindex);
+                        let user = user.context("the device is gone")?;
+                        let device = TunnelDevice {
+                            name: &user.name,
+                            ..tunnel::device(state.tunnel(), present)
+                        };
+                        netlink.restore_ipv6(&device, user).await?;
+                    }
                     info!(tunnel = state.tunnel().name, mtu = present, "MTU changed");
                 }
                 (Action::SetCarrier(up), Some(device)) => {

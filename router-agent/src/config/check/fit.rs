@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use router_common::net::IPV6_MINIMUM_MTU;
 
 use super::super::diagnostic::{Problem, Report};
 use super::super::model::{Encapsulation, GreKey};
@@ -10,9 +11,6 @@ use super::super::tree::{Branch, Instance, Stated};
 use super::super::value::Value;
 use super::endpoints::{Ends, family};
 use super::tunnels::{key, parameters};
-
-/// The smallest MTU of a link that carries IPv6, in bytes (RFC 8200 §5).
-const SMALLEST_IPV6_MTU: u32 = 1_280;
 
 /// `encapsulation` is none if it is missing or wrong; what depends on it is not checked then.
 pub(super) fn check(
@@ -249,16 +247,16 @@ fn mtu(instance: &Instance, addresses: &[Stated<IpNet>], report: &mut Report) {
         return;
     };
     if let Value::Number(mtu) = stated.value
-        && mtu < SMALLEST_IPV6_MTU
+        && mtu < IPV6_MINIMUM_MTU
     {
         let name = &instance.name;
         report.add(
             Problem::error(
                 stated.place,
-                format!("{name} has an IPv6 address, and IPv6 needs an MTU of {SMALLEST_IPV6_MTU} bytes at least, not {mtu}"),
+                format!("{name} has an IPv6 address, and IPv6 needs an MTU of {IPV6_MINIMUM_MTU} bytes at least, not {mtu}"),
             )
             .help(format!(
-                "write `set interfaces tunnel {name} mtu {SMALLEST_IPV6_MTU}` or more, or remove the IPv6 address"
+                "write `set interfaces tunnel {name} mtu {IPV6_MINIMUM_MTU}` or more, or remove the IPv6 address"
             ))
             .also(ipv6.place, "the IPv6 address"),
         );
