@@ -9,11 +9,13 @@ use router_common::{
     net::{Ethernet, Vlan},
 };
 
-// The file alone: the agent around it would want the kernel programs built first.
+// These files alone: the agent around it would want the kernel programs built first.
 #[path = "../../router-agent/src/slow_path/decapsulate.rs"]
 mod decapsulate;
+#[path = "../../router-agent/src/slow_path/segments.rs"]
+mod segments;
 
-/// What of the agent's module that file knows.
+/// What of the agent's module they know.
 mod tunnel {
     use router_common::map::{TunnelDevice, TunnelIngress};
 
