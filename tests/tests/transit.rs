@@ -315,18 +315,17 @@ fn a_reverse_path_filter_that_is_set_later_holds() {
         growth[0][1]
     };
     assert_eq!(passes(), 1);
-    let filter = |strict: &str| {
-        network
-            .router(c)
-            .run(|| fs::write("/proc/sys/net/ipv4/conf/tun00/rp_filter", strict))
-            .unwrap()
-            .unwrap();
-    };
-    for (strict, expected) in [("1", 0), ("0", 1)] {
-        filter(strict);
+    let router = network.router(c);
+    for (device, strict, expected) in [("tun00", "1", 0), ("tun00", "0", 1), ("other", "1", 0)] {
+        if device != "tun00" {
+            let rename = ["ip", "link", "set", "tun00", "name", device];
+            router.exec(&rename).unwrap();
+        }
+        let path = format!("/proc/sys/net/ipv4/conf/{device}/rp_filter");
+        router.run(|| fs::write(path, strict)).unwrap().unwrap();
         poll::until(PATIENCE, || {
             let count = passes();
-            ensure!(count == expected, "{count} with {strict}");
+            ensure!(count == expected, "{count} with {strict} at {device}");
             Ok(())
         })
         .unwrap();

@@ -122,7 +122,7 @@ impl Netlink {
         let mut requests = Vec::new();
         let mut ends = Vec::new();
         for (planned, user, dataplane) in kept.iter().flatten() {
-            set_link_local(planned.device)?;
+            set_link_local(planned.device.name, planned.device)?;
             self.set_offloads(planned.device.name, &planned.device.offloads())?;
             self.do_before(planned.device.name)?;
             requests.push(planned.user_end(user));
@@ -144,10 +144,13 @@ impl Netlink {
     }
 
     /// What `device` shall have of IPv6, whose MTU allows it again: the kernel had taken all of it off.
+    /// The user's end may have another name than `device` says.
     pub async fn restore_ipv6(&self, device: &TunnelDevice<'_>, user: &Link) -> Result<()> {
-        set_link_local(device)?;
+        // An agent of before had made that end narrow, too.
+        set_ipv6(&dataplane_end(device.name), "disable_ipv6")?;
+        set_link_local(&user.name, device)?;
         if !device.has_link_local() {
-            take_link_local_away(device.name)?;
+            take_link_local_away(&user.name)?;
         }
         let ipv6 = device.addresses.iter().filter(|net| net.addr().is_ipv6());
         let requests = ipv6.map(|net| add_address(user, *net)).collect();
@@ -210,14 +213,14 @@ fn take_link_local_away(interface: &str) -> Result<()> {
 
 /// Lets the user's end have an IPv6 link-local address or not, see
 /// [`TunnelDevice::has_link_local`].
-fn set_link_local(device: &TunnelDevice<'_>) -> Result<()> {
+fn set_link_local(interface: &str, device: &TunnelDevice<'_>) -> Result<()> {
     const MODE: &str = "addr_gen_mode";
     /// IN6_ADDR_GEN_MODE_NONE.
     const NONE: &str = "1";
     if !device.has_link_local() {
-        return set_ipv6(device.name, MODE);
+        return set_ipv6(interface, MODE);
     }
-    let path = ipv6_setting(device.name, MODE);
+    let path = ipv6_setting(interface, MODE);
     // Without IPv6 there is no such file.
     if fs::read_to_string(&path).is_ok_and(|mode| mode.trim() == NONE) {
         let usual = fs::read_to_string(ipv6_setting("default", MODE))?;

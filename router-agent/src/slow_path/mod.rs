@@ -277,7 +277,8 @@ impl Worker {
             counters.epoch_raises.add(u64::from(before < epoch));
             before
         };
-        match decapsulate(datagram, &header, entries, &mut state.sequence, raise) {
+        let sequence = state.sequence(entries.ingress.format, now);
+        match decapsulate(datagram, &header, entries, sequence, raise) {
             Ok(outcome) => self.carry_out(&outcome, counters),
             Err(refusal) => counters.refused(refusal),
         }

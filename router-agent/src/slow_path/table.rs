@@ -4,9 +4,14 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
 };
 
-use router_common::{gre::AnyKey, map::Sequence};
+use router_common::{
+    gre::{AnyKey, Format},
+    map::Sequence,
+    time::BootTime,
+};
 
 use super::{
     bucket::TokenBucket,
@@ -39,10 +44,28 @@ pub struct Tunnel {
     counters: Arc<TunnelCounters>,
 }
 
+/// After so long without a packet here, the numbers may have gone on by the fast path to where they look like old ones:
+/// by 2³¹, which takes minutes at least.
+const SEQUENCE_LASTS: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 pub struct State {
-    pub sequence: Sequence,
+    sequence: Sequence,
+    /// When it was last asked for.
+    sequence_at: BootTime,
     pub bucket: TokenBucket,
+}
+
+impl State {
+    /// What a packet's number is compared with that comes at `now` to a tunnel of `format`.
+    pub fn sequence(&mut self, format: Format, now: BootTime) -> &mut Sequence {
+        let all_come_here = format.has(Format::CHECKSUM);
+        if !all_come_here && now.since(self.sequence_at) > SEQUENCE_LASTS {
+            self.sequence = Sequence::default();
+        }
+        self.sequence_at = now;
+        &mut self.sequence
+    }
 }
 
 impl Table {
@@ -124,6 +147,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             sequence: Sequence::default(),
+            sequence_at: BootTime::default(),
             bucket: TokenBucket::new(TUNNEL_PACKETS_PER_S, TUNNEL_PACKETS_PER_S),
         }
     }
@@ -138,8 +162,6 @@ fn local(key: &AnyKey) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use router_common::gre::Format;
-
     use super::{super::fixture, *};
 
     #[test]
@@ -166,13 +188,30 @@ mod tests {
         table.set(&entries);
         let before = table.get(&entries.key).unwrap();
         before.counters().packets.add(3);
-        before.state().sequence.accept(7);
+        let now = BootTime::default();
+        let format = entries.ingress.format;
+        before.state().sequence(format, now).accept(7);
         entries.device.mtu = 1400;
         table.set(&entries);
         let after = table.get(&entries.key).unwrap();
         assert_eq!(after.entries.device.mtu, 1400);
         assert_eq!(after.counters().packets.get(), 3);
-        assert!(!after.state().sequence.accept(7));
+        assert!(!after.state().sequence(format, now).accept(7));
         assert_eq!(table.counters(&entries.key).unwrap().packets.get(), 3);
+    }
+
+    /// By the fast path 2³¹ have come meanwhile.
+    #[test]
+    fn numbers_last_as_long_as_packets_come_here() {
+        let first = BootTime::default();
+        let soon = first.after(SEQUENCE_LASTS);
+        let late = soon.after(SEQUENCE_LASTS * 2);
+        for (format, forgotten) in [(Format::UDP, true), (Format::CHECKSUM, false)] {
+            let mut state = State::default();
+            let mut accept = |number, now| state.sequence(format, now).accept(number);
+            assert!(accept(5, first));
+            assert!(!accept(5, soon));
+            assert_eq!(accept(6 + (1 << 31), late), forgotten);
+        }
     }
 }

@@ -75,6 +75,8 @@ pub enum Action {
     SetEntries(Entries),
     /// Set the MTUs of the dataplane end, `full`, and of the user's end, `present`.
     SetMtu { full: u32, present: u32 },
+    /// Give the device back what it shall have of IPv6, at an MTU of so many bytes.
+    RestoreIpv6 { mtu: u32 },
     /// Set the dataplane end up or down, which gives the user's end its carrier or takes it.
     SetCarrier(bool),
 }
@@ -105,6 +107,8 @@ struct Done {
     entries: Option<Entries>,
     full_mtu: u32,
     present_mtu: u32,
+    /// The kernel has taken IPv6 off the device, which had too small an MTU for it.
+    lacks_ipv6: bool,
     carrier: bool,
 }
 
@@ -115,6 +119,7 @@ impl Done {
             entries: None,
             full_mtu: mtu,
             present_mtu: mtu,
+            lacks_ipv6: mtu < IPV6_MINIMUM_MTU,
             carrier: true,
         }
     }
@@ -153,12 +158,13 @@ impl TunnelState {
     /// the user's end, `present`. A lower one there is what a router on the path had said.
     #[must_use]
     pub fn with_kept_device(mut self, full: u32, present: u32, now: BootTime) -> Self {
+        let is_as_now = full == net::dataplane_mtu(self.done.full_mtu);
         // The dataplane end does not tell less than that.
-        let is_told = full > IPV6_MINIMUM_MTU;
-        if is_told || full != net::dataplane_mtu(self.done.full_mtu) {
-            self.done.full_mtu = full;
-        }
+        let is_told = is_as_now || full > IPV6_MINIMUM_MTU;
+        let full = if is_as_now { self.done.full_mtu } else { full };
+        self.done.full_mtu = full;
         self.done.present_mtu = present;
+        self.done.lacks_ipv6 = present < IPV6_MINIMUM_MTU;
         self.path_mtu = (present < full && is_told).then(|| LearntMtu {
             mtu: mtu::path_of(&self.tunnel, full, present),
             at: now,
@@ -194,11 +200,6 @@ impl TunnelState {
     pub fn mtu(&self) -> Mtu {
         let path_mtu = self.path_mtu.map(|learnt| learnt.mtu);
         mtu::on_path(&self.tunnel, self.underlay.mtu, path_mtu)
-    }
-
-    /// Whether the kernel has taken IPv6 off the device, and `mtu` allows it again.
-    pub const fn regains_ipv6(&self, mtu: u32) -> bool {
-        self.done.present_mtu < IPV6_MINIMUM_MTU && mtu >= IPV6_MINIMUM_MTU
     }
 
     /// The programs keep what they know of an underlay that is gone: there may soon be another.
@@ -254,7 +255,9 @@ impl TunnelState {
             Action::SetMtu { full, present } => {
                 self.done.full_mtu = full;
                 self.done.present_mtu = present;
+                self.done.lacks_ipv6 |= present < IPV6_MINIMUM_MTU;
             }
+            Action::RestoreIpv6 { .. } => self.done.lacks_ipv6 = false,
             Action::SetCarrier(carrier) => self.done.carrier = carrier,
         }
     }
@@ -281,9 +284,24 @@ impl TunnelState {
         if (done.full_mtu, done.present_mtu) != (full, present) {
             return Some(Action::SetMtu { full, present });
         }
+        let forwarding = self.due_for_forwarding(device, present, may_fragment);
+        // Last, for it may fail where all else works.
+        forwarding.or_else(|| {
+            let may_have_ipv6 = present >= IPV6_MINIMUM_MTU;
+            (done.lacks_ipv6 && may_have_ipv6).then_some(Action::RestoreIpv6 { mtu: present })
+        })
+    }
+
+    fn due_for_forwarding(
+        &self,
+        device: Device,
+        present: u32,
+        may_fragment: bool,
+    ) -> Option<Action> {
         if !self.tunnel.enabled {
             return None;
         }
+        let done = &self.done;
         let entries = entries(
             &self.tunnel,
             &Surroundings {
@@ -492,13 +510,36 @@ mod tests {
         one_change(&mut small);
         let mut former = kept(None, 600);
         assert_eq!(former.path_mtu(), None);
-        assert!(former.regains_ipv6(1476));
         let set = Action::SetMtu {
             full: 1476,
             present: 1476,
         };
-        assert_eq!(settle(&mut former)[0], set);
-        assert!(!former.regains_ipv6(1476));
+        let actions = settle(&mut former);
+        assert_eq!(actions[0], set);
+        assert_eq!(actions[2], Action::RestoreIpv6 { mtu: 1476 });
+        // A full MTU that is as good as that of IPv6, and less on the path.
+        let narrow = kept(Some(1280), 1236);
+        assert_eq!(narrow.path_mtu().map(|learnt| learnt.mtu), Some(1280));
+    }
+
+    #[test]
+    fn ipv6_comes_back_with_the_mtu_that_it_needs() {
+        let mut state = settled();
+        let narrow = |mtu| Underlay { mtu, ..underlay() };
+        state.set_underlay(Some(narrow(1300)));
+        assert!(matches!(
+            settle(&mut state)[..],
+            [Action::SetMtu { .. }, Action::SetEntries(_)]
+        ));
+        state.set_underlay(Some(underlay()));
+        let expected = Action::RestoreIpv6 { mtu: 1476 };
+        // All else is done before, should it fail.
+        let actions = settle(&mut state);
+        assert!(matches!(
+            actions[..2],
+            [Action::SetMtu { .. }, Action::SetEntries(_)]
+        ));
+        assert_eq!(actions[2..], [expected]);
     }
 
     #[test]

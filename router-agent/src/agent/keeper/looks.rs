@@ -70,7 +70,12 @@ impl Keeper {
         let count = self.tunnels.len();
         for position in in_turn(&mut self.next_filter, count, FILTERS_AT_A_LOOK) {
             let state = &mut self.tunnels[position];
-            let strict = ethernets::has_strict_reverse_path(&state.tunnel().name);
+            // By the name that it has now. Of one that is gone nothing is known.
+            let index = state.device().map(|device| device.user_ifindex);
+            let Some(device) = index.and_then(|index| self.watch.interface(index)) else {
+                continue;
+            };
+            let strict = ethernets::has_strict_reverse_path(&device.name);
             if state.has_strict_reverse_path() != strict {
                 state.set_strict_reverse_path(strict);
                 self.dirty.insert(position);

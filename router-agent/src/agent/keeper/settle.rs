@@ -8,7 +8,7 @@ use crate::{
     config::Tunnel,
     dataplane::Dataplane,
     heartbeat,
-    net::{self, Netlink, TunnelDevice},
+    net::{self, Netlink},
     tunnel::{
         self,
         state::{Action, Device},
@@ -55,21 +55,21 @@ impl Keeper {
                         .set_mtu(device.dataplane_ifindex, dataplane_mtu)
                         .await?;
                     netlink.set_mtu(device.user_ifindex, present).await?;
-                    if state.regains_ipv6(present) {
-                        let user = watch.interface(device.user_ifindex);
-                        let user = user.context("the device is gone")?;
-                        let device = TunnelDevice {
-                            name: &user.name,
-                            ..tunnel::device(state.tunnel(), present)
-                        };
-                        netlink.restore_ipv6(&device, user).await?;
-                    }
                     info!(tunnel = state.tunnel().name, mtu = present, "MTU changed");
+                }
+                (Action::RestoreIpv6 { mtu }, Some(device)) => {
+                    let user = watch.interface(device.user_ifindex);
+                    let user = user.context("the device is gone")?;
+                    let device = tunnel::device(state.tunnel(), mtu);
+                    netlink.restore_ipv6(&device, user).await?;
                 }
                 (Action::SetCarrier(up), Some(device)) => {
                     netlink.set_up(device.dataplane_ifindex, up).await?;
                 }
-                (Action::SetMtu { .. } | Action::SetCarrier(_), None) => {
+                (
+                    Action::SetMtu { .. } | Action::RestoreIpv6 { .. } | Action::SetCarrier(_),
+                    None,
+                ) => {
                     return Err(anyhow!("the device is gone"));
                 }
             }
