@@ -60,9 +60,13 @@ fn can_fragment(tunnel: &Tunnel) -> bool {
     tunnel.local_ip.is_ipv4()
 }
 
+/// Whether it has an IPv6 address of its own.
+pub fn has_ipv6(tunnel: &Tunnel) -> bool {
+    tunnel.addresses.iter().any(|net| net.addr().is_ipv6())
+}
+
 fn floor(tunnel: &Tunnel, full: u32) -> u32 {
-    let has_ipv6 = tunnel.addresses.iter().any(|net| net.addr().is_ipv6());
-    if can_fragment(tunnel) || has_ipv6 {
+    if can_fragment(tunnel) || has_ipv6(tunnel) {
         IPV6_MINIMUM_MTU.min(full)
     } else {
         0

@@ -355,16 +355,19 @@ impl TunnelState {
                 underlay.mtu
             ));
         }
-        let present = self.mtu().present;
-        let has_ipv6 = tunnel.addresses.iter().any(|net| net.addr().is_ipv6());
-        if has_ipv6 && present < IPV6_MINIMUM_MTU {
+        let Mtu {
+            present,
+            may_fragment,
+            ..
+        } = self.mtu();
+        if mtu::has_ipv6(tunnel) && present < IPV6_MINIMUM_MTU {
             notes.push(format!(
                 "IPv6 needs an MTU of {IPV6_MINIMUM_MTU} bytes, and this is {present}: its IPv6 addresses come when {} has {}",
                 underlay.name,
                 IPV6_MINIMUM_MTU + overhead(tunnel)
             ));
         }
-        if self.mtu().may_fragment {
+        if may_fragment {
             notes.push(
                 "the path is too narrow for 1280 bytes: routers on it fragment outer packets"
                     .to_owned(),
