@@ -123,8 +123,7 @@ impl Netlink {
         let mut ends = Vec::new();
         for (planned, user, dataplane) in kept.iter().flatten() {
             set_link_local(planned.device.name, planned.device)?;
-            self.set_offloads(planned.device.name, &planned.device.offloads())?;
-            self.do_before(planned.device.name)?;
+            self.set_features(planned.device)?;
             requests.push(planned.user_end(user));
             let is_port = user.controller.is_some_and(|of| bridges.contains(&of));
             if planned.bridge.is_none() && is_port {

@@ -151,8 +151,7 @@ impl Netlink {
             if !device.has_link_local() {
                 set_ipv6(&user.name, "addr_gen_mode")?;
             }
-            self.set_offloads(device.name, &device.offloads())?;
-            self.do_before(device.name)?;
+            self.set_features(device)?;
             requests.extend(one.set_up(&user, &dataplane));
             ends.push((user, dataplane));
         }
@@ -160,8 +159,11 @@ impl Netlink {
         Ok(ends)
     }
 
-    /// Has the stack do before what the egress program cannot leave to be done later.
-    pub(super) fn do_before(&self, name: &str) -> Result<()> {
+    /// Has the stack do before what the egress program cannot leave to be done later, and what the tunnel's format
+    /// asks for.
+    pub(super) fn set_features(&self, device: &TunnelDevice<'_>) -> Result<()> {
+        let name = device.name;
+        self.set_offloads(name, &device.offloads())?;
         self.ethtool
             .turn_off(name, &DONE_BEFORE)
             .with_context(|| format!("cannot turn features of {name} off"))
@@ -258,7 +260,7 @@ impl TunnelDevice<'_> {
         addresses.filter(move |net| has_ipv6 || net.addr().is_ipv4())
     }
 
-    pub(super) fn offloads(&self) -> Vec<(Offload, bool)> {
+    fn offloads(&self) -> Vec<(Offload, bool)> {
         let mut offloads = Vec::new();
         if self.checksums_in_software {
             offloads.push((Offload::TxChecksum, false));
